@@ -1,0 +1,55 @@
+# The two commands that matter: `make run` and `make test`. Both set up what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+CORES ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+GPUS ?= 2
+# Bytecode is compiled once at set-up: a hundred short jobs would each pay for it otherwise.
+READY := $(VENV)/.ready
+# Busy-waiting threads of one job starve the other jobs on the same cores (60 times slower was seen).
+export OMP_WAIT_POLICY := PASSIVE
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test test-all test-slurm lint format lock
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## create .venv with the locked dependencies and rca itself
+
+$(READY): requirements.lock pyproject.toml workflow/check_prerequisites.py
+	@$(PYTHON) workflow/check_prerequisites.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV): about 6 GB of packages, most of it torch."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+run: setup  ## run every stage that params.yaml asks for (by default the embedded dataset shapes), then print the table
+	@snakemake --cores $(CORES) --resources gpu=$(GPUS)
+	@rca show
+
+test: setup  ## the tests that take minutes
+	@pytest -n $(CORES) -m "not slow and not slurm"
+
+test-all: setup  ## all tests but Slurm's, the README's commands among them
+	@pytest -n $(CORES) -m "not slurm"
+
+test-slurm: setup  ## send a small pipeline through a throw-away Slurm on this machine (needs root and Debian)
+	@pytest -m slurm tests/slurm
+
+lint: setup  ## style, types and the workflow's own linter
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: setup  ## rewrite the code in the project's style
+	@ruff check --fix .
+	@ruff format .
+
+lock: setup  ## resolve requirements.lock anew from pyproject.toml
+	@uv pip compile --universal --python-version 3.11 --extra dev --upgrade --quiet \
+		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock

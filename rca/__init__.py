@@ -1,0 +1,1 @@
+"""Weakly supervised semantic segmentation: image-level tags in, pixel masks and a segmentation model out."""

@@ -1,0 +1,228 @@
+"""From records to batches: augmentation, padding, and an order that depends on the seed and the epoch alone.
+
+Each sample draws from its own generator, seeded by (seed, epoch, position). So a batch is the same whatever the number
+of workers, and a training that was stopped goes on as if it had not been.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import functional as colour
+
+from rca.artifacts import IGNORE, read_mask, read_photograph
+from rca.data.manifest import ImageRecord, Manifest
+from rca.errors import UserError
+from rca.settings import Settings
+
+
+class AugmentationSettings(Settings):
+    """What is done to a training image.
+
+    Attributes:
+        scale: Range of the factor by which both sides are resized.
+        crop: Side of the square that is cut out, in pixels; smaller images are padded. null takes whole images.
+        flip: Mirror every second image.
+        jitter: Strength of changes in brightness, contrast and saturation, 0..1.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: int | None = Field(default=None, ge=32)
+    flip: bool = True
+    jitter: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> "AugmentationSettings":
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError("scale must be two positive factors, the smaller one first")
+        return self
+
+
+class Sample(NamedTuple):
+    """One image, or a batch with a leading dimension.
+
+    Attributes:
+        image: (3, H, W), float32, normalised.
+        valid: (1, H, W), float32: 1 on the image, 0 on padding.
+        tags: (C,), float32 of 0 and 1.
+        mask: (H, W), int64, labels with 255 for ignore; all ignore where no mask was asked for.
+        position: The record's position in the manifest, int64.
+    """
+
+    image: Tensor
+    valid: Tensor
+    tags: Tensor
+    mask: Tensor
+    position: Tensor
+
+
+class TrainingImages(Dataset):
+    """Augmented images, indexed by (epoch, number).
+
+    Args:
+        manifest: The dataset.
+        records: The images to train on.
+        augmentation: What is done to them.
+        mean: Per channel, of pixels in 0..1.
+        std: Likewise.
+        seed: Of the run.
+        find_mask: Where the mask lies that a record is trained with; None trains on tags alone.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        records: tuple[ImageRecord, ...],
+        augmentation: AugmentationSettings,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+        find_mask: Callable[[ImageRecord], Path] | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.records = records
+        self.augmentation = augmentation
+        self.mean, self.std = mean, std
+        self.seed = seed
+        self.find_mask = find_mask
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, number = key
+        record = self.records[number]
+        random = np.random.default_rng([self.seed, epoch, number])
+        image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
+        mask = Image.fromarray(self._read_mask(record))
+        image, mask = augment(image, mask, self.augmentation, random)
+        normalised = normalise(np.asarray(image), self.mean, self.std)
+        tags = torch.from_numpy(self.manifest.encode_tags(record))
+        return Sample(
+            normalised,
+            torch.ones(1, *normalised.shape[1:]),
+            tags,
+            torch.from_numpy(np.array(mask, dtype=np.int64)),
+            torch.tensor(self.manifest.index[record.id]),
+        )
+
+    def _read_mask(self, record: ImageRecord) -> np.ndarray:
+        if self.find_mask is None:
+            return np.full((record.height, record.width), IGNORE, np.uint8)
+        path = self.find_mask(record)
+        mask = read_mask(path)
+        if mask.shape != (record.height, record.width):
+            raise UserError(f"The mask {path} is not of its photograph's size: run the stage that made it again.")
+        return mask
+
+
+def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Turn pixels into what a network takes.
+
+    Args:
+        image: (H, W, 3), uint8.
+        mean: Per channel, of pixels in 0..1.
+        std: Likewise.
+
+    Returns:
+        (3, H, W), float32.
+    """
+    scaled = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def augment(
+    image: Image.Image, mask: Image.Image, settings: AugmentationSettings, random: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
+    """Resize, crop, mirror and recolour an image, and its mask with it."""
+    low, high = settings.scale
+    factor = random.uniform(low, high)
+    if factor != 1:
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
+    if settings.crop is not None:
+        left = random.integers(0, max(0, image.width - settings.crop) + 1)
+        top = random.integers(0, max(0, image.height - settings.crop) + 1)
+        box = (left, top, min(left + settings.crop, image.width), min(top + settings.crop, image.height))
+        image, mask = image.crop(box), mask.crop(box)
+    if settings.flip and random.random() < 0.5:
+        mirror = Image.Transpose.FLIP_LEFT_RIGHT
+        image, mask = image.transpose(mirror), mask.transpose(mirror)
+    if settings.jitter:
+        for adjust in (colour.adjust_brightness, colour.adjust_contrast, colour.adjust_saturation):
+            image = adjust(image, random.uniform(1 - settings.jitter, 1 + settings.jitter))
+    return image, mask
+
+
+def collate(samples: list[Sample], side: int | None) -> Sample:
+    """Pad samples to one size and stack them.
+
+    Args:
+        samples: Of any sizes.
+        side: Side of the square to pad to; None pads to the largest height and width among the samples.
+    """
+    height = side or max(sample.image.shape[1] for sample in samples)
+    width = side or max(sample.image.shape[2] for sample in samples)
+
+    def stack(tensors: list[Tensor], fill: float) -> Tensor:
+        padded = [
+            torch.nn.functional.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2]), value=fill)
+            for one in tensors
+        ]
+        return torch.stack(padded)
+
+    images, valid, tags, masks, positions = zip(*samples, strict=True)
+    return Sample(
+        stack(list(images), 0.0),
+        stack(list(valid), 0.0),
+        torch.stack(tags),
+        stack(list(masks), IGNORE),
+        torch.stack(positions),
+    )
+
+
+class EpochSampler(Sampler):
+    """Batches of (epoch, number) in an order drawn from the seed and the epoch.
+
+    A last batch that is not full is kept, unless it would hold one image alone beside others.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, int(number)) for number in chosen]
+
+
+def make_loader(images: TrainingImages, batch_size: int, workers: int) -> tuple[DataLoader, EpochSampler]:
+    """A loader of training batches, and the sampler whose `epoch` is to be set before each pass.
+
+    Args:
+        images: What to load.
+        batch_size: Images in a batch.
+        workers: Processes that load; 0 loads in this one.
+    """
+    sampler = EpochSampler(len(images), batch_size, images.seed)
+    loader = DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=partial(collate, side=images.augmentation.crop),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader, sampler

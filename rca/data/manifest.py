@@ -1,0 +1,207 @@
+"""One manifest for every dataset format: what the images are, where they lie, and what is known of them.
+
+On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.json` (root and class names) and
+`statistics.json` (counts).
+"""
+
+import csv
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rca.artifacts import read_json, write_json, write_text
+from rca.errors import UserError
+
+# An image id is also a file name and a key in a shard, and `;` separates values in manifest.csv.
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+COLUMNS = ("id", "image", "mask", "width", "height", "tags", "splits", "source", "sha256")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photograph.
+
+    Attributes:
+        id: Its name, unique in the dataset.
+        image: The photograph's path, relative to the dataset's root.
+        mask: The true mask's path, relative to the root; None where there is none.
+        width: In pixels.
+        height: In pixels.
+        tags: Indices of the classes that it shows, ascending, 0..C-1.
+        splits: The splits that it belongs to; it may be several.
+        source: Where it comes from ("main" for the dataset's own images).
+        sha256: Checksum of the photograph's file.
+    """
+
+    id: str
+    image: str
+    mask: str | None
+    width: int
+    height: int
+    tags: tuple[int, ...]
+    splits: tuple[str, ...]
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset.
+
+    Attributes:
+        root: The directory that the records' paths are relative to.
+        classes: Names of the C object classes; label 0 is the background, label n is `classes[n - 1]`.
+        images: The records, ordered by id.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+
+    def select(self, split: str) -> tuple[ImageRecord, ...]:
+        """The images of a split.
+
+        Raises:
+            UserError: no image belongs to it.
+        """
+        chosen = tuple(record for record in self.images if split in record.splits)
+        if not chosen:
+            known = sorted({name for record in self.images for name in record.splits})
+            raise UserError(f"No image belongs to the split {split}: the dataset's splits are {', '.join(known)}.")
+        return chosen
+
+    def select_any(self, splits: tuple[str, ...]) -> tuple[ImageRecord, ...]:
+        """The images that belong to at least one of `splits`, each once, ordered by id."""
+        wanted = {record.id for split in splits for record in self.select(split)}
+        return tuple(record for record in self.images if record.id in wanted)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The position of each image id in `images`."""
+        return {record.id: position for position, record in enumerate(self.images)}
+
+    def photograph(self, record: ImageRecord) -> Path:
+        """Where a record's photograph lies."""
+        return self.root / record.image
+
+    def truth(self, record: ImageRecord) -> Path:
+        """Where a record's true mask lies.
+
+        Raises:
+            UserError: it has none.
+        """
+        if record.mask is None:
+            raise UserError(f"The image {record.id} has no mask, so it cannot be scored: choose another split.")
+        return self.root / record.mask
+
+    def encode_tags(self, record: ImageRecord) -> np.ndarray:
+        """A record's tags as (C,) float32 of 0 and 1."""
+        encoded = np.zeros(len(self.classes), dtype=np.float32)
+        encoded[list(record.tags)] = 1
+        return encoded
+
+
+def check_manifest(manifest: Manifest, splits: tuple[str, ...]) -> None:
+    """Check what no format can promise by itself.
+
+    Raises:
+        UserError: an unusable id or class name, an id or class name given twice, a split that is empty.
+    """
+    if not manifest.classes:
+        raise UserError(f"{manifest.root} names no class: list them in classes.txt or in dataset.classes.")
+    for what, names in (("class", manifest.classes), ("image id", [record.id for record in manifest.images])):
+        name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+        if count > 1:
+            raise UserError(f"{manifest.root}: the {what} {name} is given {count} times: give each once.")
+    for name in manifest.classes:
+        if not name or ";" in name or name != name.strip():
+            raise UserError(f"{manifest.root}: the class name {name!r} is empty or holds ';': rename it.")
+    if len(manifest.classes) > 254:
+        raise UserError(f"{manifest.root} has {len(manifest.classes)} classes: an 8-bit mask holds at most 254.")
+    for record in manifest.images:
+        if not SAFE_ID.fullmatch(record.id):
+            raise UserError(f"{manifest.root}: the image id {record.id!r} cannot be a file name: rename the image.")
+    for split in splits:
+        manifest.select(split)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write a manifest into a directory that exists."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in manifest.images:
+        tags = ";".join(manifest.classes[tag] for tag in record.tags)
+        row = (record.id, record.image, record.mask or "", record.width, record.height)
+        writer.writerow((*row, tags, ";".join(record.splits), record.source, record.sha256))
+    write_text(directory / "manifest.csv", table.getvalue())
+    write_json(directory / "dataset.json", {"root": manifest.root.as_posix(), "classes": list(manifest.classes)})
+    write_json(directory / "statistics.json", summarise(manifest))
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read what `write_manifest` wrote.
+
+    Raises:
+        UserError: a file is missing or corrupt.
+    """
+    dataset = read_json(directory / "dataset.json")
+    path = directory / "manifest.csv"
+    position = {name: index for index, name in enumerate(dataset["classes"])}
+
+    def split(text: str) -> list[str]:
+        return text.split(";") if text else []
+
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            images = tuple(
+                ImageRecord(
+                    id=row["id"],
+                    image=row["image"],
+                    mask=row["mask"] or None,
+                    width=int(row["width"]),
+                    height=int(row["height"]),
+                    tags=tuple(position[tag] for tag in split(row["tags"])),
+                    splits=tuple(split(row["splits"])),
+                    source=row["source"],
+                    sha256=row["sha256"],
+                )
+                for row in csv.DictReader(file)
+            )
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run prepare_data first.") from None
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{path} is corrupt: run prepare_data again.") from None
+    return Manifest(Path(dataset["root"]), tuple(dataset["classes"]), images)
+
+
+def summarise(manifest: Manifest) -> dict[str, Any]:
+    """Counts that tell whether a dataset is what one thinks it is.
+
+    Returns:
+        The number of images, and for each split the images, those with a mask, the images of each class and the
+        images of each number of tags.
+    """
+    splits = sorted({split for record in manifest.images for split in record.splits})
+    return {
+        "images": len(manifest.images),
+        "splits": {split: _summarise_split(manifest, split) for split in splits},
+    }
+
+
+def _summarise_split(manifest: Manifest, split: str) -> dict[str, Any]:
+    records = manifest.select(split)
+    per_class = Counter(tag for record in records for tag in record.tags)
+    per_count = Counter(len(record.tags) for record in records)
+    return {
+        "images": len(records),
+        "with_mask": sum(record.mask is not None for record in records),
+        "images_per_class": {name: per_class[index] for index, name in enumerate(manifest.classes)},
+        "images_per_number_of_tags": {str(count): per_count[count] for count in sorted(per_count)},
+    }

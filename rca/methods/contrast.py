@@ -1,0 +1,67 @@
+"""Semantic contrast: regions of a class draw together, those of different classes draw apart.
+
+Source: Zhou et al., Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic Segmentation, CVPR 2022.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def contrast_regions(
+    queries: Tensor, classes: Tensor, entries: Tensor, entry_classes: Tensor, temperature: float
+) -> Tensor:
+    """Region-level InfoNCE against a memory.
+
+    For a query f and each stored region f+ of its class, -log(e(f+) / (e(f+) + sum of e(f-) over all stored regions of
+    other classes)) with e(x) = exp(f.x / temperature); the mean over the positives of a query.
+
+    Args:
+        queries: (R, D), L2-normalised.
+        classes: (R,), int64.
+        entries: (M, D), L2-normalised.
+        entry_classes: (M,), int64.
+        temperature: Above 0.
+
+    Returns:
+        (R,), at least 0; 0 for a query without a positive or without a negative.
+    """
+    similarity = queries @ entries.T / temperature
+    positive = classes[:, None] == entry_classes[None]
+    usable = positive.any(1) & (~positive).any(1)
+    # With no entry at all there is no dimension to reduce; a query that is not usable must not give -inf - -inf.
+    if not bool(usable.any()):
+        return queries.sum(1) * 0
+    negatives = similarity[usable].masked_fill(positive[usable], -torch.inf).logsumexp(1, keepdim=True)
+    terms = functional.softplus(negatives - similarity[usable]) * positive[usable]
+    losses = terms.sum(1) / positive[usable].sum(1)
+    return queries.new_zeros(len(queries)).index_put((usable.nonzero()[:, 0],), losses)
+
+
+def contrast_mixed(
+    queries: Tensor,
+    classes: Tensor,
+    entries: Tensor,
+    entry_classes: Tensor,
+    temperature: float,
+    weight: Tensor,
+    partner: Tensor,
+) -> Tensor:
+    """Region contrast with mixed embeddings: each query is blended with a partner and answers for both classes.
+
+    Args:
+        queries: (R, D), L2-normalised.
+        classes: (R,), int64.
+        entries: (M, D), L2-normalised.
+        entry_classes: (M,), int64.
+        temperature: Above 0.
+        weight: (R, 1), the share of the query itself, 0..1, drawn from Beta(a, a).
+        partner: (R,), int64, whom each query is blended with.
+
+    Returns:
+        (R,), at least 0.
+    """
+    mixed = functional.normalize(weight * queries + (1 - weight) * queries[partner], dim=1)
+    own = contrast_regions(mixed, classes, entries, entry_classes, temperature)
+    other = contrast_regions(mixed, classes[partner], entries, entry_classes, temperature)
+    return weight[:, 0] * own + (1 - weight[:, 0]) * other

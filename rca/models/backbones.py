@@ -1,0 +1,138 @@
+"""Convolutional backbones at output stride 8 or 16, behind one interface.
+
+Dilation takes the place of the strides that would go beyond the output stride (Chen et al., DeepLab, 2018, section
+3.1), so that ImageNet weights still fit.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+BackboneName = Literal["small", "vgg16", "resnet50", "resnet101", "mobilenet_v2"]
+OutputStride = Literal[8, 16]
+
+
+class Backbone(nn.Module):
+    """A feature extractor in two parts.
+
+    Attributes:
+        low: From the image to the features at stride 4 (what DeepLab-V3+ decodes with).
+        high: From there to the features at the output stride.
+        low_channels: Channels after `low`.
+        channels: Channels after `high`.
+    """
+
+    def __init__(self, low: nn.Module, high: nn.Module, low_channels: int, channels: int) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.low_channels = low_channels
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Extract features.
+
+        Args:
+            images: (B, 3, H, W), normalised as the weights ask.
+
+        Returns:
+            Features at stride 4 (B, low_channels, ~H/4, ~W/4) and at the output stride (B, channels, ~H/s, ~W/s).
+        """
+        low = self.low(images)
+        return low, self.high(low)
+
+
+def build_backbone(name: BackboneName, output_stride: OutputStride) -> Backbone:
+    """Build a backbone with random weights.
+
+    Args:
+        name: "small" is a residual net of 1.2 million weights for training from scratch; the others are torchvision's.
+        output_stride: How many pixels of the image one feature stands for, 8 or 16.
+    """
+    if name == "small":
+        return _build_small(output_stride)
+    if name == "vgg16":
+        return _build_vgg16(output_stride)
+    if name == "mobilenet_v2":
+        return _build_mobilenet_v2(output_stride)
+    return _build_resnet(name, output_stride)
+
+
+def _dilate(modules: Iterable[nn.Module], dilation: int) -> None:
+    """Turn strides into dilation: the first strided layer loses its stride, all that follow are dilated."""
+    seen_stride = False
+    for module in modules:
+        for layer in module.modules():
+            if not isinstance(layer, nn.Conv2d):
+                continue
+            after_stride = seen_stride
+            if layer.stride != (1, 1):
+                layer.stride = (1, 1)
+                seen_stride = True
+            size = layer.kernel_size[0]
+            if size > 1:
+                # The layer that lost its stride still sees the features of the layer before it.
+                rate = dilation if after_stride else max(dilation // 2, 1)
+                layer.dilation = (rate, rate)
+                layer.padding = (rate * (size - 1) // 2,) * 2
+
+
+def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
+    blocks = torchvision.models.mobilenet_v2(weights=None).features
+    # Blocks 7 and 14 go to strides 16 and 32.
+    if output_stride == 8:
+        _dilate(blocks[7:14], 2)
+        _dilate(blocks[14:], 4)
+    else:
+        _dilate(blocks[14:], 2)
+    return Backbone(blocks[:4], blocks[4:], 24, 1280)
+
+
+def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
+    build = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}[name]
+    dilate = [False, output_stride == 8, True]
+    net = build(weights=None, replace_stride_with_dilation=dilate)
+    low = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
+    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048)
+
+
+def _build_vgg16(output_stride: OutputStride) -> Backbone:
+    layers = torchvision.models.vgg16(weights=None).features
+    # pool5 goes; at stride 8 pool4 keeps its window and loses its stride, and conv5 is dilated (DeepLab-V1).
+    high = layers[10:30]
+    if output_stride == 8:
+        high[23 - 10] = nn.MaxPool2d(3, stride=1, padding=1)
+        for layer in high[24 - 10 :]:
+            if isinstance(layer, nn.Conv2d):
+                layer.dilation = layer.padding = (2, 2)
+    return Backbone(layers[:10], high, 128, 512)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut; GroupNorm, since batches are small."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
+            nn.GroupNorm(8, outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
+            nn.GroupNorm(8, outputs),
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(self.body(features) + self.shortcut(features))
+
+
+def _build_small(output_stride: OutputStride) -> Backbone:
+    stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.GroupNorm(8, 32), nn.ReLU(inplace=True))
+    low = nn.Sequential(*stem, _ResidualBlock(32, 48, 2))
+    last = {8: (1, 2), 16: (2, 1)}[output_stride]
+    high = nn.Sequential(_ResidualBlock(48, 96, 2), _ResidualBlock(96, 160, *last), _ResidualBlock(160, 192, 1, last[1]))
+    return Backbone(low, high, 48, 192)

@@ -1,0 +1,42 @@
+"""Means over positions that leave out the padding."""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def pool_mean(maps: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the valid positions.
+
+    Args:
+        maps: (B, C, h, w).
+        valid: (B, 1, h, w), weights of 0..1; not all 0 in any image.
+
+    Returns:
+        (B, C).
+    """
+    return (maps * valid).sum((2, 3)) / valid.sum((2, 3))
+
+
+def pool_regions(features: Tensor, masks: Tensor) -> Tensor:
+    """Masked average pooling (RCA, section 3.2): the mean feature of each region.
+
+    Args:
+        features: (B, D, h, w).
+        masks: (B, C, h, w), 1 in the region and 0 outside.
+
+    Returns:
+        (B, C, D); 0 where a region is empty.
+    """
+    area = masks.flatten(2).sum(2).clamp(min=1)
+    sums = masks.flatten(2) @ features.flatten(2).transpose(1, 2)
+    return sums / area[..., None]
+
+
+def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """What part of each feature's field lies on the image, from the same at full resolution.
+
+    Args:
+        valid: (B, 1, H, W), 1 on the image and 0 on padding.
+        size: Height and width of the features.
+    """
+    return functional.adaptive_avg_pool2d(valid, size)

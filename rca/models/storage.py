@@ -1,0 +1,40 @@
+"""Tensors with a description of what they are, in one safetensors file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rca.artifacts import write_file
+from rca.errors import UserError
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and their description (anything that JSON holds), whole or not at all."""
+    with write_file(path) as temporary:
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, {"about": json.dumps(about, sort_keys=True)})
+
+
+def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote, on the CPU.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it, for the message.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        return load_file(path), about
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run {stage} first.") from None
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(f"{path} is broken or not of this project: delete it and run {stage} again.") from None

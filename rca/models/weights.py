@@ -1,0 +1,155 @@
+"""Where a backbone's weights come from, and the normalisation of images that belongs to them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torchvision
+from pydantic import Field, model_validator
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rca.artifacts import hash_file
+from rca.errors import UserError
+from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.storage import save_tensors
+from rca.settings import Settings
+
+Colour = tuple[float, float, float]
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+
+
+class NoWeights(Settings):
+    """Train from scratch, on images scaled to -1..1."""
+
+    source: Literal["none"]
+
+
+class TorchvisionWeights(Settings):
+    """Weights that torchvision names, e.g. IMAGENET1K_V1; downloaded once by the stage fetch_weights."""
+
+    source: Literal["torchvision"]
+    name: str
+
+
+class FileWeights(Settings):
+    """A local `.safetensors` or `.pth` with a state dict that fits torchvision's model of the same name.
+
+    Attributes:
+        path: The file, relative to the project.
+        sha256: Its checksum: the pipeline reruns when the file is another, and refuses one that was swapped.
+        mean: Of the images the weights were trained on, for pixels in 0..1.
+        std: Likewise.
+    """
+
+    source: Literal["file"]
+    path: Path = Field(strict=False)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    mean: Colour = IMAGENET_MEAN
+    std: Colour = IMAGENET_STD
+
+
+class BackboneSettings(Settings):
+    """Which backbone, at which output stride, with which weights."""
+
+    name: BackboneName
+    output_stride: OutputStride = 16
+    weights: Annotated[NoWeights | TorchvisionWeights | FileWeights, Field(discriminator="source")]
+
+    @model_validator(mode="after")
+    def _small_has_no_weights(self) -> "BackboneSettings":
+        if self.name == "small" and self.weights.source != "none":
+            raise ValueError("no weights exist for the backbone small: set source to none")
+        return self
+
+
+def fetch_weights(settings: BackboneSettings, path: Path) -> None:
+    """Write a backbone's weights and their normalisation as one safetensors file.
+
+    The file holds the backbone's state dict (empty for a training from scratch), and `initialisation` (words), `mean` and
+    `std` (of pixels in 0..1) as its description.
+
+    Raises:
+        UserError: the weights are unknown, missing, swapped, broken, or do not fit the backbone.
+    """
+    weights = settings.weights
+    tensors: dict[str, Tensor] = {}
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if isinstance(weights, TorchvisionWeights):
+        state, mean, std = _download(settings.name, weights)
+        tensors = _fit(settings, state, f"torchvision's {weights.name}")
+    elif isinstance(weights, FileWeights):
+        mean, std = weights.mean, weights.std
+        tensors = _fit(settings, _read_state(weights), str(weights.path))
+    about = {"initialisation": describe(settings), "mean": list(mean), "std": list(std)}
+    save_tensors(path, tensors, about)
+
+
+def describe(settings: BackboneSettings) -> str:
+    """A backbone and its initialisation in words, e.g. "resnet101 (torchvision IMAGENET1K_V2)"."""
+    weights = settings.weights
+    if isinstance(weights, TorchvisionWeights):
+        origin = f"torchvision {weights.name}"
+    elif isinstance(weights, FileWeights):
+        origin = f"{weights.path.name} {weights.sha256[:8]}"
+    else:
+        origin = "from scratch"
+    return f"{settings.name} ({origin})"
+
+
+def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor], Colour, Colour]:
+    choices = torchvision.models.get_model_weights(name)
+    if weights.name not in choices.__members__:
+        known = ", ".join(choices.__members__)
+        raise UserError(f"torchvision has no weights {weights.name} for {name}: choose one of {known}.")
+    chosen = choices[weights.name]
+    try:
+        state = chosen.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"The weights {weights.name} of {name} cannot be downloaded from {chosen.url} ({error}): "
+            "fetch them where there is a network, and name the file with source: file."
+        ) from None
+    transforms = chosen.transforms()
+    return state, tuple(transforms.mean), tuple(transforms.std)
+
+
+def _read_state(weights: FileWeights) -> dict[str, Tensor]:
+    path = weights.path
+    if not path.is_file():
+        raise UserError(f"The weights file {path} does not exist: link it there, or set weights.path.")
+    checksum = hash_file(path)
+    if checksum != weights.sha256:
+        raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 if it is the one.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the broken file makes it stumble over
+        reason = str(error).split("\n")[0]
+        raise UserError(f"The weights file {path} cannot be read ({reason}): fetch it again.") from None
+
+
+def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """The state of our backbone that corresponds to a state dict of torchvision's model."""
+    names = _torchvision_names(settings)
+    missing = sorted(set(names.values()) - set(state))
+    if missing:
+        raise UserError(f"{origin} does not fit {settings.name}: it lacks {missing[0]} and {len(missing) - 1} others.")
+    backbone = build_backbone(settings.name, settings.output_stride)
+    ours = {own: state[theirs].contiguous() for own, theirs in names.items()}
+    for key, tensor in backbone.state_dict().items():
+        if tensor.shape != ours[key].shape:
+            raise UserError(f"{origin} does not fit {settings.name}: {names[key]} is {tuple(ours[key].shape)}.")
+    return ours
+
+
+def _torchvision_names(settings: BackboneSettings) -> dict[str, str]:
+    """For each name in our backbone's state, the name in torchvision's model.
+
+    Both hold the same layers in the same order; ours leaves off the classifier and what comes after the features.
+    """
+    ours = list(build_backbone(settings.name, settings.output_stride).state_dict())
+    theirs = list(torchvision.models.get_model(settings.name, weights=None).state_dict())
+    return dict(zip(ours, theirs[: len(ours)], strict=True))

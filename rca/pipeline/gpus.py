@@ -1,0 +1,86 @@
+"""Devices for jobs that share a machine: Snakemake counts GPUs but hands none out."""
+
+import getpass
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pynvml
+from filelock import FileLock, Timeout
+
+from rca.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Set in a job of Slurm, PBS, LSF and Grid Engine: there the cluster hands out the devices.
+CLUSTERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+
+
+@contextmanager
+def lease_gpus(count: int, environment: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]:
+    """Lease devices of this machine for as long as the context lasts; a killed process gives them back.
+
+    Args:
+        count: How many; a job that asks for none sees none.
+        environment: Where a user or a cluster may have set CUDA_VISIBLE_DEVICES.
+
+    Yields:
+        The variables to set for the job: none in a cluster's job or on a machine without devices.
+
+    Raises:
+        UserError: If the machine has devices, but not that many.
+    """
+    devices = [] if any(name in environment for name in CLUSTERS) else list_devices(environment)
+    if not devices:
+        yield {}
+        return
+    if count > len(devices):
+        raise UserError(f"The stage asks for {count} GPUs, but this machine offers {len(devices)}.")
+    with ExitStack() as leases:
+        leased = wait_for_devices(devices, count, leases) if count else []
+        # CUDA counts the fastest device first unless told to count as NVML does.
+        order = {} if VISIBLE in environment else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        yield {VISIBLE: ",".join(leased), **order}
+
+
+def list_devices(environment: Mapping[str, str]) -> list[str]:
+    """Return the devices that the user lets us see, or all that the driver counts."""
+    if VISIBLE in environment:
+        listed = (device.strip() for device in environment[VISIBLE].split(","))
+        return [device for device in listed if device not in {"", "-1"}]
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:  # no driver
+        return []
+    return [str(index) for index in range(count)]
+
+
+def wait_for_devices(devices: list[str], count: int, leases: ExitStack) -> list[str]:
+    """Lock `count` of the devices, all or none, so that two waiting jobs cannot block each other."""
+    folder = Path(tempfile.gettempdir(), f"rca-gpus-{getpass.getuser()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = False
+    while True:
+        with ExitStack() as attempt:
+            taken = []
+            for device in devices:
+                lock = FileLock(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', device)}.lock")
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                attempt.callback(lock.release)
+                taken.append(device)
+                if len(taken) == count:
+                    leases.push(attempt.pop_all())
+                    return taken
+        if not told:
+            print(f"Waiting for {count} of the GPUs {','.join(devices)}.", file=sys.stderr)
+            told = True
+        time.sleep(0.5)

@@ -1,0 +1,116 @@
+"""Reproduce one stage through DVC: what each rule of the Snakefile calls.
+
+    python -m rca.pipeline.run_stage train_cam@rca-0
+
+DVC looks again whether the stage must run at all, runs it or restores its outputs, and records it in
+dvc.lock.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+
+from rca.errors import UserError
+from rca.pipeline.gpus import lease_gpus
+from rca.pipeline.repository import (
+    describe_error,
+    name_process,
+    open_repo,
+    report_errors,
+    retry_locked,
+    write_lock_atomically,
+)
+from rca.pipeline.resolve import name_log, read_meta, relate_path
+
+
+def run_stage(name: str) -> None:
+    """Reproduce one stage of the dvc.yaml in the current folder and nothing upstream of it.
+
+    Args:
+        name: DVC's name of the stage.
+
+    Raises:
+        UserError: If there is no such stage, or if it failed.
+    """
+    repo = open_repo(Path())
+    with lease_gpus(count_gpus(repo, name)) as variables:
+        os.environ.update(variables)  # DVC hands the environment on to the stage's command
+        name_process(name)
+        write_lock_atomically()
+        try:
+            retry_locked(lambda: repo.reproduce(targets=[name], single_item=True))
+        except DvcException as error:
+            reason = describe_error(error)
+            raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error
+
+
+def count_gpus(repo: Repo, name: str) -> int:
+    """Return how many devices a stage asks for."""
+    with report_errors(), lock_repo(repo):
+        (stage,) = repo.stage.collect(name)
+    return read_meta(name, stage.meta, [relate_path(Path(), out) for out in stage.outs])["gpu"]
+
+
+@contextmanager
+def record_messages(log: Path) -> Iterator[None]:
+    """Put what DVC says into the stage's log if the stage's command wrote none.
+
+    Snakemake deletes a job's log before the job; when DVC then restores the outputs from its cache, the log
+    says so.
+    """
+    messages: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("dvc")
+    for printer in logger.handlers:
+        printer.setLevel(logging.WARNING)  # Snakemake says what runs
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        if not log.exists():
+            append_log(log, "\n".join(message for message in messages if message))
+
+
+def append_log(log: Path, text: str) -> None:
+    """Add text to a log, which may not be there yet."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as stream:
+        print(text, file=stream)
+
+
+def stop_children(number: int, _: object) -> None:
+    """Pass a request to stop on to the stage's command; DVC then sees it fail and releases its locks."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        child.terminate()
+    if not children:
+        sys.exit(128 + number)
+
+
+def main() -> None:
+    """Run the stage named on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m rca.pipeline.run_stage STAGE")
+    name = sys.argv[1]
+    signal.signal(signal.SIGTERM, stop_children)
+    log = Path(name_log(name))
+    try:
+        with record_messages(log):
+            run_stage(name)
+    except UserError as error:
+        append_log(log, str(error))
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Progress of long loops: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 20.0
+
+
+def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Yield `items` while showing how far the loop is and how long it will take.
+
+    Args:
+        items: What to iterate over.
+        label: What is being done, e.g. "score maps".
+        total: How many items there are.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=label, total=total, leave=False)
+        return
+    start = shown = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES and count < total:
+            shown = now
+            left = (now - start) / count * (total - count)
+            print(f"{label}: {count}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)

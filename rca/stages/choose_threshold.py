@@ -1,0 +1,52 @@
+"""Choose the thresholds that masks are made with: the fixed one, and the one that is best on a split with masks."""
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from rca.artifacts import keep_only, read_mask, write_json, write_text
+from rca.data.manifest import read_manifest
+from rca.labels.background import Background, find_threshold
+from rca.labels.score_maps import assign_shard, enlarge, open_shard
+from rca.metrics import ThresholdSweep
+from rca.settings import Settings
+from rca.stages.context import Context
+
+
+class ChooseThresholdSettings(Settings):
+    """Which thresholds are tried.
+
+    Attributes:
+        split: The split whose true masks the best threshold is chosen on.
+        candidates: How many thresholds are tried, evenly between 0 and 1, both exclusive.
+        background: What fixes the other threshold.
+    """
+
+    split: str
+    candidates: int = Field(default=49, ge=1)
+    background: Background
+
+
+def run(context: Context) -> None:
+    """Write both thresholds, and the curve of mIoU over thresholds."""
+    settings = context.settings(ChooseThresholdSettings)
+    paths, shards = context.paths, context.read("shards")
+    keep_only(paths.scores, [paths.score_shard(shard).name for shard in shards])
+    manifest = read_manifest(context.layout.manifest)
+    thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
+    sweep = ThresholdSweep(len(manifest.classes), thresholds)
+    records = manifest.select(settings.split)
+    for shard in shards:
+        with open_shard(paths.score_shard(shard)) as maps:
+            for record in (one for one in records if assign_shard(one.id, len(shards)) == shard):
+                one = maps.read(record.id)
+                truth = read_mask(manifest.truth(record))
+                sweep.add(truth, enlarge(one.scores, *truth.shape), one.labels)
+    curve = [sweep.confusion(index).summarise() for index in range(len(thresholds))]
+    best = max(range(len(curve)), key=lambda index: curve[index]["miou"])
+    chosen = {"best": float(thresholds[best]), "fixed": find_threshold(settings.background)}
+    write_json(paths.threshold, {**chosen, "background": settings.background.kind, "split": settings.split})
+    table = pd.DataFrame(curve)
+    table.insert(0, "threshold", thresholds.round(6))
+    write_text(paths.threshold_curve, table.to_csv(index=False))
+    print(f"best {chosen['best']:.3f} (mIoU {curve[best]['miou']:.4f} on {settings.split}), fixed {chosen['fixed']:.3f}")

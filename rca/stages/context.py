@@ -1,0 +1,100 @@
+"""What a stage is given: its place in the matrix, its settings, its paths."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rca.artifacts import hash_file
+from rca.errors import UserError
+from rca.settings import Settings, SettingsType, build_settings, load_params, merge, read_key
+from rca.stages.layout import CHECKPOINTS, Layout, RunLayout
+
+PARAMS = Path("params.yaml")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One instance of a stage.
+
+    Attributes:
+        stage: The stage's name.
+        run: The run, for the stages that are of one.
+        seed: Likewise.
+        shard: The shard, for the stages that work on one.
+        item: What else tells instances apart (the dataset to generate, the weights' role).
+        params_file: Where the settings stand.
+    """
+
+    stage: str
+    run: str | None = None
+    seed: int | None = None
+    shard: int | None = None
+    item: str | None = None
+    params_file: Path = PARAMS
+
+    @property
+    def name(self) -> str:
+        """The instance's name as DVC spells it, with "." for "@", e.g. `make_cam.rca-0-3`."""
+        parts = [str(part) for part in (self.item, self.run, self.seed, self.shard) if part is not None]
+        return f"{self.stage}.{'-'.join(parts)}" if parts else self.stage
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The params file, as plain data."""
+        return load_params(self.params_file)
+
+    def read(self, key: str) -> Any:
+        """The plain value at a dotted key."""
+        return read_key(self.params, key, self.params_file)
+
+    def settings(self, kind: type[SettingsType], section: str | None = None) -> SettingsType:
+        """The settings of a section (by default the stage's own), with what the run overrides."""
+        section = section or self.stage
+        data = self.read(section)
+        if self.run is not None and isinstance(data, dict):
+            data = merge(data, self.read(f"run.{self.run}").get(section) or {})
+        return build_settings(kind, data, section, self.params_file)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The dataset's paths."""
+        return Layout(str(self.read("dataset.name")))
+
+    @property
+    def paths(self) -> RunLayout:
+        """The paths of this run and seed.
+
+        Raises:
+            UserError: no run or seed was named, or params list none of that name.
+        """
+        if self.run is None or self.seed is None:
+            raise UserError(f"{self.stage} works on one run and seed: name them with --run and --seed.")
+        if self.run not in self.read("runs"):
+            raise UserError(f"There is no run {self.run}: {self.params_file} lists {', '.join(self.read('runs'))}.")
+        return self.layout.of(self.run, self.seed)
+
+    @property
+    def chosen_shard(self) -> int:
+        """The shard that this instance works on.
+
+        Raises:
+            UserError: none was named, or there are fewer.
+        """
+        shards = self.read("shards")
+        if self.shard not in shards:
+            raise UserError(f"{self.stage} works on one shard: name one with --shard, 0 to {len(shards) - 1}.")
+        return self.shard
+
+    def checkpoint(self, settings: Settings, inputs: Iterable[Path]) -> Path:
+        """Where a training keeps its state, outside the declared outputs, which engines delete before a stage runs.
+
+        The name is a fingerprint of the settings, the code and the inputs: a checkpoint of other ones is never taken.
+        """
+        digest = hashlib.sha256(repr((self.name, settings)).encode())
+        package = Path(__file__).parent.parent
+        for path in (*sorted(package.rglob("*.py")), *inputs):
+            digest.update(hash_file(path).encode())
+        return CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"

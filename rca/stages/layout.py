@@ -1,0 +1,159 @@
+"""Where every stage's files lie: the one place, beside dvc.yaml, that knows the pipeline's paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RUNS = Path("runs")
+RESULTS = Path("results")
+LOGS = Path("logs")
+CHECKPOINTS = Path(".rca/checkpoints")
+# Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
+CHOICES = ("best", "fixed")
+# Folders beside the runs' own, so no run may take these names.
+RESERVED = ("data", "weights", "methods", "evaluation", "report")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one dataset's pipeline, relative to the project.
+
+    Attributes:
+        dataset: The dataset's name.
+    """
+
+    dataset: str
+
+    @property
+    def root(self) -> Path:
+        """The dataset itself."""
+        return Path("data") / self.dataset
+
+    @property
+    def runs(self) -> Path:
+        """All outputs of this dataset's pipeline but metrics and tables."""
+        return RUNS / self.dataset
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest, a directory."""
+        return self.runs / "data"
+
+    def weights(self, role: str) -> Path:
+        """The initial weights of the backbone of "train_cam" or "train_seg"."""
+        return self.runs / "weights" / f"{role}.safetensors"
+
+    def method(self, run: str) -> Path:
+        """Which host and method a run trains with, and the checksums of their code."""
+        return self.runs / "methods" / f"{run}.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `evaluate` found, a directory for each run and seed."""
+        return self.runs / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The report, a directory."""
+        return self.runs / "report"
+
+    @property
+    def results(self) -> Path:
+        """Metrics and tables, in git."""
+        return RESULTS / self.dataset
+
+    def of(self, run: str, seed: int) -> "RunLayout":
+        """The paths of one run with one seed."""
+        return RunLayout(self, run, seed)
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths of one run with one seed."""
+
+    dataset: Layout
+    run: str
+    seed: int
+
+    @property
+    def root(self) -> Path:
+        """The run's own directory."""
+        return self.dataset.runs / self.run / str(self.seed)
+
+    @property
+    def model(self) -> Path:
+        """All that inference needs: the network and, for a method that keeps one, the memory."""
+        return self.root / "model"
+
+    @property
+    def network(self) -> Path:
+        """The trained classification network."""
+        return self.model / "network.safetensors"
+
+    @property
+    def memory(self) -> Path:
+        """The snapshot of the memory."""
+        return self.model / "memory.safetensors"
+
+    @property
+    def cam_history(self) -> Path:
+        """The classification network's training, a line for each epoch."""
+        return self.root / "train_cam.csv"
+
+    @property
+    def scores(self) -> Path:
+        """The score maps, a file for each shard."""
+        return self.root / "scores"
+
+    def score_shard(self, shard: int) -> Path:
+        """The score maps of one shard."""
+        return self.scores / f"{shard}.safetensors"
+
+    @property
+    def threshold(self) -> Path:
+        """The thresholds that masks are made with."""
+        return self.root / "threshold.json"
+
+    @property
+    def threshold_curve(self) -> Path:
+        """MIoU over thresholds."""
+        return self.root / "threshold.csv"
+
+    @property
+    def pseudo(self) -> Path:
+        """Pseudo labels, a directory for each shard."""
+        return self.root / "pseudo"
+
+    @property
+    def refined(self) -> Path:
+        """Pseudo labels after the CRF, a directory for each shard."""
+        return self.root / "refined"
+
+    @property
+    def segmenter(self) -> Path:
+        """The trained segmentation network."""
+        return self.root / "segmenter.safetensors"
+
+    @property
+    def seg_history(self) -> Path:
+        """The segmentation network's training, a line for each epoch."""
+        return self.root / "train_seg.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """The segmentation network's masks, a directory for each split."""
+        return self.root / "predictions"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `evaluate` found: confusions, curves and examples."""
+        return self.dataset.evaluation / f"{self.run}-{self.seed}"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics, for `dvc metrics`."""
+        return self.dataset.results / f"{self.run}-{self.seed}.json"
+
+    @property
+    def per_class(self) -> Path:
+        """The metrics of each class."""
+        return self.dataset.results / f"{self.run}-{self.seed}.csv"

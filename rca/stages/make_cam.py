@@ -1,0 +1,49 @@
+"""Score the images of one shard: several scales, mirrored and not, with the images' tags given."""
+
+from pydantic import Field
+
+from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.labels.inference import InferenceSettings, score_images
+from rca.labels.score_maps import assign_shard, write_shard
+from rca.models.cam_network import load_network
+from rca.models.storage import load_tensors
+from rca.progress import track
+from rca.settings import Settings
+from rca.stages.context import Context
+from rca.training import choose_device, set_determinism
+
+
+class MakeCamSettings(Settings):
+    """Which images are scored, and how.
+
+    Attributes:
+        splits: The images to score.
+        stride: Pixels of the image for each value of a map that is kept.
+        inference: Scales, flip, batch size and precision.
+        threads: Of the CPU; another number gives other last digits.
+    """
+
+    splits: tuple[str, ...] = Field(min_length=1)
+    stride: int = Field(default=4, ge=1)
+    inference: InferenceSettings = InferenceSettings()
+    threads: int = Field(default=1, ge=1)
+
+
+def select_shard(manifest: Manifest, splits: tuple[str, ...], shard: int, shards: int) -> tuple[ImageRecord, ...]:
+    """The images of some splits that belong to a shard."""
+    return tuple(record for record in manifest.select_any(splits) if assign_shard(record.id, shards) == shard)
+
+
+def run(context: Context) -> None:
+    """Write the shard's score maps."""
+    settings = context.settings(MakeCamSettings)
+    paths, shard = context.paths, context.chosen_shard
+    set_determinism(settings.threads)
+    manifest = read_manifest(context.layout.manifest)
+    records = select_shard(manifest, settings.splits, shard, len(context.read("shards")))
+    memory = load_tensors(paths.memory, "snapshot_memory")[0] if paths.memory.is_file() else {}
+    network = load_network(paths.network, memory).to(choose_device())
+    scored = score_images(network, manifest, records, settings.inference, settings.stride)
+    maps = {record.id: one for record, one in track(scored, "score maps", len(records))}
+    write_shard(paths.score_shard(shard), maps, {"stride": settings.stride, "tags": "given"})
+    print(f"{len(maps)} images")

@@ -1,0 +1,27 @@
+"""Turn one shard's score maps into pseudo labels, at the best and at the fixed threshold."""
+
+from rca.artifacts import read_json, write_directory, write_mask
+from rca.data.manifest import read_manifest
+from rca.labels.background import label_pixels
+from rca.labels.score_maps import enlarge, open_shard
+from rca.progress import track
+from rca.stages.context import Context
+from rca.stages.layout import CHOICES
+
+
+def run(context: Context) -> None:
+    """Write the shard's masks, in a folder for each threshold."""
+    paths, shard = context.paths, context.chosen_shard
+    manifest = read_manifest(context.layout.manifest)
+    thresholds = read_json(paths.threshold)
+    with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
+        for choice in CHOICES:
+            (directory / choice).mkdir()
+        for image_id in track(maps.ids, "pseudo labels", len(maps.ids)):
+            record = manifest.images[manifest.index[image_id]]
+            one = maps.read(image_id)
+            scores = enlarge(one.scores, record.height, record.width)
+            for choice in CHOICES:
+                mask = label_pixels(scores, one.labels, thresholds[choice])
+                write_mask(directory / choice / f"{image_id}.png", mask)
+    print(f"{len(maps.ids)} images")

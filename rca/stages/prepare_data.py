@@ -1,0 +1,30 @@
+"""Read and check the whole dataset once, and write its manifest."""
+
+from pydantic import Field
+
+from rca.artifacts import write_directory
+from rca.data.formats import DatasetSettings, read_dataset
+from rca.data.manifest import summarise, write_manifest
+from rca.settings import Settings
+from rca.stages.context import Context
+
+
+class PrepareDataSettings(Settings):
+    """How the dataset is read.
+
+    Attributes:
+        workers: Processes that decode images; the result does not depend on it.
+    """
+
+    workers: int = Field(default=1, ge=1)
+
+
+def run(context: Context) -> None:
+    """Write the manifest."""
+    settings = context.settings(PrepareDataSettings)
+    dataset = context.settings(DatasetSettings, "dataset")
+    manifest = read_dataset(context.layout.root, dataset, settings.workers)
+    with write_directory(context.layout.manifest) as directory:
+        write_manifest(directory, manifest)
+    for split, counts in summarise(manifest)["splits"].items():
+        print(f"{split}: {counts['images']} images, {counts['with_mask']} with a mask")

@@ -1,0 +1,7 @@
+from rca.settings import Settings
+
+
+class RenderReportSettings(Settings):
+    title: str | None = None
+    picture_width: int = 240
+def run(context): pass

@@ -1,0 +1,116 @@
+"""Run one stage: `python -m rca.stages.run train_cam --run rca --seed 0`.
+
+What DVC's commands call. What the stage prints goes to the terminal and to `logs/<name>.log`; bad input ends it with one
+sentence and exit code 2.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TextIO
+
+from rca.errors import UserError
+from rca.stages.context import Context
+from rca.stages.layout import LOGS
+
+# Each stage, and what tells its instances apart.
+STAGES: dict[str, tuple[str, ...]] = {
+    "generate_data": ("item",),
+    "prepare_data": (),
+    "fetch_weights": ("item",),
+    "pin_method": ("run",),
+    "train_cam": ("run", "seed"),
+    "snapshot_memory": ("run", "seed"),
+    "make_cam": ("run", "seed", "shard"),
+    "choose_threshold": ("run", "seed"),
+    "make_pseudo": ("run", "seed", "shard"),
+    "refine_crf": ("run", "seed", "shard"),
+    "train_seg": ("run", "seed"),
+    "predict_seg": ("run", "seed"),
+    "evaluate": ("run", "seed"),
+    "tabulate": (),
+    "render_report": (),
+}
+HELP = {
+    "run": "one of the runs that params.yaml lists",
+    "seed": "the run's random seed, a whole number",
+    "shard": "which part of the images, counted from 0",
+    "item": "which instance",
+}
+
+
+class Tee:
+    """A text stream that writes to several."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        """Write to all."""
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush all."""
+        for stream in self.streams:
+            stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether the first stream is a terminal: then progress is shown as a bar."""
+        return self.streams[0].isatty()
+
+
+def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
+    """Give a parser the arguments that a stage takes."""
+    for name in STAGES[stage]:
+        if name == "item":
+            parser.add_argument("item", help=HELP[name])
+        else:
+            parser.add_argument(f"--{name}", required=True, type=str if name == "run" else int, help=HELP[name])
+
+
+def run_stage(context: Context) -> int:
+    """Run one instance of a stage.
+
+    Returns:
+        The exit code: 0, 1 where the stage has a defect, 2 where its input is bad.
+    """
+    LOGS.mkdir(exist_ok=True)
+    log_file = LOGS / f"{context.name}.log"
+    # cuBLAS is reproducible only with a workspace that is fixed before the first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    stdout, stderr = sys.stdout, sys.stderr
+    start = time.monotonic()
+    with open(log_file, "w", encoding="utf-8", buffering=1) as log:
+        sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)  # type: ignore[assignment]
+        try:
+            importlib.import_module(f"rca.stages.{context.stage}").run(context)
+        except UserError as error:
+            print(f"error: {context.name}: {error}", file=sys.stderr)
+            return 2
+        except Exception:
+            traceback.print_exc()
+            print(f"error: {context.name} failed: see {log_file}.", file=sys.stderr)
+            return 1
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+    print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments of one stage and run it."""
+    parser = argparse.ArgumentParser(prog="python -m rca.stages.run", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="stage", required=True)
+    for stage in STAGES:
+        add_arguments(commands.add_parser(stage), stage)
+    return run_stage(Context(**vars(parser.parse_args(arguments))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

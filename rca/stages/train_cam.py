@@ -1,0 +1,98 @@
+"""Train a run's classification network on image-level tags."""
+
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rca.artifacts import read_json, write_text
+from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.manifest import read_manifest
+from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
+from rca.models.storage import load_tensors
+from rca.models.weights import BackboneSettings
+from rca.settings import Settings
+from rca.stages.context import Context
+from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+
+
+class TrainCamSettings(Settings):
+    """How the classification network is built and trained.
+
+    Attributes:
+        split: The images to train on.
+        backbone: The backbone and its initial weights.
+        neck: Channels of a 1x1 convolution after the backbone; 0 for none.
+        optimisation: The training.
+        augmentation: What is done to an image.
+        threads: Of the CPU; another number gives other last digits.
+    """
+
+    split: str
+    backbone: BackboneSettings
+    neck: int = Field(default=256, ge=0)
+    optimisation: OptimisationSettings
+    augmentation: AugmentationSettings
+    threads: int = Field(default=1, ge=1)
+
+
+def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
+    """The terms of the loss of a batch."""
+    output = network(batch.image, batch.valid)
+    return network.method.compute_losses(output, batch.tags, batch.position, epoch)
+
+
+def run(context: Context) -> None:
+    """Train, then write the network and its history."""
+    settings = context.settings(TrainCamSettings)
+    layout, paths = context.layout, context.paths
+    set_determinism(settings.threads)
+    manifest = read_manifest(layout.manifest)
+    pinned = read_json(layout.method(paths.run))
+    torch.manual_seed(paths.seed)
+    weights = layout.weights("train_cam")
+    network = _build(settings, context, manifest.classes, pinned)
+    device = choose_device()
+    network.to(device)
+    about = network.description
+    records = manifest.select(settings.split)
+    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
+    optimisation = settings.optimisation
+    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
+    print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
+    checkpoint = context.checkpoint(settings, (layout.manifest / "manifest.csv", weights, layout.method(paths.run)))
+    trainer = Trainer(
+        network,
+        network.backbone,
+        optimisation,
+        paths.seed,
+        device,
+        compute_losses,
+        lambda epoch: network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch),
+        checkpoint,
+    )
+    history = trainer.fit(loader, sampler)
+    save_network(paths.network, network.cpu())
+    write_text(paths.cam_history, pd.DataFrame(history).to_csv(index=False))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...], pinned: dict) -> CamNetwork:
+    """The network with its initial weights; their file also says how images are normalised."""
+    tensors, about = load_tensors(context.layout.weights("train_cam"), "fetch_weights")
+    description = NetworkDescription(
+        backbone=settings.backbone.name,
+        output_stride=settings.backbone.output_stride,
+        neck=settings.neck,
+        host=pinned["host"],
+        method=pinned["method"],
+        options=context.read(f"run.{context.run}.options"),
+        classes=classes,
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        initialisation=about["initialisation"],
+    )
+    network = CamNetwork(description)
+    if tensors:
+        network.backbone.load_state_dict(tensors)
+    return network

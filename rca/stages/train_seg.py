@@ -1,0 +1,103 @@
+"""Train a run's segmentation network on its pseudo labels."""
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.artifacts import IGNORE, keep_only, write_text
+from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.manifest import ImageRecord, read_manifest
+from rca.labels.score_maps import assign_shard
+from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.storage import load_tensors
+from rca.models.weights import BackboneSettings
+from rca.settings import Settings
+from rca.stages.context import Context
+from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+
+
+class TrainSegSettings(Settings):
+    """How the segmentation network is built and trained.
+
+    Attributes:
+        split: The images to train on.
+        masks: Which of their masks.
+        threshold: Which threshold those masks were made with.
+        backbone: The backbone and its initial weights.
+        head: What sits on it.
+        optimisation: The training.
+        augmentation: What is done to an image.
+        threads: Of the CPU; another number gives other last digits.
+    """
+
+    split: str
+    masks: Literal["refined", "pseudo"] = "refined"
+    threshold: Literal["best", "fixed"] = "best"
+    backbone: BackboneSettings
+    head: HeadName = "deeplab_v2"
+    optimisation: OptimisationSettings
+    augmentation: AugmentationSettings
+    threads: int = Field(default=1, ge=1)
+
+
+def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
+    """Cross-entropy over the pixels that are not ignored."""
+    # A batch of nothing but ignored pixels has no mean.
+    total = functional.cross_entropy(network(batch.image), batch.mask, ignore_index=IGNORE, reduction="sum")
+    return {"segmentation": total / (batch.mask != IGNORE).sum().clamp(min=1)}
+
+
+def run(context: Context) -> None:
+    """Train, then write the network and its history."""
+    settings = context.settings(TrainSegSettings)
+    layout, paths, shards = context.layout, context.paths, context.read("shards")
+    set_determinism(settings.threads)
+    manifest = read_manifest(layout.manifest)
+    masks = paths.refined if settings.masks == "refined" else paths.pseudo
+    for folder in (paths.refined, paths.pseudo):
+        keep_only(folder, [str(shard) for shard in shards])
+
+    def find_mask(record: ImageRecord) -> Path:
+        return masks / str(assign_shard(record.id, len(shards))) / settings.threshold / f"{record.id}.png"
+
+    torch.manual_seed(paths.seed)
+    network = _build(settings, layout.weights("train_seg"), manifest.classes)
+    device = choose_device()
+    network.to(device)
+    about = network.description
+    records = manifest.select(settings.split)
+    images = TrainingImages(
+        manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask
+    )
+    optimisation = settings.optimisation
+    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
+    print(f"{len(records)} images, {about.initialisation}, {about.head}, {settings.masks} masks, on {device}")
+    checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), *map(find_mask, records)))
+    trainer = Trainer(network, network.backbone, optimisation, paths.seed, device, compute_losses, checkpoint=checkpoint)
+    history = trainer.fit(loader, sampler)
+    save_segmenter(paths.segmenter, network.cpu())
+    write_text(paths.seg_history, pd.DataFrame(history).to_csv(index=False))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) -> Segmenter:
+    """The network with its initial weights; their file also says how images are normalised."""
+    tensors, about = load_tensors(weights, "fetch_weights")
+    description = SegmenterDescription(
+        backbone=settings.backbone.name,
+        output_stride=settings.backbone.output_stride,
+        head=settings.head,
+        classes=classes,
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        initialisation=about["initialisation"],
+    )
+    network = Segmenter(description)
+    if tensors:
+        network.backbone.load_state_dict(tensors)
+    return network

@@ -1,0 +1,187 @@
+"""The training loop that every network shares: optimiser, schedule, precision, checkpoint and resume.
+
+An epoch is a function of the state before it, the seed and its number: the order, the augmentation and torch's own
+generator are all seeded by (seed, epoch). So a checkpoint holds no generator's state, and a training that was stopped
+between two epochs ends with the same weights as one that was not.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from rca.artifacts import write_file
+from rca.data.loading import EpochSampler, Sample
+from rca.errors import UserError
+from rca.progress import track
+from rca.settings import Settings
+
+
+class OptimisationSettings(Settings):
+    """How a network is trained.
+
+    Attributes:
+        optimiser: SGD with Nesterov momentum 0.9, or AdamW.
+        epochs: Passes over the images.
+        batch_size: Images in a step of the loader.
+        accumulate: Steps of the loader for each step of the optimiser.
+        learning_rate: Of the new layers, at the start.
+        backbone_learning_rate: Of the backbone; 0 freezes it.
+        weight_decay: L2 penalty (AdamW: decoupled).
+        poly_power: The rates fall as (1 - step / steps) ** poly_power.
+        freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
+        precision: "float32", or "bfloat16" for the forward pass on a GPU (a CPU always takes float32).
+        workers: Processes that load images; the result does not depend on it.
+    """
+
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    learning_rate: float = Field(gt=0)
+    backbone_learning_rate: float = Field(ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    poly_power: float = Field(default=0.9, ge=0)
+    freeze_batchnorm: bool = True
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    workers: int = Field(default=0, ge=0)
+
+
+@dataclass
+class Trainer:
+    """One training, resumable between epochs.
+
+    Args:
+        network: What is trained; it lies on `device`.
+        backbone: The part of it that takes `backbone_learning_rate`.
+        settings: How.
+        seed: Of the run.
+        device: Where.
+        compute_losses: From the network, a batch and the epoch to the weighted terms of the loss, by name.
+        start_epoch: Called before each epoch with its number.
+        checkpoint: Where the state is kept after each epoch; None keeps none.
+    """
+
+    network: nn.Module
+    backbone: nn.Module
+    settings: OptimisationSettings
+    seed: int
+    device: torch.device
+    compute_losses: Callable[[nn.Module, Sample, int], dict[str, Tensor]]
+    start_epoch: Callable[[int], None] = lambda epoch: None
+    checkpoint: Path | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def fit(self, loader: DataLoader, sampler: EpochSampler) -> list[dict[str, float]]:
+        """Train for the set number of epochs, from the checkpoint where there is one.
+
+        Returns:
+            A line for each epoch: `epoch`, `learning_rate` at its start, and the mean of each term of the loss.
+        """
+        optimiser = self._make_optimiser()
+        steps = self.settings.epochs * -(-len(loader) // self.settings.accumulate)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, self.settings.poly_power)
+        first = self._resume(optimiser, schedule)
+        for epoch in range(first, self.settings.epochs):
+            start = time.monotonic()
+            self._fit_epoch(loader, sampler, optimiser, schedule, epoch)
+            line = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
+            seconds = time.monotonic() - start
+            print(f"epoch {epoch + 1}/{self.settings.epochs}: {line} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+            self._keep(optimiser, schedule)
+        return self.history
+
+    def _fit_epoch(self, loader: DataLoader, sampler: EpochSampler, optimiser: Any, schedule: Any, epoch: int) -> None:
+        torch.manual_seed(self.seed * 1_000_003 + epoch)
+        sampler.epoch = epoch
+        self.start_epoch(epoch)
+        self.network.train()
+        if self.settings.freeze_batchnorm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        learning_rate = optimiser.param_groups[0]["lr"]
+        totals: dict[str, float] = {}
+        share = self.settings.accumulate
+        half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
+        for number, batch in enumerate(track(loader, f"epoch {epoch + 1}", len(loader)), 1):
+            batch = Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                losses = self.compute_losses(self.network, batch, epoch)
+                loss = torch.stack([term.float() for term in losses.values()]).sum()
+            if not torch.isfinite(loss):
+                raise UserError(f"The loss became {loss.item()} in epoch {epoch + 1}: lower the learning rate.")
+            (loss / share).backward()
+            for name, term in losses.items():
+                totals[name] = totals.get(name, 0.0) + term.item()
+            if number % share == 0 or number == len(loader):
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                schedule.step()
+        means = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
+        self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **means})
+
+    def _make_optimiser(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        own = {id(parameter) for parameter in self.backbone.parameters()}
+        new = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
+        groups: list[dict[str, Any]] = [{"params": new, "lr": settings.learning_rate}]
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(settings.backbone_learning_rate > 0)
+        if settings.freeze_batchnorm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.requires_grad_(False)
+        trained = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": settings.backbone_learning_rate})
+        if settings.optimiser == "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+    def _resume(self, optimiser: Any, schedule: Any) -> int:
+        """Take up the checkpoint, if there is one; the number of the first epoch that is still to do."""
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return 0
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        self.history[:] = state["history"]
+        print(f"resuming after epoch {len(self.history)}", file=sys.stderr, flush=True)
+        return len(self.history)
+
+    def _keep(self, optimiser: Any, schedule: Any) -> None:
+        if self.checkpoint is None:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+            "history": self.history,
+        }
+        with write_file(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+
+def set_determinism(threads: int) -> None:
+    """Make torch give the same bytes for the same input on the same machine.
+
+    Args:
+        threads: How many threads torch computes with; another number gives other last digits.
+    """
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def choose_device() -> torch.device:
+    """The first GPU that the job may see, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,381 @@
+"""Both engines on a toy project: what ran is read from a ledger that the stages' commands write."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import psutil
+import pynvml
+import pytest
+
+from rca.errors import UserError
+from rca.pipeline.gpus import lease_gpus
+from rca.pipeline.plan import name_rule
+from rca.pipeline.resolve import find_undeclared, read_meta, resolve_stages
+
+NOTHING = "Nothing to be done"
+BRANCH = ["score@rca-0-0", "score@rca-0-1", "tabulate", "train@rca-0"]
+EVERYTHING = sorted([*BRANCH, "prepare", "train@cam-0", "score@cam-0-0", "score@cam-0-1"])
+
+
+def wait_until(condition) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def start_stage(toy, name: str, **variables: str) -> subprocess.Popen[str]:
+    return toy.start(sys.executable, "-m", "rca.pipeline.run_stage", name, **variables)
+
+
+def hold(toy, stages: str) -> None:
+    """Let the commands of stages whose name contains `stages` wait once they have started."""
+    (toy.outside / "wait").write_text(stages)
+
+
+def wait_for_command(toy, *stages: str) -> None:
+    wait_until(lambda: all((toy.outside / f"waiting-{stage}").exists() for stage in stages))
+
+
+def let_go(toy) -> None:
+    (toy.outside / "wait").unlink()
+
+
+def test_engines_agree_on_a_fresh_run(toy, finished_template):
+    assert "8 of 9 steps" in toy.snakemake("--resources", "gpu=1")
+    assert toy.list_ran() == EVERYTHING
+    # Not only the same content: the same bytes, although the stages ended in another order.
+    assert (toy.path / "dvc.lock").read_bytes() == (finished_template.path / "dvc.lock").read_bytes()
+
+    assert NOTHING in toy.snakemake()
+    assert "Data and pipelines are up to date." in toy.run("dvc", "repro")
+    assert toy.list_ran() == []
+
+
+def test_only_what_changed_runs_again(finished):
+    assert NOTHING in finished.snakemake("--dry-run")
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    finished.snakemake()
+    assert finished.list_ran() == BRANCH
+
+    finished.run("git", "commit", "-qam", "faster")
+    for revision in ("HEAD~1", "-"):
+        finished.run("git", "checkout", "-q", revision)
+        finished.run("dvc", "checkout", "-q")
+        assert NOTHING in finished.snakemake()
+
+    model = finished.path / "runs/rca-0/model.txt"
+    content = model.read_text()
+    shutil.rmtree(finished.path / "runs")
+    finished.snakemake("runs/rca-0/model.txt")  # a target by its file name
+    assert model.read_text() == content
+    assert not (finished.path / "runs/cam-0").exists()
+    log = (finished.path / "logs/train.rca-0.log").read_text()
+    assert "Stage 'train@rca-0' is cached - skipping run, checking out outputs" in log
+    assert finished.list_ran() == []
+
+
+def test_a_killed_run_loses_only_what_was_unfinished(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    hold(finished, "score")
+    process = finished.start("snakemake", "--cores", "2")
+    wait_for_command(finished, "score@rca-0-0", "score@rca-0-1")
+    refusal = finished.snakemake("--dry-run", code=1)
+    assert "The pipeline is running: process" in refusal
+    assert "rca-stage score@rca-0-" in refusal
+    assert "Traceback" not in refusal
+
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    let_go(finished)
+    assert json.loads((finished.path / ".dvc/tmp/rwlock").read_text())["write"]
+    assert finished.list_ran() == ["score@rca-0-0", "score@rca-0-1", "train@rca-0"]
+    finished.snakemake("--unlock")
+    finished.snakemake()
+    assert finished.list_ran() == ["score@rca-0-0", "score@rca-0-1", "tabulate"]
+
+
+def test_a_terminated_stage_stops_its_command_and_frees_its_locks(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    hold(finished, "train")
+    process = start_stage(finished, "train@rca-0")
+    wait_for_command(finished, "train@rca-0")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 1, text
+    assert children
+    assert not any(child.is_running() for child in children)
+    assert json.loads((finished.path / ".dvc/tmp/rwlock").read_text()) == {}
+
+
+def test_a_failing_stage_shows_its_sentence_under_both_engines(finished):
+    (finished.outside / "fail").write_text("train@rca-0")
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    text = finished.snakemake(code=1)
+    assert text.count("The learning rate is a banana.") == 2  # as it failed, and from its log
+    assert "Stage train@rca-0 did not succeed: failed to run: python step.py train@rca-0" in text
+    assert "log: logs/train.rca-0.log (check log file(s) for error details)" in text
+    assert "The learning rate is a banana." in finished.run("dvc", "repro", code=255)
+
+
+def test_a_failure_of_dvc_is_one_sentence_in_the_log(toy):
+    text = toy.run(sys.executable, "-m", "rca.pipeline.run_stage", "score@cam-0-0", code=1)
+    sentence = "Stage score@cam-0-0 did not succeed: [Errno 2] No such file or directory:"
+    assert text.startswith(sentence)
+    assert "runs/cam-0/model.txt'; its log is logs/score.cam-0-0.log." in text
+    assert text.count("\n") == 1
+    assert sentence in (toy.path / "logs/score.cam-0-0.log").read_text()
+    text = toy.run(sys.executable, "-m", "rca.pipeline.run_stage", "train@nobody", code=1)
+    assert "Stage 'train@nobody' not found" in text
+    assert text.count("\n") == 1
+
+
+def test_stages_run_at_once_wait_for_the_lock(toy):
+    toy.run("dvc", "repro", "-q", "prepare")
+    for wave in (
+        ["train@cam-0", "train@rca-0"],
+        [f"score@{run}-0-{shard}" for run in ("cam", "rca") for shard in "01"],
+    ):
+        for name, process in [(name, start_stage(toy, name)) for name in wave]:
+            text, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, (name, text)
+    assert toy.run("dvc", "repro", "--dry").count("Running stage") == 1  # tabulate
+
+
+def test_a_result_is_kept_when_a_neighbour_holds_the_lock_for_long(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    hold(finished, "train")
+    process = start_stage(finished, "train@rca-0")
+    wait_for_command(finished, "train@rca-0")
+    inode = (finished.path / "dvc.lock").stat().st_ino
+    with (finished.path / ".dvc/tmp/lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        let_go(finished)
+        time.sleep(4.5)  # DVC alone gives up after 3 s
+        assert process.poll() is None
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, text
+    assert finished.list_ran() == ["train@rca-0"]
+    assert "train@rca-0" not in finished.run("dvc", "status", "train@rca-0")
+    assert (finished.path / "dvc.lock").stat().st_ino != inode  # replaced, not written in place
+
+
+def test_retry_gives_up_with_a_sentence():
+    from dvc.lock import LockError
+
+    from rca.pipeline.repository import retry_locked
+
+    def refuse():
+        raise LockError("busy")
+
+    with pytest.raises(UserError, match=r"kept DVC's lock for 0\.2 s: busy"):
+        retry_locked(refuse, patience=0.2)
+
+
+def test_leftovers_of_dead_processes_are_dropped(finished):
+    from rca.pipeline.repository import check_idle, open_repo
+
+    repo = open_repo(finished.path)
+    path = finished.path / ".dvc/tmp/rwlock"
+
+    def write(pid: int, command: str) -> None:
+        entry = {"pid": pid, "cmd": command}
+        path.write_text(json.dumps({"write": {"/a": entry}, "read": {"/b": [entry]}}))
+
+    write(os.getpid(), "dvc repro")
+    with pytest.raises(UserError, match=f"process {os.getpid()} \\(dvc repro\\)"):
+        check_idle(repo)
+    os.utime(path, (1e9, 1e9))  # now the pid must have been given away again
+    check_idle(repo)
+    assert json.loads(path.read_text()) == {"write": {}, "read": {}}
+
+    child = subprocess.Popen(["true"])
+    child.wait()
+    write(child.pid, "dvc repro")
+    check_idle(repo)
+    assert json.loads(path.read_text()) == {"write": {}, "read": {}}
+
+    write(child.pid, "rca-stage train@rca-0 on another-machine")
+    with pytest.raises(UserError, match="train@rca-0 on another-machine"):
+        check_idle(repo)
+
+    path.write_text('{"write": {"/a": {"pi')
+    check_idle(repo)
+    assert not path.exists()
+
+
+def test_stages_are_resolved_with_their_files_and_resources(finished):
+    stages = {stage.name: stage for stage in resolve_stages(finished.path)}
+    assert sorted(stages) == EVERYTHING
+    table = stages["tabulate"]
+    assert table.inputs == tuple(f"runs/{run}-0/scores/{shard}.txt" for run in ("cam", "rca") for shard in (0, 1))
+    assert table.upstream == ("score@cam-0-0", "score@cam-0-1", "score@rca-0-0", "score@rca-0-1")
+    train = stages["train@rca-0"]
+    assert (train.inputs, train.outputs) == (("data/images",), ("runs/rca-0/model.txt",))
+    assert train.log == "logs/train.rca-0.log"
+    assert (train.gpu, train.mem_mb, train.runtime, train.threads) == (0, 100, 5, 1)  # two of them ${...}
+    assert stages["prepare"].directories == ("data/images",)
+
+    for name in (
+        "runs/old-0/model.txt",
+        "data/images/extra.txt",
+        "logs/train.old-0.log",
+        "logs/tabulate.log",
+    ):
+        (finished.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (finished.path / name).touch()
+    leftovers = find_undeclared(finished.path, ["runs", "data", "results", "logs", "nowhere"])
+    assert [path.as_posix() for path in leftovers] == ["logs/train.old-0.log", "runs/old-0/model.txt"]
+
+
+GOOD = {"resources": {"mem_mb": 100, "runtime": 5}}
+
+
+@pytest.mark.parametrize(
+    ("meta", "sentence"),
+    [
+        (None, "meta.resources.mem_mb is missing"),
+        ({"resources": {"mem_mb": 100}}, "meta.resources.runtime is missing"),
+        ({**GOOD, "thread": 1}, "meta.thread is unknown"),
+        ({**GOOD, "threads": 0}, "meta.threads must be a whole number of at least 1, not 0"),
+        ({**GOOD, "threads": True}, "meta.threads must be a whole number of at least 1, not True"),
+        ({"resources": {**GOOD["resources"], "gpus": 1}}, "meta.resources.gpus is unknown"),
+        ({"resources": {**GOOD["resources"], "gpu": -1}}, "meta.resources.gpu must be a whole number"),
+        (
+            {"resources": {"mem_mb": "4 GB", "runtime": 5}},
+            "meta.resources.mem_mb must be a whole number of at least 1, not '4 GB'",
+        ),
+        ({"resources": [1]}, r"meta.resources must be a mapping, not \[1\]"),
+        ({**GOOD, "directories": "a"}, "meta.directories must be a list"),
+        ({**GOOD, "directories": ["b"]}, "meta.directories names b"),
+    ],
+)
+def test_bad_meta_is_refused(meta, sentence):
+    with pytest.raises(UserError, match=f"Stage train@rca-0 in dvc.yaml: {sentence}"):
+        read_meta("train@rca-0", meta, ["a"])
+
+
+def test_mistakes_are_one_sentence_in_the_terminal(finished, tmp_path):
+    finished.edit("params.yaml", "gpu: 0", "gpu: -1")
+    text = finished.snakemake(code=1)
+    assert "Stage train@cam-0 in dvc.yaml: meta.resources.gpu must be a whole number of at least 0, not -1." in text
+    assert "Traceback" not in text
+    finished.edit("params.yaml", "gpu: -1", "gpus: 0")
+    text = finished.snakemake(code=1)
+    assert "Could not find 'gpu'" in text
+    assert "Traceback" not in text
+    (finished.path / "dvc.yaml").unlink()
+    text = finished.snakemake(code=1)
+    assert f"There is no dvc.yaml in {finished.path}: go to the project's root." in text
+    assert "Traceback" not in text
+
+
+def test_jobs_at_once_get_different_gpus(finished):
+    finished.edit("params.yaml", "gpu: 0", "gpu: 1")
+    finished.edit("params.yaml", "size: 3", "size: 4")
+    finished.run("dvc", "repro", "-q", "--single-item", "--force", "prepare")
+    for run, old in (("cam", 1), ("rca", 2)):
+        finished.edit("params.yaml", f"{run}: {{rate: {old}}}", f"{run}: {{rate: 7}}")
+    ledger = finished.outside / "ran"
+    ledger.unlink()
+    hold(finished, "train")
+    jobs = [start_stage(finished, f"train@{run}-0", CUDA_VISIBLE_DEVICES="0,1") for run in ("cam", "rca")]
+    wait_for_command(finished, "train@cam-0", "train@rca-0")
+    assert sorted(line.split()[1] for line in ledger.read_text().splitlines()) == ["0", "1"]
+    let_go(finished)
+    assert [job.wait(timeout=30) for job in jobs] == [0, 0]
+
+    ledger.unlink()
+    start_stage(finished, "score@rca-0-0", CUDA_VISIBLE_DEVICES="0,1").communicate()
+    finished.edit("params.yaml", "cam: {rate: 7}", "cam: {rate: 8}")
+    start_stage(finished, "train@cam-0", CUDA_VISIBLE_DEVICES="5", SLURM_JOB_ID="1").communicate()
+    assert ledger.read_text() == "score@rca-0-0 \ntrain@cam-0 5\n"
+
+
+def test_gpus_are_leased_waited_for_and_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    two = {"CUDA_VISIBLE_DEVICES": "GPU-1f, GPU-2e"}
+    with lease_gpus(1, two) as first, lease_gpus(1, two) as second, ExitStack() as third:
+        assert first == {"CUDA_VISIBLE_DEVICES": "GPU-1f"}
+        assert second == {"CUDA_VISIBLE_DEVICES": "GPU-2e"}
+        monkeypatch.setattr("time.sleep", lambda _: (_ for _ in ()).throw(InterruptedError("waits")))
+        with pytest.raises(InterruptedError, match="waits"):
+            third.enter_context(lease_gpus(1, two))
+    with lease_gpus(2, two) as both:
+        assert both == {"CUDA_VISIBLE_DEVICES": "GPU-1f,GPU-2e"}
+    with pytest.raises(UserError, match="asks for 3 GPUs, but this machine offers 2"), lease_gpus(3, two):
+        pass
+    for hidden in ("", "-1"):
+        with lease_gpus(1, {"CUDA_VISIBLE_DEVICES": hidden}) as variables:
+            assert variables == {}
+
+
+def test_gpus_are_counted_by_the_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    with lease_gpus(1, {}), lease_gpus(1, {}) as second:
+        assert second == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    with lease_gpus(0, {}) as variables:
+        assert variables["CUDA_VISIBLE_DEVICES"] == ""
+
+    def fail() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    with lease_gpus(1, {}) as variables:
+        assert variables == {}
+
+
+def test_jobs_on_other_machines_do_without_dvc(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    hold(finished, "train")
+    process = finished.start("snakemake", "--cores", "1")
+    wait_for_command(finished, "train@rca-0")  # the plan lies there now
+    blocker = finished.outside / "blocker"
+    blocker.mkdir()
+    (blocker / "dvc.py").write_text("raise RuntimeError('DVC was imported')")
+    text = finished.run(
+        *["snakemake", "--mode", "remote", "--cores", "1", "--nolock", "--dry-run", "--force"],
+        *["--allowed-rules", "train_rca_0", "--target-jobs", "train_rca_0:", "--workflow-profile", "none"],
+        PYTHONPATH=str(blocker),
+    )
+    assert "rule train_rca_0" in text
+    let_go(finished)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_clone_with_its_data_has_nothing_to_do(finished, tmp_path):
+    finished.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    finished.run("git", "commit", "-qam", "remote")
+    finished.run("dvc", "push", "-q")
+    finished.run("git", "clone", "-q", str(finished.path), str(tmp_path / "clone"))
+    clone = type(finished)(tmp_path / "clone", finished.outside)
+    clone.run("dvc", "pull", "-q")
+    assert NOTHING in clone.snakemake()
+    assert clone.list_ran() == []
+
+
+@pytest.mark.slow
+def test_snakemake_lints_and_reports(finished, tmp_path):
+    text = finished.run("snakemake", "--lint", code=1)
+    # The Snakefile itself imports rca: one environment, pinned by requirements.lock, serves all rules.
+    titles = {line.strip() for line in text.splitlines() if line.strip().startswith("* ")}
+    assert titles == {"* Specify a conda environment or container for each rule.:"}
+    finished.snakemake("--report", str(tmp_path / "report.html"))
+    assert (tmp_path / "report.html").stat().st_size > 0
+
+
+def test_rule_names_are_legal():
+    assert name_rule("train_cam@rca-0") == "train_cam_rca_0"
