@@ -154,7 +154,7 @@ class Params(Settings):
             raise ValueError(f"generate may only name the dataset {self.dataset.name}")
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
-                raise ValueError(f"evaluate.segmentation names {split}, which predict_seg.splits does not: add it there")
+                raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
         return self
 
     @property

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# What the table shows of each kind; everything else is in the metrics files.
+# What the printed table shows of each kind, in this order; everything else is in the metrics files and table.csv.
+KINDS = ("seed", "pseudo", "refined", "segmentation", "classification")
 SHOWN = ("miou", "map")
 
 
@@ -42,9 +43,9 @@ def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
 
 
 def format_markdown(table: pd.DataFrame) -> str:
-    """A Markdown table in percent: a line for each run, a column for each metric."""
+    """A Markdown table in percent: a line for each run and threshold, a column for each kind of mask and split."""
     header, *lines = _arrange(table, " ± ")
-    rule = ["---"] + ["---:"] * (len(header) - 1)
+    rule = ["---", "---"] + ["---:"] * (len(header) - 2)
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *lines))
 
 
@@ -53,23 +54,30 @@ def format_latex(table: pd.DataFrame) -> str:
     header, *lines = _arrange(table, r" $\pm$ ")
     escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in cells] for cells in (header, *lines)]
     body = [" & ".join(cells) + r" \\" for cells in escaped]
-    start = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
+    start = rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}"
     return "\n".join([start, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _arrange(table: pd.DataFrame, plus_minus: str) -> list[list[str]]:
-    names = list(dict.fromkeys(table["metric"]))
-    cells = {(row.run, row.metric): row for row in table.itertuples()}
-    header = ["run", *(name.replace(".", " ").replace(" miou", "").replace("map", "mAP") for name in names)]
-    lines = [header]
-    for run in dict.fromkeys(table["run"]):
-        line = [str(run)]
-        for name in names:
-            row = cells.get((run, name))
-            if row is None:
-                line.append("")
-            else:
-                spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
-                line.append(f"{100 * row.mean:.1f}{spread}")
-        lines.append(line)
+    """The cells of the printed table, header first.
+
+    A metric is named `<kind>.<split>[.<threshold>].<figure>`; what has no threshold stands in a run's first line.
+    """
+    cells: dict[tuple[str, str, str], str] = {}
+    for row in table.itertuples():
+        kind, split, *choice, _ = str(row.metric).split(".")
+        spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
+        column = f"{kind} {split}" if kind != "classification" else f"mAP {split}"
+        cells[str(row.run), choice[0] if choice else "", column] = f"{100 * row.mean:.1f}{spread}"
+    found = dict.fromkeys(column for _, _, column in cells)
+    order = {kind if kind != "classification" else "mAP": place for place, kind in enumerate(KINDS)}
+    columns = sorted(found, key=lambda column: order[column.split(" ")[0]])
+    lines = [["run", "threshold", *columns]]
+    for run in dict.fromkeys(table["run"].astype(str)):
+        choices = list(dict.fromkeys(choice for one, choice, _ in cells if one == run and choice)) or [""]
+        for number, choice in enumerate(choices):
+            shared = "" if number == 0 else "-"  # no column is keyed by "-"
+            lines.append(
+                [run, choice, *(cells.get((run, choice, c)) or cells.get((run, shared, c), "") for c in columns)]
+            )
     return lines

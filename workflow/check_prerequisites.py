@@ -10,8 +10,9 @@ import sys
 import sysconfig
 
 SENTENCES = {
-    "python": "Python 3.11 or newer is needed, this is %s: install it and run `make PYTHON=/path/to/python3.11 ...`."
-    % sys.version.split()[0],
+    "python": "Python 3.11 or newer is needed, this is "
+    + sys.version.split()[0]
+    + ": install it and run `make PYTHON=/path/to/python3.11 ...`.",
     "venv": "Python's venv module is missing: install it (Debian: apt-get install python3-venv).",
     "headers": "Python's C headers are missing: install them (Debian: apt-get install python3-dev).",
     "compiler": "A C++ compiler is missing: install one (Debian: apt-get install g++).",

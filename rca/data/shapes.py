@@ -58,10 +58,10 @@ PARTS: dict[str, Outline] = {
 def _shell(rng: Rng) -> tuple[Outline, list[Outline]]:
     """An oval on six legs."""
     width = rng.uniform(0.68, 0.88)
-    reach = width + 0.3
-    feet = [(s * reach, y) for y in (-0.55, 0.0, 0.5) for s in (-1, 1)]
-    hip = 0.07
-    legs: list[Outline] = [[(0, y - hip), (x, y * 1.35 - 0.06), (x, y * 1.35 + 0.06), (0, y + hip)] for x, y in feet]
+    legs: list[Outline] = []
+    for y in (-0.55, 0.0, 0.5):
+        leg = [(0, y - 0.07), (width + 0.3, y * 1.35 - 0.06), (width + 0.3, y * 1.35 + 0.06), (0, y + 0.07)]
+        legs += [d.scaled(leg, -1, 1), leg]
     return d.scaled(_DISC, width, 1), legs
 
 
@@ -256,7 +256,7 @@ def generate_shapes(
     counted = 1 <= objects[0] <= objects[1] <= len(CLASSES)
     if min(train, val) < 1 or size < MIN_SIZE or seed < 0 or not counted:
         raise UserError(
-            f"The dataset `shapes` needs 1 or more pictures a split, a size of {MIN_SIZE} or more, a seed of 0 "
+            f"The dataset `shapes` needs 1 or more pictures a split, size of {MIN_SIZE} or more, seed of 0 "
             f"or more and 1 to {len(CLASSES)} objects: got {train=}, {val=}, {size=}, {seed=}, {objects=}."
         )
     with write_directory(root) as draft:

@@ -1,9 +1,9 @@
 """What counts as background in a score map, and the masks that follow.
 
-Two kinds are offered. "constant": the background scores t everywhere. "power": it scores (1 - m) ** alpha where m is the
-largest score of any class (PSA, Ahn & Kwak, CVPR 2018). As masks the two are one: (1 - m) ** alpha falls and m rises, so
-they cross at one threshold t with (1 - t) ** alpha = t. A mask is therefore always described by t; what differs is how
-sure a CRF takes the background to be.
+Two kinds are offered. "constant": the background scores t everywhere. "power": it scores (1 - m) ** alpha where m is
+the largest score of any class (PSA, Ahn & Kwak, CVPR 2018). As masks the two are one: (1 - m) ** alpha falls and m
+rises, so they cross at one threshold t with (1 - t) ** alpha = t. A mask is therefore always described by t; what
+differs is how sure a CRF takes the background to be.
 """
 
 import math

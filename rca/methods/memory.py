@@ -34,9 +34,7 @@ class MemoryBank(nn.Module):
     epoch: Tensor
     confidence: Tensor
 
-    def __init__(
-        self, classes: int, size: int, channels: int, update: Update = "fifo", momentum: float = 0.99
-    ) -> None:
+    def __init__(self, classes: int, size: int, channels: int, update: Update = "fifo", momentum: float = 0.99) -> None:
         super().__init__()
         if min(classes, size, channels) < 1:
             raise ValueError(f"A bank needs at least one class, slot and channel, not {(classes, size, channels)}.")

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def cluster_memory(
-    entries: Tensor, filled: Tensor, number: int, iterations: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def cluster_memory(entries: Tensor, filled: Tensor, number: int, iterations: int, seed: int) -> tuple[Tensor, Tensor]:
     """K-means with a k-means++ start (Arthur & Vassilvitskii, 2007), class by class, in one batch.
 
     A class with fewer regions than `number` gets that many prototypes. An emptied cluster moves to the region that lies

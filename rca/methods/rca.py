@@ -74,7 +74,7 @@ class RcaOptions(Settings):
     """The options of RCA; the defaults are the published ones.
 
     Attributes:
-        region_threshold: A region is where its class's map exceeds the map's mean ("mean"), or this share of its maximum.
+        region_threshold: A region is where its class's map exceeds its mean ("mean"), or this share of its maximum.
         memory: The memory bank.
         contrast: The semantic contrast.
         aggregation: The semantic aggregation.

@@ -7,7 +7,6 @@ Dilation takes the place of the strides that would go beyond the output stride (
 from collections.abc import Iterable
 from typing import Literal
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ def build_backbone(name: BackboneName, output_stride: OutputStride) -> Backbone:
     """Build a backbone with random weights.
 
     Args:
-        name: "small" is a residual net of 1.2 million weights for training from scratch; the others are torchvision's.
+        name: "small" has 0.3 million weights, for training from scratch; the others are torchvision's.
         output_stride: How many pixels of the image one feature stands for, 8 or 16.
     """
     if name == "small":
@@ -111,28 +110,11 @@ def _build_vgg16(output_stride: OutputStride) -> Backbone:
     return Backbone(layers[:10], high, 128, 512)
 
 
-class _ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut; GroupNorm, since batches are small."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
-            nn.GroupNorm(8, outputs),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
-            nn.GroupNorm(8, outputs),
-        )
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu(self.body(features) + self.shortcut(features))
-
-
 def _build_small(output_stride: OutputStride) -> Backbone:
-    stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.GroupNorm(8, 32), nn.ReLU(inplace=True))
-    low = nn.Sequential(*stem, _ResidualBlock(32, 48, 2))
-    last = {8: (1, 2), 16: (2, 1)}[output_stride]
-    high = nn.Sequential(_ResidualBlock(48, 96, 2), _ResidualBlock(96, 160, *last), _ResidualBlock(160, 192, 1, last[1]))
-    return Backbone(low, high, 48, 192)
+    strides = {8: (2, 2, 1, 2, 1), 16: (2, 2, 2, 2, 1)}[output_stride]
+    widths = (3, 24, 48, 96, 128, 128)
+    layers = [
+        nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+        for inputs, outputs, stride in zip(widths, widths[1:], strides, strict=False)
+    ]
+    return Backbone(nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:]), widths[2], widths[-1])

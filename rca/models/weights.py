@@ -67,8 +67,8 @@ class BackboneSettings(Settings):
 def fetch_weights(settings: BackboneSettings, path: Path) -> None:
     """Write a backbone's weights and their normalisation as one safetensors file.
 
-    The file holds the backbone's state dict (empty for a training from scratch), and `initialisation` (words), `mean` and
-    `std` (of pixels in 0..1) as its description.
+    The file holds the backbone's state dict (empty for a training from scratch), and as its description
+    `initialisation` (words), `mean` and `std` (of pixels in 0..1).
 
     Raises:
         UserError: the weights are unknown, missing, swapped, broken, or do not fit the backbone.
@@ -115,13 +115,23 @@ def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor]
     return state, tuple(transforms.mean), tuple(transforms.std)
 
 
-def _read_state(weights: FileWeights) -> dict[str, Tensor]:
+def check_file(weights: FileWeights) -> None:
+    """Check that a weights file exists and is the one that was meant.
+
+    Raises:
+        UserError: it is missing, or its checksum is another.
+    """
     path = weights.path
     if not path.is_file():
         raise UserError(f"The weights file {path} does not exist: link it there, or set weights.path.")
     checksum = hash_file(path)
     if checksum != weights.sha256:
         raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 if it is the one.")
+
+
+def _read_state(weights: FileWeights) -> dict[str, Tensor]:
+    check_file(weights)
+    path = weights.path
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

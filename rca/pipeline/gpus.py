@@ -1,6 +1,5 @@
 """Devices for jobs that share a machine: Snakemake counts GPUs but hands none out."""
 
-import getpass
 import os
 import re
 import sys
@@ -63,7 +62,7 @@ def list_devices(environment: Mapping[str, str]) -> list[str]:
 
 def wait_for_devices(devices: list[str], count: int, leases: ExitStack) -> list[str]:
     """Lock `count` of the devices, all or none, so that two waiting jobs cannot block each other."""
-    folder = Path(tempfile.gettempdir(), f"rca-gpus-{getpass.getuser()}")
+    folder = Path(tempfile.gettempdir(), f"rca-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False
     while True:

@@ -49,4 +49,5 @@ def run(context: Context) -> None:
     table = pd.DataFrame(curve)
     table.insert(0, "threshold", thresholds.round(6))
     write_text(paths.threshold_curve, table.to_csv(index=False))
-    print(f"best {chosen['best']:.3f} (mIoU {curve[best]['miou']:.4f} on {settings.split}), fixed {chosen['fixed']:.3f}")
+    miou = curve[best]["miou"]
+    print(f"best {chosen['best']:.3f} (mIoU {miou:.4f} on {settings.split}), fixed {chosen['fixed']:.3f}")

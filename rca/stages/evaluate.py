@@ -1,4 +1,4 @@
-"""Score a run: seeds, pseudo labels, refined masks and segmentation, each by one confusion matrix, and the classifier."""
+"""Score a run: seeds, pseudo labels, refined masks, segmentation (one confusion matrix each) and the classifier."""
 
 import hashlib
 import math

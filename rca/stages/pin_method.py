@@ -1,8 +1,8 @@
 """Pin the code of a run's host and method.
 
-DVC cannot depend on a file whose name stands inside a parameter. This stage depends on all hosts and methods, and writes
-the checksums of those modules alone that the run's own ones import: so an edit to one method retrains its runs and no
-others.
+DVC cannot depend on a file whose name stands inside a parameter. This stage depends on all hosts and methods, and
+writes the checksums of those modules alone that the run's own ones import: so an edit to one method retrains its runs
+and no others.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Run one stage: `python -m rca.stages.run train_cam --run rca --seed 0`.
 
-What DVC's commands call. What the stage prints goes to the terminal and to `logs/<name>.log`; bad input ends it with one
-sentence and exit code 2.
+What DVC's commands call. What the stage prints goes to the terminal and to `logs/<name>.log`; bad input ends it with
+one sentence and exit code 2.
 """
 
 import argparse

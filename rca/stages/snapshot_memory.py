@@ -1,4 +1,4 @@
-"""Take the memory out of a trained network, as a product of its own: bank, prototypes, fill, and where each came from."""
+"""Take the memory out of a trained network: bank, prototypes, fill, and the image that each entry came from."""
 
 from rca.artifacts import hash_file
 from rca.data.manifest import read_manifest

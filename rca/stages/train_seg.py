@@ -71,14 +71,13 @@ def run(context: Context) -> None:
     network.to(device)
     about = network.description
     records = manifest.select(settings.split)
-    images = TrainingImages(
-        manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask
-    )
+    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, {settings.masks} masks, on {device}")
     checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), *map(find_mask, records)))
-    trainer = Trainer(network, network.backbone, optimisation, paths.seed, device, compute_losses, checkpoint=checkpoint)
+    parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
+    trainer = Trainer(*parts, checkpoint=checkpoint)
     history = trainer.fit(loader, sampler)
     save_segmenter(paths.segmenter, network.cpu())
     write_text(paths.seg_history, pd.DataFrame(history).to_csv(index=False))

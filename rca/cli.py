@@ -1,0 +1,66 @@
+"""The command `rca`: every stage by hand, and what a person does around the pipeline."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rca.errors import UserError
+from rca.stages.context import PARAMS, Context
+from rca.stages.run import STAGES, add_arguments, run_stage
+
+DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
+
+The whole pipeline runs with `dvc repro` (one stage after another) or `snakemake --cores 8 --resources gpu=2` (in
+parallel). The commands here run one stage by hand, or help around it."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    preset = commands.add_parser("preset", help="write params.yaml from a preset and link its dataset")
+    preset.add_argument("name", help="the preset: a file in workflow/presets, without .yaml")
+    change = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
+    preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=change)
+    preset.add_argument("--force", action="store_true", help="overwrite params.yaml even with uncommitted edits")
+
+    check = commands.add_parser("check", help="validate params and the data that they name; runs nothing")
+    check.add_argument("--params", type=Path, default=PARAMS, help="the params file (default: %(default)s)")
+
+    inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
+    inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="what the file is")
+    inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
+
+    commands.add_parser("show", help="print the table and where the report lies")
+    clean = commands.add_parser("clean", help="list the files under runs/, results/ and logs/ that no stage declares")
+    clean.add_argument("--delete", action="store_true", help="delete them")
+
+    for stage in STAGES:
+        one = commands.add_parser(stage, help=f"run the stage {stage}")
+        add_arguments(one, stage)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; bad input ends it with one sentence and exit code 2."""
+    given = vars(build_parser().parse_args(arguments))
+    command = given.pop("command")
+    if command in STAGES:
+        return run_stage(Context(command, **given))
+    # Each command's own imports come late: `rca --help` should not wait for torch.
+    from rca import commands
+
+    try:
+        getattr(commands, command)(**given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

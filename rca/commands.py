@@ -1,0 +1,160 @@
+"""What the commands of `rca` do that are no stage."""
+
+import os
+import shutil
+from pathlib import Path
+
+from rca.config import Params, read_params
+from rca.data.formats import read_dataset
+from rca.data.manifest import Manifest, read_manifest, summarise
+from rca.errors import UserError
+from rca.labels.score_maps import open_shard
+from rca.models.storage import load_tensors
+from rca.models.weights import FileWeights, check_file
+from rca.presets import apply_preset
+from rca.stages.context import PARAMS
+from rca.stages.layout import LOGS, RESULTS, RUNS, Layout
+
+GIGABYTE = 1e9
+# Bytes for each pixel of a PNG mask: measured on masks of photographs, which are mostly of one colour.
+MASK_BYTES = 0.02
+
+
+def preset(name: str, changes: list[str], force: bool) -> None:
+    """Write params.yaml from a preset and link its dataset."""
+    for line in apply_preset(name, changes, force):
+        print(line)
+
+
+def check(params: Path) -> None:
+    """Validate a params file and the data that it names.
+
+    Raises:
+        UserError: with the first thing that is wrong.
+    """
+    settings = read_params(params)
+    print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
+    for role in (settings.train_cam, settings.train_seg):
+        if isinstance(role.backbone.weights, FileWeights):
+            check_file(role.backbone.weights)
+    layout = Layout(settings.dataset.name)
+    if settings.generate and not layout.root.exists():
+        print(f"{layout.root}: will be generated.")
+        return
+    manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1)
+    _check_splits(settings, manifest)
+    for split, counts in summarise(manifest)["splits"].items():
+        print(f"{layout.root}: {split}: {counts['images']} images, {counts['with_mask']} with a mask.")
+    need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
+    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
+    if need > free:
+        raise UserError("The disk is too small for this pipeline: free some, or list fewer runs, seeds or splits.")
+
+
+def _check_splits(settings: Params, manifest: Manifest) -> None:
+    """Every split exists, and what is scored or trained on has score maps."""
+    scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
+    need_maps = ("choose_threshold.split", "train_seg.split", "evaluate.seed", "evaluate.pseudo", "evaluate.refined")
+    for key, splits in settings.used_splits.items():
+        for split in splits:
+            records = manifest.select(split)
+            without = [record.id for record in records if record.id not in scored]
+            if without and key in (*need_maps, "evaluate.classification"):
+                raise UserError(
+                    f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
+                    "add the split to make_cam.splits."
+                )
+
+
+def estimate_disk(settings: Params, manifest: Manifest) -> float:
+    """About how many bytes the outputs and DVC's copy of them will take."""
+    records = manifest.select_any(settings.make_cam.splits)
+    pixels = sum(record.width * record.height for record in records)
+    tagged = sum(record.width * record.height * len(record.tags) for record in records)
+    scores = 2 * tagged / settings.make_cam.stride**2
+    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
+    networks = 4e8  # two networks of a hundred million weights at most
+    return 2 * len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
+
+
+def show() -> None:
+    """Print the table and where the report lies.
+
+    Raises:
+        UserError: the pipeline has not run.
+    """
+    layout = Layout(read_params(PARAMS).dataset.name)
+    table = layout.results / "table.md"
+    if not table.is_file():
+        raise UserError(f"{table} does not exist: run the pipeline first, with `dvc repro` or `snakemake --cores 2`.")
+    print(table.read_text(encoding="utf-8"))
+    print(f"All figures: {layout.results}/; the report: {layout.report / 'index.html'}")
+
+
+def clean(delete: bool) -> None:
+    """List, or delete, what no stage declares."""
+    from rca.pipeline.resolve import find_undeclared
+
+    found = find_undeclared(Path.cwd(), [str(folder) for folder in (RUNS, RESULTS, LOGS)])
+    for path in found:
+        print(path)
+        if delete:
+            path.unlink()
+    print(f"{len(found)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
+
+
+def inspect(kind: str, path: Path) -> None:
+    """Say what a file of the pipeline holds.
+
+    Raises:
+        UserError: it is missing, broken or of another kind.
+    """
+    readers = {"data": _inspect_data, "network": _inspect_network, "memory": _inspect_memory, "scores": _inspect_scores}
+    readers[kind](path)
+
+
+def _inspect_data(path: Path) -> None:
+    manifest = read_manifest(path)
+    print(f"{len(manifest.images)} images, {len(manifest.classes)} classes, root {manifest.root}")
+    for split, counts in summarise(manifest)["splits"].items():
+        print(f"\n{split}: {counts['images']} images, {counts['with_mask']} with a mask")
+        for name, count in counts["images_per_class"].items():
+            print(f"  {count:6d}  {name}")
+
+
+def _inspect_network(path: Path) -> None:
+    tensors, about = load_tensors(path, "train_cam")
+    for key, value in about.items():
+        print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    print(f"weights: {sum(tensor.numel() for tensor in tensors.values()) / 1e6:.2f} million")
+
+
+def _inspect_memory(path: Path) -> None:
+    tensors, about = load_tensors(path, "snapshot_memory")
+    if "memory.written" not in tensors:
+        raise UserError(f"{path} is no snapshot of a memory: name one that snapshot_memory wrote.")
+    size = tensors["memory.entries"].shape[1]
+    print(f"{about['method']}, run {about['run']}, seed {about['seed']}: {size} slots for each class")
+    print(f"{'class':16s} {'filled':>6s} {'spread':>6s} {'epoch':>7s}  nearest other class (cosine of the means)")
+    means = tensors["memory.entries"].sum(1)
+    means = means / means.norm(dim=1, keepdim=True).clamp(min=1e-8)
+    likeness = (means @ means.T).fill_diagonal_(-1)
+    for index, name in enumerate(about["classes"]):
+        filled = min(int(tensors["memory.written"][index]), size)
+        if not filled:
+            print(f"{name:16s} {0:6d}")
+            continue
+        entries, epochs = tensors["memory.entries"][index, :filled], tensors["memory.epoch"][index, :filled]
+        spread = 1 - float((entries @ means[index]).mean())
+        other = int(likeness[index].argmax())
+        ages = f"{int(epochs.min()) + 1}-{int(epochs.max()) + 1}"
+        nearest = f"{about['classes'][other]} ({float(likeness[index, other]):.2f})"
+        print(f"{name:16s} {filled:6d} {spread:6.2f} {ages:>7s}  {nearest}")
+
+
+def _inspect_scores(path: Path) -> None:
+    with open_shard(path) as shard:
+        print(f"{len(shard.ids)} images, " + ", ".join(f"{key} {value}" for key, value in shard.about.items()))
+        for image_id in shard.ids:
+            one = shard.read(image_id)
+            print(f"  {image_id}: labels {one.labels.tolist()}, maps {one.scores.shape[1]}x{one.scores.shape[2]}")

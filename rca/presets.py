@@ -1,0 +1,107 @@
+"""Presets: whole params files in `workflow/presets`, put in place with the dataset linked to where it lies."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from rca.artifacts import write_file
+from rca.config import read_params
+from rca.errors import UserError
+
+PRESETS = Path("workflow/presets")
+PARAMS = Path("params.yaml")
+# Where links look for what is not shipped, unless the environment says otherwise.
+DEFAULTS = {"RCA_SHARED": "../shared"}
+
+
+def list_presets() -> list[str]:
+    """The names of the presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
+    """Write params.yaml from a preset, and link what it names under `data/`.
+
+    Args:
+        name: The preset.
+        changes: `dotted.key=YAML`, each laid over the preset.
+        force: Overwrite params.yaml even if git knows of edits to it that are not committed.
+
+    Returns:
+        What was done, in lines for a person.
+
+    Raises:
+        UserError: an unknown preset or key, a value that is not valid, unsaved edits, or a link that leads nowhere.
+    """
+    source = PRESETS / f"{name}.yaml"
+    if not source.is_file():
+        raise UserError(f"There is no preset {name}: choose one of {', '.join(list_presets())}.")
+    if not force and _has_edits():
+        raise UserError(f"{PARAMS} has edits that are not committed: commit them, or overwrite them with --force.")
+    yaml = YAML()  # keeps the comments and the order of the preset
+    yaml.width = 10_000
+    document = yaml.load(source.read_text(encoding="utf-8"))
+    for change in changes:
+        _set(document, change, yaml)
+    links = {Path("data") / key: _expand(str(target), key) for key, target in (document.get("links") or {}).items()}
+    with write_file(PARAMS) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yaml.dump(document, file)
+        read_params(temporary)  # before it takes the place of the old one
+    done = [f"{PARAMS} is now the preset {name}."]
+    for link, target in links.items():
+        _link(link, target)
+        done.append(f"{link} -> {target}")
+    return done
+
+
+def _has_edits() -> bool:
+    command = ["git", "status", "--porcelain", "--", str(PARAMS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Without git nothing tells an edit from a preset: then an existing file counts as edited.
+    return bool(result.stdout.strip()) if result.returncode == 0 else PARAMS.exists()
+
+
+def _set(document: Any, change: str, yaml: YAML) -> None:
+    dotted, equals, text = change.partition("=")
+    if not equals:
+        raise UserError(f"--set {change}: write dotted.key=value, e.g. --set seeds='[0, 1]'.")
+    try:
+        value = yaml.load(text)
+    except YAMLError:
+        raise UserError(f"--set {change}: {text} is not valid YAML.") from None
+    *parents, last = dotted.split(".")
+    place = document
+    for part in parents:
+        if not hasattr(place, "keys") or part not in place:
+            raise UserError(f"--set {change}: there is no key {part} in {dotted}: mend its spelling.")
+        place = place[part]
+    if not hasattr(place, "keys"):
+        raise UserError(f"--set {change}: {'.'.join(parents)} is no section.")
+    place[last] = value  # a key that does not exist is found when the whole is validated
+
+
+def _expand(target: str, key: str) -> Path:
+    """A link's target with its environment variable filled in."""
+    if target.startswith("$"):
+        variable, slash, rest = target[1:].partition("/")
+        base = os.environ.get(variable) or DEFAULTS.get(variable)
+        if base is None:
+            raise UserError(f"links.{key} needs the environment variable {variable}: set it to where the data lies.")
+        target = base + slash + rest
+    path = Path(target).expanduser()
+    if not path.exists():
+        raise UserError(f"links.{key} leads to {path}, which does not exist: set it with --set links.{key}=/its/path.")
+    return path.resolve()
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        raise UserError(f"{link} is a directory of its own, not a link: move it away.")
+    link.symlink_to(target, target_is_directory=True)

@@ -1,0 +1,245 @@
+"""The report: one page that needs nothing but the pictures beside it."""
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from rca.data.manifest import Manifest
+from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
+from rca.report.gallery import KINDS, Picture, find_examples, write_comparison, write_example
+
+TEMPLATES = Path(__file__).parent
+HEADINGS = {**KINDS, "classification": "classifier"}
+MEASURES = {"miou": "mIoU", "map": "mAP"}
+IGNORE_RULES = {
+    "count_as_error": "A pixel that a mask leaves undecided counts as an error.",
+    "exclude": "A pixel that a mask leaves undecided is left out.",
+}
+TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What the evaluation of one run with one seed left.
+
+    Attributes:
+        directory: Where its examples lie.
+        protocol: How it was scored.
+        threshold: mIoU over thresholds.
+        histories: The lines of the trainings, "train_cam" and "train_seg".
+    """
+
+    directory: Path
+    protocol: dict[str, str]
+    threshold: pd.DataFrame
+    histories: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a report is made of.
+
+    Attributes:
+        title: The page's heading; None makes one from the dataset's name.
+        dataset: The dataset's name.
+        manifest: The dataset.
+        statistics: Its counts, as `rca.data.manifest.summarise` gives them.
+        table: Columns run, metric, mean, std and seeds, as fractions.
+        results: For each run what its seeds left, in the order of the seeds.
+        params: The text of the params file.
+        picture_width: Of each example picture, in pixels.
+    """
+
+    title: str | None
+    dataset: str
+    manifest: Manifest
+    statistics: dict[str, Any]
+    table: pd.DataFrame
+    results: dict[str, list[SeedResult]]
+    params: str
+    picture_width: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of the headline table, in percent."""
+
+    mean: str
+    spread: str
+    seeds: int
+    best: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of the headline table: what was scored, where, with which threshold, by which measure."""
+
+    kind: str
+    split: str
+    choice: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and the runs that it shows."""
+
+    picture: Picture
+    lines: list[Line]
+
+
+def build_report(page: Path, source: Source) -> None:
+    """Write `index.html` and `pictures/` into a directory that exists."""
+    (page / "pictures").mkdir()
+    lines = assign_lines(list(source.results))
+    first_seed = {run: seeds[0].directory for run, seeds in source.results.items()}
+    examples = [
+        write_example(page, image_id, first_seed, source.manifest, source.picture_width)
+        for image_id in find_examples(first_seed, source.manifest)
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("report.html.jinja").render(
+        source=source,
+        title=source.title or f"Weakly supervised segmentation of {source.dataset}",
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own file
+        lines=lines,
+        seeds=max(len(seeds) for seeds in source.results.values()),
+        columns=(columns := list_columns(source.table)),
+        groups=group_columns(columns),
+        rows={run: arrange_row(source.table, run) for run in source.results},
+        protocols=describe_protocols(source.results),
+        splits=describe_splits(source.statistics),
+        charts=[
+            draw_threshold_chart(page, source.results, lines),
+            *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
+        ],
+        examples=examples,
+        kinds=[kind for kind in KINDS if any(one.masks[run][kind] for one in examples for run in one.masks)],
+        comparison=write_comparison(page, examples, list(source.results)[-1], source.picture_width),
+        versions=list_versions(),
+    )
+    (page / "index.html").write_text(text, encoding="utf-8")
+
+
+def list_columns(table: pd.DataFrame) -> dict[str, Column]:
+    """The table's metrics in their order, each taken apart, e.g. `seed.train.best.miou`."""
+    columns = {}
+    for metric in dict.fromkeys(table["metric"]):
+        kind, _, rest = metric.partition(".")
+        place, _, measure = rest.rpartition(".")
+        split, _, choice = place.rpartition(".")
+        if choice not in ("best", "fixed"):
+            split, choice = place, ""
+        columns[metric] = Column(HEADINGS.get(kind, kind), split, choice, MEASURES.get(measure, measure))
+    return columns
+
+
+def group_columns(columns: Mapping[str, Column]) -> list[tuple[str, int]]:
+    """Each kind with its number of neighbouring columns, for the headings above the columns."""
+    groups: list[tuple[str, int]] = []
+    for column in columns.values():
+        if groups and groups[-1][0] == column.kind:
+            groups[-1] = (column.kind, groups[-1][1] + 1)
+        else:
+            groups.append((column.kind, 1))
+    return groups
+
+
+def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
+    """A run's cells by metric; a metric that the run lacks has none."""
+    highest = table.groupby("metric")["mean"].max().to_dict()
+    several = table["run"].nunique() > 1
+    cells = {}
+    for row in table[table["run"] == run].to_dict("records"):
+        mean, best = f"{100 * row['mean']:.1f}", f"{100 * highest[row['metric']]:.1f}"
+        spread = "" if math.isnan(row["std"]) else f"{100 * row['std']:.1f}"
+        cells[row["metric"]] = Cell(mean, spread, int(row["seeds"]), several and mean == best)
+    return cells
+
+
+def describe_protocols(results: Mapping[str, list[SeedResult]]) -> list[tuple[list[str], list[str]]]:
+    """How the runs were scored: runs that share a protocol, and its sentences."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for run, seeds in results.items():
+        for result in seeds:
+            protocol = result.protocol
+            sentences = (
+                IGNORE_RULES.get(protocol["predicted_ignore"], protocol["predicted_ignore"]),
+                f"Image-level tags are {protocol['tags']}.",
+                f"“best” is {protocol['best']}; “fixed” is a threshold that was chosen without any mask.",
+            )
+            runs.setdefault(sentences, []).append(run)
+    return [(list(dict.fromkeys(names)), list(sentences)) for sentences, names in runs.items()]
+
+
+def describe_splits(statistics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each split's counts, with the mean number of tags of an image."""
+    described = {}
+    for name, split in statistics["splits"].items():
+        tags = sum(int(count) * images for count, images in split["images_per_number_of_tags"].items())
+        described[name] = {**split, "tags": tags / max(split["images"], 1)}
+    return described
+
+
+def draw_threshold_chart(page: Path, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]) -> Chart:
+    """Draw mIoU in percent over thresholds."""
+    curves = {
+        run: 100 * summarise_seeds([result.threshold for result in seeds], "threshold", "miou")
+        for run, seeds in results.items()
+    }
+    curves = {run: curve for run, curve in curves.items() if len(curve)}
+    file = "pictures/threshold.svg"
+    draw_curves(page / file, curves, lines, "threshold", "mIoU, %", mark_highest=True)
+    best = (f"{run}: highest {one['mean'].max():.1f} at {one['mean'].idxmax():.2f}" for run, one in curves.items())
+    alt = f"mIoU in percent over thresholds. {'; '.join(best)}."
+    return Chart(
+        Picture(file, "mIoU of the seeds over the threshold", alt, WIDTH, HEIGHT), [lines[run] for run in curves]
+    )
+
+
+def draw_training_charts(
+    page: Path, stage: str, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]
+) -> list[Chart]:
+    """Draw each term of a training's loss over epochs, a chart for each term."""
+    tables = {run: [result.histories[stage] for result in seeds] for run, seeds in results.items()}
+    terms = dict.fromkeys(
+        str(name) for of_run in tables.values() for table in of_run for name in table if str(name).startswith("loss_")
+    )
+    charts = []
+    for number, term in enumerate(terms, 1):
+        curves = {run: summarise_seeds(of_run, "epoch", term) for run, of_run in tables.items()}
+        curves = {run: curve for run, curve in curves.items() if len(curve)}
+        file = f"pictures/{stage}-{number}.svg"
+        draw_curves(page / file, curves, lines, "epoch", "loss", mark_highest=False)
+        name = term.removeprefix("loss_").replace("_", " ")
+        ends = (f"{run}: from {one['mean'].iloc[0]:.3g} to {one['mean'].iloc[-1]:.3g}" for run, one in curves.items())
+        alt = f"Loss term {name} of the {TRAININGS[stage]} over epochs. {'; '.join(ends)}."
+        caption = f"{TRAININGS[stage]}: {name} loss"
+        charts.append(Chart(Picture(file, caption, alt, WIDTH, HEIGHT), [lines[run] for run in curves]))
+    return charts
+
+
+def list_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that shape a result, read without importing them."""
+    versions = {"python": platform.python_version()}
+    for name in ("rca", "torch", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

@@ -1,0 +1,123 @@
+"""Photographs and masks as pictures that people look at: overlays, and one sheet that compares them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rca.artifacts import IGNORE, PALETTE
+
+# How much of a class's colour an overlay shows, the rest being the photograph in grey.
+OPACITY = 0.65
+# How bright the photograph stays where a mask says background, so that objects stand out.
+DIMMED = 0.45
+# Width in pixels of the stripes where a mask says ignore; VOC's palette has a colour near white for 255, a flat
+# one would look like a class.
+STRIPE = 3
+
+_COLOURS = np.array(PALETTE, dtype=np.float32).reshape(256, 3)
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def scale_photograph(photograph: np.ndarray, width: int) -> np.ndarray:
+    """Bring a photograph to a width, keeping its proportions.
+
+    Args:
+        photograph: (H, W, 3), uint8, RGB.
+        width: In pixels.
+
+    Returns:
+        (height, width, 3), uint8.
+    """
+    height = max(1, round(photograph.shape[0] * width / photograph.shape[1]))
+    return np.asarray(Image.fromarray(photograph).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def scale_mask(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bring a mask (H, W), uint8, to a size without inventing labels."""
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def blend_mask(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay a mask over its photograph.
+
+    Background is the photograph in dark grey, a class is its palette colour over grey, ignore is striped in white, and
+    a thin white line runs along the inner edge of each object.
+
+    Args:
+        photograph: (H, W, 3), uint8, RGB.
+        mask: (H, W), uint8: 0 background, 1..C classes, 255 ignore.
+
+    Returns:
+        (H, W, 3), uint8, RGB.
+    """
+    grey = (photograph.astype(np.float32) @ _LUMINANCE)[..., None]
+    label = mask[..., None]
+    result = np.where(label == 0, DIMMED * grey, (1 - OPACITY) * grey + OPACITY * _COLOURS[mask])
+    rows, columns = np.indices(mask.shape)
+    striped = (rows + columns) // STRIPE % 2 == 0
+    ignored = np.where(striped[..., None], 255.0, 0.5 * grey + 110)
+    result = np.where(label == IGNORE, ignored, result)
+    result[find_edges(mask)] = 255
+    return result.round().astype(np.uint8)
+
+
+def find_edges(mask: np.ndarray) -> np.ndarray:
+    """Where a class's pixel touches another label above, below, left or right; (H, W), bool."""
+    padded = np.pad(mask, 1, mode="edge")
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    touches = np.any([one != mask for one in neighbours], axis=0)
+    return touches & (mask != 0) & (mask != IGNORE)
+
+
+def draw_comparison(
+    rows: Sequence[Sequence[Image.Image | None]], captions: Sequence[str], width: int = 240, gap: int = 8
+) -> Image.Image:
+    """Draw pictures as one sheet with a caption over each column.
+
+    Args:
+        rows: For each line of the sheet a picture for each column; None leaves its place empty.
+        captions: What stands over the columns.
+        width: Of each picture in pixels; its height follows from its proportions.
+        gap: Between pictures, in pixels.
+
+    Returns:
+        The sheet, RGB on white.
+
+    Raises:
+        ValueError: a row has another number of pictures than there are captions, or there is nothing to draw.
+    """
+    if not rows or any(len(row) != len(captions) for row in rows):
+        raise ValueError(f"Each row must hold {len(captions)} pictures, one for each caption, and one row at least.")
+    scaled = [[_fit(picture, width) for picture in row] for row in rows]
+    heights = [max((one.height for one in row if one), default=0) for row in scaled]
+    font = ImageFont.load_default(size=_fit_font(captions, width))
+    head = round(2.2 * font.size) if isinstance(font, ImageFont.FreeTypeFont) else 24
+    size = (len(captions) * (width + gap) + gap, head + sum(heights) + gap * len(heights))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, caption in enumerate(captions):
+        middle = gap + column * (width + gap) + width / 2
+        draw.text((middle, head / 2), caption, fill=(40, 44, 52), font=font, anchor="mm")
+    top = head
+    for row, height in zip(scaled, heights, strict=True):
+        for column, picture in enumerate(row):
+            if picture is not None:
+                left = gap + column * (width + gap)
+                sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        top += height + gap
+    return sheet
+
+
+def _fit(picture: Image.Image | None, width: int) -> Image.Image | None:
+    if picture is None:
+        return None
+    return Image.fromarray(scale_photograph(np.asarray(picture.convert("RGB")), width))
+
+
+def _fit_font(captions: Sequence[str], width: int) -> int:
+    """The largest size up to a tenth of a picture's width at which each caption fits over its picture."""
+    size = max(8, width // 10)
+    while size > 8 and max(ImageFont.load_default(size=size).getlength(text) for text in captions) > width:
+        size -= 1
+    return size
