@@ -1,6 +1,6 @@
 """RCA: regional semantic contrast and aggregation.
 
-Source: Zhou, Zhang, Zhu, Zhang, Cheng and Li, Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic
+Source: Zhou, Zhang, Zhao and Li, Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic
 Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + weight x L_NCE (equation of the total).
 """
 
