@@ -28,7 +28,8 @@ $(READY): requirements.lock pyproject.toml workflow/check_prerequisites.py
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-run: setup  ## run every stage that params.yaml asks for (by default the embedded dataset shapes), then print the table
+run: setup  ## run what params.yaml asks for (by default, both runs on the embedded dataset), then print the table
+	@rca check
 	@snakemake --cores $(CORES) --resources gpu=$(GPUS)
 	@rca show
 

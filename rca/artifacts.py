@@ -162,6 +162,6 @@ def keep_only(directory: Path, names: Iterable[str]) -> None:
         if path.name in wanted or path.name == ".gitignore":
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another shard of the same stage may be at it as well
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)

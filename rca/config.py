@@ -175,28 +175,33 @@ class Params(Settings):
         }
 
 
-def read_params(path: Path) -> Params:
+def read_params(path: Path, source: Path | None = None) -> Params:
     """Read and validate a params file, every run with what it overrides.
+
+    Args:
+        path: The file.
+        source: What messages call it; by default its path.
 
     Raises:
         UserError: the file is missing or broken, a key is unknown or out of range, or parts do not fit together.
     """
+    source = source or path
     data = load_params(path)
-    params = build_settings(Params, data, "", path)
+    params = build_settings(Params, data, "", source)
     for name in params.runs:
         run = params.run[name]
         load_host(run.host)
-        read_options(load_method(run.method), run.options, f"run.{name}.options", path)
+        read_options(load_method(run.method), run.options, f"run.{name}.options", source)
         for section, kind in OVERRIDABLE.items():
             override = getattr(run, section)
             for key in SHARED_KEYS:
                 if key in override:
                     raise UserError(
-                        f"{path}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
+                        f"{source}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
                     )
-            build_settings(kind, merge(data[section], override), f"run.{name}.{section}", path)
+            build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
-        raise UserError(f"{path}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
+        raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
     return params

@@ -50,7 +50,7 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
     with write_file(PARAMS) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             yaml.dump(document, file)
-        read_params(temporary)  # before it takes the place of the old one
+        read_params(temporary, source)  # before it takes the place of the old one
     done = [f"{PARAMS} is now the preset {name}."]
     for link, target in links.items():
         _link(link, target)

@@ -99,14 +99,14 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path) -> SettingsType:
+def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path | str) -> SettingsType:
     """Turn plain data into settings.
 
     Args:
         kind: The settings class.
         data: What the params file holds for it.
         name: The dotted key where `data` stands, for the message.
-        source: The params file, for the message.
+        source: The params file, or what else holds the data, for the message.
 
     Raises:
         UserError: an unknown key, a missing key, a wrong type or a value out of range.

@@ -65,10 +65,10 @@ def _arrange(table: pd.DataFrame, plus_minus: str) -> list[list[str]]:
     """
     cells: dict[tuple[str, str, str], str] = {}
     for row in table.itertuples():
-        kind, split, *choice, _ = str(row.metric).split(".")
+        kind, split, *rest, _ = str(row.metric).split(".")
         spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
         column = f"{kind} {split}" if kind != "classification" else f"mAP {split}"
-        cells[str(row.run), choice[0] if choice else "", column] = f"{100 * row.mean:.1f}{spread}"
+        cells[str(row.run), rest[0] if rest else "", column] = f"{100 * row.mean:.1f}{spread}"
     found = dict.fromkeys(column for _, _, column in cells)
     order = {kind if kind != "classification" else "mAP": place for place, kind in enumerate(KINDS)}
     columns = sorted(found, key=lambda column: order[column.split(" ")[0]])

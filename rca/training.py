@@ -74,7 +74,7 @@ class Trainer:
     settings: OptimisationSettings
     seed: int
     device: torch.device
-    compute_losses: Callable[[nn.Module, Sample, int], dict[str, Tensor]]
+    compute_losses: Callable[[Any, Sample, int], dict[str, Tensor]]
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list)

@@ -148,8 +148,8 @@ def augment(
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
     if settings.crop is not None:
-        left = random.integers(0, max(0, image.width - settings.crop) + 1)
-        top = random.integers(0, max(0, image.height - settings.crop) + 1)
+        left = int(random.integers(0, max(0, image.width - settings.crop) + 1))
+        top = int(random.integers(0, max(0, image.height - settings.crop) + 1))
         box = (left, top, min(left + settings.crop, image.width), min(top + settings.crop, image.height))
         image, mask = image.crop(box), mask.crop(box)
     if settings.flip and random.random() < 0.5:

@@ -73,4 +73,5 @@ def label_pixels(scores: np.ndarray, labels: np.ndarray, threshold: float) -> np
     """
     if len(labels) == 0:
         return np.zeros(scores.shape[1:], np.uint8)
-    return np.where(scores.max(0) > threshold, labels[scores.argmax(0)], 0).astype(np.uint8)
+    # In double precision, as ThresholdSweep counts: a float would be rounded to the scores' own type.
+    return np.where(scores.max(0) > np.float64(threshold), labels[scores.argmax(0)], 0).astype(np.uint8)

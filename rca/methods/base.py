@@ -5,7 +5,7 @@ inference, labels and evaluation are shared, so that a comparison compares the m
 """
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -42,6 +42,7 @@ class Method(nn.Module):
         make_host: Builds the host's head for a number of feature channels.
     """
 
+    host: Any
     Options: ClassVar[type[Settings]] = NoOptions
     keeps_memory: ClassVar[bool] = False
 

@@ -65,8 +65,8 @@ class CamNetwork(nn.Module):
             self.neck = nn.Sequential(nn.Conv2d(channels, description.neck, 1), nn.ReLU())
             channels = description.neck
         kind = load_method(description.method)
-        options = read_options(kind, description.options, "options", Path("params.yaml"))
-        self.method = kind(options, channels, len(description.classes), load_host(description.host))
+        options = read_options(kind, description.options, "options", f"method {description.method}")
+        self.method: Method = kind(options, channels, len(description.classes), load_host(description.host))
 
     def forward(self, images: Tensor, valid: Tensor) -> Output:
         """Score a batch.
@@ -108,7 +108,7 @@ def _load(folder: str, name: str, attribute: str) -> Any:
     return getattr(module, attribute)
 
 
-def read_options(kind: type[Method], options: dict[str, Any], key: str, source: Path) -> Settings:
+def read_options(kind: type[Method], options: dict[str, Any], key: str, source: Path | str) -> Settings:
     """A method's options as typed settings.
 
     Raises:

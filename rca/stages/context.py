@@ -84,7 +84,7 @@ class Context:
             UserError: none was named, or there are fewer.
         """
         shards = self.read("shards")
-        if self.shard not in shards:
+        if self.shard is None or self.shard not in shards:
             raise UserError(f"{self.stage} works on one shard: name one with --shard, 0 to {len(shards) - 1}.")
         return self.shard
 

@@ -2,10 +2,11 @@
 
 from pydantic import Field
 
+from rca.artifacts import keep_only, read_json
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.inference import InferenceSettings, score_images
 from rca.labels.score_maps import assign_shard, write_shard
-from rca.models.cam_network import load_network
+from rca.models.cam_network import load_method, load_network
 from rca.models.storage import load_tensors
 from rca.progress import track
 from rca.settings import Settings
@@ -41,7 +42,10 @@ def run(context: Context) -> None:
     set_determinism(settings.threads)
     manifest = read_manifest(context.layout.manifest)
     records = select_shard(manifest, settings.splits, shard, len(context.read("shards")))
-    memory = load_tensors(paths.memory, "snapshot_memory")[0] if paths.memory.is_file() else {}
+    keeps_memory = load_method(read_json(context.layout.method(paths.run))["method"]).keeps_memory
+    # Where the run's method kept a memory before it was changed, the old snapshot still lies here.
+    keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
+    memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
     scored = score_images(network, manifest, records, settings.inference, settings.stride)
     maps = {record.id: one for record, one in track(scored, "score maps", len(records))}

@@ -3,7 +3,7 @@
 import pandas as pd
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from rca.artifacts import read_json, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
@@ -36,7 +36,7 @@ class TrainCamSettings(Settings):
     threads: int = Field(default=1, ge=1)
 
 
-def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
+def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The terms of the loss of a batch."""
     output = network(batch.image, batch.valid)
     return network.method.compute_losses(output, batch.tags, batch.position, epoch)
