@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
 
     commands.add_parser("show", help="print the table and where the report lies")
-    clean = commands.add_parser("clean", help="list the files under runs/, results/ and logs/ that no stage declares")
+    clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
 
     for stage in STAGES:

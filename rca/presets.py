@@ -43,13 +43,17 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
         raise UserError(f"{PARAMS} has edits that are not committed: commit them, or overwrite them with --force.")
     yaml = YAML()  # keeps the comments and the order of the preset
     yaml.width = 10_000
-    document = yaml.load(source.read_text(encoding="utf-8"))
+    text = source.read_text(encoding="utf-8")
+    document = yaml.load(text)
     for change in changes:
         _set(document, change, yaml)
     links = {Path("data") / key: _expand(str(target), key) for key, target in (document.get("links") or {}).items()}
     with write_file(PARAMS) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
-            yaml.dump(document, file)
+            if changes:
+                yaml.dump(document, file)
+            else:
+                file.write(text)
         read_params(temporary, source)  # before it takes the place of the old one
     done = [f"{PARAMS} is now the preset {name}."]
     for link, target in links.items():
@@ -59,10 +63,14 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
 
 
 def _has_edits() -> bool:
+    """Whether params.yaml holds anything that neither git nor a preset would give back."""
+    if not PARAMS.exists():
+        return False
+    if PARAMS.read_bytes() in [path.read_bytes() for path in PRESETS.glob("*.yaml")]:
+        return False
     command = ["git", "status", "--porcelain", "--", str(PARAMS)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    # Without git nothing tells an edit from a preset: then an existing file counts as edited.
-    return bool(result.stdout.strip()) if result.returncode == 0 else PARAMS.exists()
+    return bool(result.stdout.strip()) or result.returncode != 0
 
 
 def _set(document: Any, change: str, yaml: YAML) -> None:

@@ -1,5 +1,6 @@
 """Progress of long loops: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,10 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
         label: What is being done, e.g. "score maps".
         total: How many items there are.
     """
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=label, total=total, leave=False)
+    # Where several jobs share a terminal, their bars would overwrite one another: the scheduler asks for lines.
+    if sys.stderr.isatty() and os.environ.get("RCA_PROGRESS") != "lines":
+        terminal = getattr(sys.stderr, "terminal", sys.stderr)  # a bar does not belong in a log
+        yield from tqdm(items, desc=label, total=total, leave=False, file=terminal)
         return
     start = shown = time.monotonic()
     for count, item in enumerate(items, 1):

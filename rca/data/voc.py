@@ -98,7 +98,7 @@ def _find_entries(root: Path, settings: VocSettings) -> list[_Entry]:
         names = _read_lines(path)
         if not names:
             raise UserError(f"{path} is empty: list at least one image, or take {split} out of dataset.splits.")
-        for name in names:
+        for name in dict.fromkeys(names):  # a name that is listed twice is one image
             splits.setdefault(name, []).append(split)
     return [
         _Entry(

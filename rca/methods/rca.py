@@ -127,8 +127,9 @@ class Rca(Method):
             plain = output.auxiliary
             weight = self.options.aggregation.auxiliary_weight
             losses["auxiliary"] = weight * self.host.classification_loss(plain, output.valid, tags)
-        image, classes = tags.nonzero(as_tuple=True)
         masks = find_regions(plain.detach(), output.valid, self.options.region_threshold)
+        # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
+        image, classes = ((tags > 0) & masks.flatten(2).any(2)).nonzero(as_tuple=True)
         queries = functional.normalize(pool_regions(output.features, masks)[image, classes].float(), dim=1)
         contrast = self.options.contrast
         if contrast.weight and epoch >= contrast.start_epoch and len(queries):

@@ -42,7 +42,8 @@ def run_stage(name: str) -> None:
     """
     repo = open_repo(Path())
     with lease_gpus(count_gpus(repo, name)) as variables:
-        os.environ.update(variables)  # DVC hands the environment on to the stage's command
+        # DVC hands the environment on to the stage's command; several commands share the terminal.
+        os.environ.update(variables, RCA_PROGRESS="lines")
         name_process(name)
         write_lock_atomically()
         try:

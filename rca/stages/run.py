@@ -44,25 +44,28 @@ HELP = {
 
 
 class Tee:
-    """A text stream that writes to several."""
+    """A text stream that writes to the terminal and to a log.
 
-    def __init__(self, *streams: TextIO) -> None:
-        self.streams = streams
+    Attributes:
+        terminal: The stream that a person sees, for what does not belong in the log.
+    """
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
 
     def write(self, text: str) -> int:
-        """Write to all."""
-        for stream in self.streams:
-            stream.write(text)
-        return len(text)
+        """Write to both."""
+        self.terminal.write(text)
+        return self.log.write(text)
 
     def flush(self) -> None:
-        """Flush all."""
-        for stream in self.streams:
-            stream.flush()
+        """Flush both."""
+        self.terminal.flush()
+        self.log.flush()
 
     def isatty(self) -> bool:
-        """Whether the first stream is a terminal: then progress is shown as a bar."""
-        return self.streams[0].isatty()
+        """Whether a person looks on."""
+        return self.terminal.isatty()
 
 
 def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
@@ -91,7 +94,7 @@ def run_stage(context: Context) -> int:
         try:
             importlib.import_module(f"rca.stages.{context.stage}").run(context)
         except UserError as error:
-            print(f"error: {context.name}: {error}", file=sys.stderr)
+            print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
             return 2
         except Exception:
             traceback.print_exc()
