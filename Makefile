@@ -33,6 +33,9 @@ run: setup  ## run what params.yaml asks for (by default, both runs on the embed
 	@snakemake --cores $(CORES) --resources gpu=$(GPUS)
 	@rca show
 
+# One thread a test process: two processes with two threads each would fight over two cores.
+test test-all: export OMP_NUM_THREADS := 1
+
 test: setup  ## the tests that take minutes
 	@pytest -n $(CORES) -m "not slow and not slurm"
 

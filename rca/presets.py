@@ -48,6 +48,9 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
     for change in changes:
         _set(document, change, yaml)
     links = {Path("data") / key: _expand(str(target), key) for key, target in (document.get("links") or {}).items()}
+    for link in links:
+        if link.exists() and not link.is_symlink():
+            raise UserError(f"{link} is a directory of its own, not a link: move it away.")
     with write_file(PARAMS) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             if changes:
@@ -110,6 +113,4 @@ def _link(link: Path, target: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink():
         link.unlink()
-    elif link.exists():
-        raise UserError(f"{link} is a directory of its own, not a link: move it away.")
     link.symlink_to(target, target_is_directory=True)

@@ -31,6 +31,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # the safe loader refuses it with a sentence of its own
             key = key_node.value
             if key != "<<" and key in seen:
                 raise yaml.constructor.ConstructorError(

@@ -29,12 +29,13 @@ def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
 
     Returns:
         A line for each run and metric: `run`, `metric` (dotted name), `mean`, `std` (of a sample; NaN for one seed) and
-        `seeds`, in the runs' and metrics' own order.
+        `seeds`, in the runs' own order and the pipeline's order of kinds.
     """
     rows = []
     for run, of_seeds in metrics.items():
         flat = [dict(flatten(one)) for one in of_seeds]
-        for name in dict.fromkeys(key for one in flat for key in one):
+        names = dict.fromkeys(key for one in flat for key in one)
+        for name in sorted(names, key=lambda name: KINDS.index(name.split(".")[0])):
             values = np.array([one[name] for one in flat if one.get(name) is not None], dtype=float)
             if name.rpartition(".")[2] in SHOWN and len(values):
                 spread = values.std(ddof=1) if len(values) > 1 else math.nan
@@ -69,9 +70,7 @@ def _arrange(table: pd.DataFrame, plus_minus: str) -> list[list[str]]:
         spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
         column = f"{kind} {split}" if kind != "classification" else f"mAP {split}"
         cells[str(row.run), rest[0] if rest else "", column] = f"{100 * row.mean:.1f}{spread}"
-    found = dict.fromkeys(column for _, _, column in cells)
-    order = {kind if kind != "classification" else "mAP": place for place, kind in enumerate(KINDS)}
-    columns = sorted(found, key=lambda column: order[column.split(" ")[0]])
+    columns = list(dict.fromkeys(column for _, _, column in cells))
     lines = [["run", "threshold", *columns]]
     for run in dict.fromkeys(table["run"].astype(str)):
         choices = list(dict.fromkeys(choice for one, choice, _ in cells if one == run and choice)) or [""]

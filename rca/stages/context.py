@@ -97,4 +97,8 @@ class Context:
         package = Path(__file__).parent.parent
         for path in (*sorted(package.rglob("*.py")), *inputs):
             digest.update(hash_file(path).encode())
-        return CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
+        checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
+        for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.pt"):
+            if other != checkpoint:
+                other.unlink()  # of settings, code or inputs that are no more
+        return checkpoint
