@@ -140,15 +140,22 @@ def _open_image(path: Path, what: str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise UserError(f"The {what} {path} does not exist: restore it or take it off the lists.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"The {what} {path} is broken ({reason}): replace it or take it off the lists.") from None
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the stage that writes it first, or restore it.") from None
 
 
 def keep_only(directory: Path, names: Iterable[str]) -> None:

@@ -1,11 +1,13 @@
 """Presets: whole params files in `workflow/presets`, put in place with the dataset linked to where it lies."""
 
+import copy
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap
 
 from rca.artifacts import write_file
 from rca.config import read_params
@@ -89,6 +91,9 @@ def _set(document: Any, change: str, yaml: YAML) -> None:
     for part in parents:
         if not hasattr(place, "keys") or part not in place:
             raise UserError(f"--set {change}: there is no key {part} in {dotted}: mend its spelling.")
+        if isinstance(place, CommentedMap) and part not in dict(place.non_merged_items()):
+            # The value came by `<<` and still belongs to another section, which must not change with this one.
+            place[part] = copy.deepcopy(place[part])
         place = place[part]
     if not hasattr(place, "keys"):
         raise UserError(f"--set {change}: {'.'.join(parents)} is no section.")

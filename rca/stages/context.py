@@ -55,7 +55,10 @@ class Context:
         section = section or self.stage
         data = self.read(section)
         if self.run is not None and isinstance(data, dict):
-            data = merge(data, self.read(f"run.{self.run}").get(section) or {})
+            overrides = self.read(f"run.{self.run}")
+            if not isinstance(overrides, dict) or not isinstance(overrides.get(section, {}), dict):
+                raise UserError(f"{self.params_file}: run.{self.run} and its {section} must be sections.")
+            data = merge(data, overrides.get(section, {}))
         return build_settings(kind, data, section, self.params_file)
 
     @cached_property

@@ -1,0 +1,83 @@
+"""The README's commands, run in its order: those for VOC on a generated miniature in VOC layout."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from projects import ROOT, SMALL, RealProject, build_real
+
+from rca.data.shapes import generate_shapes
+
+# What sets up or tests this very environment, needs a cluster, or only says where Python is.
+ELSEWHERE = ("make run", "make test", "make setup", "source ", "snakemake --profile profiles/slurm")
+SMALL_VOC = {
+    "shards": "[0, 1]",
+    "seeds": "[0]",
+    "prepare_data.workers": "1",
+    "train_cam.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
+    "train_cam.optimisation.epochs": "2",
+    "train_cam.optimisation.workers": "0",
+    "train_cam.augmentation.crop": "48",
+    "train_cam.threads": "1",
+    "refine_crf.workers": "1",
+    "train_seg.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
+    "train_seg.optimisation.epochs": "1",
+    "train_seg.optimisation.workers": "0",
+    "train_seg.augmentation.crop": "48",
+    "train_seg.threads": "1",
+}
+
+
+def list_commands(readme: str) -> list[str]:
+    """The command lines of the README's shell blocks, without their comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(ELSEWHERE)]
+
+
+def make_voc(root: Path) -> None:
+    """A miniature of VOC 2012 with SBD's masks: trainaug holds train, and masks of its own for the rest."""
+    generate_shapes(root, train=24, val=12, size=48, seed=0, objects=(1, 2))
+    (root / "classes.txt").unlink()
+    lists, masks = root / "ImageSets" / "Segmentation", root / "SegmentationClass"
+    augmented = root / "SegmentationClassAug"
+    augmented.mkdir()
+    names = (lists / "train.txt").read_text().split()
+    (lists / "trainaug.txt").write_text("\n".join(names) + "\n")
+    (lists / "train.txt").write_text("\n".join(names[::2]) + "\n")
+    for name in names[1::2]:
+        shutil.move(masks / f"{name}.png", augmented)
+
+
+def shrink_preset(project: RealProject, name: str, values: dict[str, str]) -> None:
+    """Make a preset so small that its commands take seconds; its keys stay."""
+    project.rca(
+        "preset", name, *(part for key, value in values.items() for part in ("--set", f"{key}={value}")), "--force"
+    )
+    shutil.copy(project.path / "params.yaml", project.path / "workflow" / "presets" / f"{name}.yaml")
+
+
+def test_every_command_is_found() -> None:
+    commands = list_commands((ROOT / "README.md").read_text())
+    assert {"rca preset voc2012", "dvc repro", "dvc metrics diff", "rca clean"} <= set(commands)
+
+
+@pytest.mark.slow
+def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = build_real(tmp_path)
+    make_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VOC_ROOT", str(tmp_path / "VOCdevkit"))
+    shrink_preset(project, "voc2012", SMALL_VOC)
+    shrink_preset(project, "shapes", SMALL)
+    project.snakemake()
+    project.commit("shapes, before anything is changed")
+    script = "\n".join(["set -ex", *list_commands((ROOT / "README.md").read_text())])
+    printed = project.run("bash", "-c", script, timeout=1200)
+    assert "36 images" in printed or "24 images" in printed  # rca check has read the miniature
+    for path in ("results/voc2012/table.md", "runs/voc2012/report/index.html", "dvc_plots/index.html"):
+        assert (project.path / path).is_file(), path
+    difference = printed.split("+ dvc metrics diff")[1].split("+ dvc plots show")[0]
+    assert "refined." in difference  # the CRF's iterations changed the refined masks ...
+    assert "seed." not in difference  # ... and not what comes before them
