@@ -104,7 +104,7 @@ class Trainer:
         sampler.epoch = epoch
         self.start_epoch(epoch)
         self.network.train()
-        if self.settings.freeze_batchnorm:
+        if self.settings.freeze_batchnorm or not self.settings.backbone_learning_rate:
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -121,7 +121,8 @@ class Trainer:
                 loss = torch.stack([term.float() for term in losses.values()]).sum()
             if not torch.isfinite(loss):
                 raise UserError(f"The loss became {loss.item()} in epoch {epoch + 1}: lower the learning rate.")
-            (loss / share).backward()
+            group = min(share, len(loader) - (number - 1) // share * share)  # the last one may be smaller
+            (loss / group).backward()
             for name, term in losses.items():
                 totals[name] = totals.get(name, 0.0) + term.item()
             if number % share == 0 or number == len(loader):
@@ -153,7 +154,11 @@ class Trainer:
         """Take up the checkpoint, if there is one; the number of the first epoch that is still to do."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return 0
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch.load raises whatever the broken file makes it stumble over
+            reason = str(error).split("\n")[0]
+            raise UserError(f"The checkpoint {self.checkpoint} is broken ({reason}): delete it.") from None
         self.network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])

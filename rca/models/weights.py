@@ -147,7 +147,8 @@ def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> d
     missing = sorted(set(names.values()) - set(state))
     if missing:
         raise UserError(f"{origin} does not fit {settings.name}: it lacks {missing[0]} and {len(missing) - 1} others.")
-    backbone = build_backbone(settings.name, settings.output_stride)
+    with torch.device("meta"):
+        backbone = build_backbone(settings.name, settings.output_stride)
     ours = {own: state[theirs].contiguous() for own, theirs in names.items()}
     for key, tensor in backbone.state_dict().items():
         if tensor.shape != ours[key].shape:
@@ -160,6 +161,7 @@ def _torchvision_names(settings: BackboneSettings) -> dict[str, str]:
 
     Both hold the same layers in the same order; ours leaves off the classifier and what comes after the features.
     """
-    ours = list(build_backbone(settings.name, settings.output_stride).state_dict())
-    theirs = list(torchvision.models.get_model(settings.name, weights=None).state_dict())
+    with torch.device("meta"):  # names alone: nothing is initialised
+        ours = list(build_backbone(settings.name, settings.output_stride).state_dict())
+        theirs = list(torchvision.models.get_model(settings.name, weights=None).state_dict())
     return dict(zip(ours, theirs[: len(ours)], strict=True))

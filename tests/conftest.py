@@ -1,0 +1,59 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rca.artifacts import hash_file
+from rca.data.manifest import ImageRecord, Manifest
+
+MakeVoc = Callable[..., Path]
+CLASSES = ("cat", "dog", "cow")
+# Name, height, width, the labels in its mask.
+IMAGES = (("a1", 40, 52, (1,)), ("b2", 33, 47, (1, 3)), ("c3", 47, 33, (0,)), ("d4", 51, 35, (2, 255)))
+
+
+def draw_pair(seed: int, height: int, width: int, labels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy photograph, and a mask that holds background and `labels`."""
+    random = np.random.default_rng(seed)
+    mask = random.choice(np.array([0, *labels], np.uint8), (height, width))
+    mask.flat[: len(labels)] = labels
+    photograph = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return photograph, mask
+
+
+@pytest.fixture
+def make_voc(tmp_path: Path) -> MakeVoc:
+    """Write a small dataset in VOC layout: a1, b2 and c3 are on train, c3 and d4 on val."""
+
+    def make(masks: str = "SegmentationClass") -> Path:
+        root = tmp_path / "voc"
+        for folder in ("JPEGImages", masks, "ImageSets/Segmentation"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for seed, (name, height, width, labels) in enumerate(IMAGES):
+            photograph, mask = draw_pair(seed, height, width, labels)
+            Image.fromarray(photograph).save(root / f"JPEGImages/{name}.jpg")
+            Image.fromarray(mask).save(root / masks / f"{name}.png")
+        (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+        (root / "ImageSets/Segmentation/train.txt").write_text("c3\na1\n\nb2 \n")
+        (root / "ImageSets/Segmentation/val.txt").write_text("c3\nd4\n")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def manifest(make_voc: MakeVoc) -> Manifest:
+    """The manifest of that dataset, written down rather than read."""
+    root = make_voc()
+    splits = {"a1": ("train",), "b2": ("train",), "c3": ("train", "val"), "d4": ("val",)}
+    records = []
+    for name, height, width, labels in IMAGES:
+        photograph, mask = f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"
+        tags = tuple(label - 1 for label in labels if label not in (0, 255))
+        checksum = hash_file(root / photograph)
+        records.append(ImageRecord(name, photograph, mask, width, height, tags, splits[name], "main", checksum))
+    return Manifest(root, CLASSES, tuple(records))

@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rca.config import Params, read_params
+from rca.errors import UserError
+from rca.settings import load_params
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_valid(path: Path) -> None:
+    params = read_params(path)
+    assert set(params.runs) <= params.run.keys()
+    assert params.dataset.name in {*params.links, *params.generate}
+
+
+def test_there_is_the_embedded_preset() -> None:
+    assert "shapes" in {path.stem for path in PRESETS}
+
+
+def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
+    """The preset shapes with values changed at dotted keys; `...` deletes a key."""
+    data = load_params(ROOT / "workflow/presets/shapes.yaml")
+    data = yaml.safe_load(yaml.safe_dump(data))  # no section shares another's mapping any longer
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place = data
+        for part in parents:
+            place = place[part]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return read_params(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian_cam": {}}, "trian_cam is an unknown key"),
+        ({"make_cam": ...}, "make_cam is missing: add it"),
+        ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
+        ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
+        ({"train_cam.optimisation.learning_rate": ...}, "train_cam.optimisation.learning_rate is missing"),
+        ({"train_cam.backbone.output_stride": 32}, "train_cam.backbone.output_stride is 32: "),
+        ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
+        ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
+        ({"refine_crf.crf.iterations": 0}, "refine_crf.crf.iterations is 0: "),
+        ({"run.cam.train_cam": {"optimisation": {"epcohs": 3}}}, "run.cam.train_cam.optimisation.epcohs is an unknown"),
+        ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),
+        ({"run.cam.refine_crf": ...}, "run.cam.refine_crf is missing"),
+        ({"run.rca.options.memory": {"gate": 1.0}}, "run.rca.options.memory.gate is 1.0: "),
+        ({"run.rca.options.contrst": {}}, "run.rca.options.contrst is an unknown key"),
+        ({"run.cam.options": {"memory": {}}}, "run.cam.options.memory is an unknown key"),
+        ({"run.rca.method": "rcaa"}, "There is no method rcaa: choose one of "),
+        ({"run.cam.host": "vgg"}, "There is no host vgg: choose one of "),
+        ({"run.cam.train_cam": {"backbone": {"output_stride": 16}}}, "run.cam.train_cam.backbone cannot differ"),
+        ({"run.cam.make_cam": {"threads": 2}}, "run.cam.make_cam.threads cannot differ"),
+        ({"runs": ["cam", "rca", "cam"]}, "a run is listed twice"),
+        ({"runs": ["cam", "new"], "memory_runs": []}, "runs lists new, but there is no section run.new"),
+        ({"runs": []}, "runs is []: "),
+        ({"runs": ["Cam"]}, "'Cam' cannot name a run"),
+        ({"runs": ["a-b"]}, "'a-b' cannot name a run"),
+        ({"seeds": [0, 0]}, "seeds must be distinct"),
+        ({"seeds": [-1]}, "seeds must be distinct whole numbers from 0 up"),
+        ({"shards": [0, 2]}, "shards must count up from 0: write [0, 1]"),
+        ({"shards": [1]}, "shards must count up from 0: write [0]"),
+        ({"memory_runs": []}, "memory_runs must list the runs whose method keeps a memory: write [rca]"),
+        ({"memory_runs": ["cam", "rca"]}, "write [rca]"),
+        ({"dataset.name": "other"}, "generate may only name the dataset other"),
+        ({"dataset.format": "coco17"}, "dataset"),
+        ({"evaluate.segmentation": ["train"]}, "evaluate.segmentation names train: add it to predict_seg.splits"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_changed(tmp_path, changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["data", "weights", "methods", "evaluation", "report"])
+def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' cannot name a run"):
+        read_changed(tmp_path, {"runs": [name], "memory_runs": []})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runs": ["rca"]},
+        {"runs": ["rca", "cam"]},
+        {"runs": ["cam"], "memory_runs": []},
+        {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
+        {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
+        {"seeds": [7], "shards": [0]},
+        {"generate": ..., "dataset.name": "mine"},
+    ],
+)
+def test_sound_changes_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    params = read_changed(tmp_path, changes)
+    assert params.runs == tuple(changes.get("runs", ["cam", "rca"]))
+
+
+def test_every_section_that_names_splits_is_listed(tmp_path: Path) -> None:
+    found = read_changed(tmp_path, {}).used_splits
+    assert found["train_cam.split"] == ("train",)
+    assert found["evaluate.classification"] == ("train", "val")
+    assert {split for splits in found.values() for split in splits} == {"train", "val"}

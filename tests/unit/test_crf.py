@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from pydensecrf import densecrf
+
+from rca.labels.crf import CrfSettings, refine_mask, score_labels
+
+HEIGHT, WIDTH = 41, 53
+LABELS = np.array([0, 3, 7], np.uint8)
+CRF = CrfSettings(gaussian_sxy=2, bilateral_sxy=30, bilateral_weight=5)
+
+
+def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph of three colours with noise, and noisy probabilities of its labels."""
+    random = np.random.default_rng(seed)
+    true = np.zeros((HEIGHT, WIDTH), int)
+    true[5:30, 8:25], true[18:38, 20:45] = 1, 2
+    colours = np.array([[40, 90, 60], [200, 60, 50], [60, 70, 190]])
+    photograph = np.clip(colours[true] + random.normal(0, 12, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+    probabilities = random.random((3, HEIGHT, WIDTH)) + 0.6 * (true == np.arange(3)[:, None, None])
+    return photograph, probabilities.astype(np.float32)
+
+
+def refine_directly(
+    photograph: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, count: int, absent: float, crf: CrfSettings
+) -> np.ndarray:
+    """The CRF over all labels 0..count-1, as its library's own examples call it; absent ones cost `absent`."""
+    unary = np.full((count, HEIGHT * WIDTH), absent, np.float32)
+    unary[labels] = -np.log(probabilities / probabilities.sum(0)).reshape(len(labels), -1)
+    field = densecrf.DenseCRF2D(WIDTH, HEIGHT, count)
+    field.setUnaryEnergy(unary)
+    field.addPairwiseGaussian(sxy=crf.gaussian_sxy, compat=crf.gaussian_weight)
+    field.addPairwiseBilateral(
+        sxy=crf.bilateral_sxy, srgb=crf.bilateral_srgb, rgbim=photograph.copy(), compat=crf.bilateral_weight
+    )
+    return np.array(field.inference(crf.iterations)).argmax(0).reshape(HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_leaving_out_absent_labels_changes_nothing(seed: int) -> None:
+    photograph, probabilities = draw_scene(seed)
+    expected = refine_directly(photograph, probabilities, LABELS, 21, 1000.0, CRF)
+    found = refine_mask(photograph, probabilities, LABELS, CRF)
+    assert set(np.unique(found)) == {0, 3, 7}
+    assert (found == expected).mean() >= 0.999
+
+
+@pytest.mark.parametrize("setting", [{}, {"iterations": 1}, {"bilateral_srgb": 40}, {"gaussian_weight": 9}])
+def test_the_energies_are_those_of_the_library(setting: dict[str, float]) -> None:
+    photograph, probabilities = draw_scene(5)
+    crf = CRF.model_copy(update=setting)
+    expected = refine_directly(photograph, probabilities, np.arange(3), 3, 0.0, crf)
+    np.testing.assert_array_equal(refine_mask(photograph, probabilities, LABELS, crf), LABELS[expected])
+
+
+def test_a_weight_of_zero_leaves_a_kernel_out() -> None:
+    photograph, probabilities = draw_scene(0)
+    unary_only = CrfSettings(gaussian_weight=0, bilateral_weight=0)
+    found = refine_mask(photograph, probabilities, LABELS, unary_only)
+    np.testing.assert_array_equal(found, LABELS[probabilities.argmax(0)])
+
+
+@pytest.mark.parametrize("crf", [CRF, CrfSettings(gaussian_weight=0, bilateral_weight=0)], ids=["full", "unary"])
+def test_the_scale_of_the_probabilities_does_not_matter(crf: CrfSettings) -> None:
+    photograph, probabilities = draw_scene(1)
+    scaled = probabilities * np.random.default_rng(0).uniform(0.1, 9, (1, HEIGHT, WIDTH))
+    np.testing.assert_array_equal(
+        refine_mask(photograph, scaled, LABELS, crf), refine_mask(photograph, probabilities, LABELS, crf)
+    )
+
+
+def test_pixels_without_any_probability_take_what_lies_around_them() -> None:
+    photograph, probabilities = draw_scene(2)
+    complete = refine_mask(photograph, probabilities, LABELS, CRF)
+    probabilities[:, 10:12, 10:14] = 0
+    found = refine_mask(photograph, probabilities, LABELS, CRF)
+    assert (found == complete).mean() > 0.99
+
+
+def test_one_label_fills_the_image() -> None:
+    photograph, probabilities = draw_scene(3)
+    found = refine_mask(photograph, probabilities[:1], np.array([0], np.uint8), CRF)
+    assert found.shape == (HEIGHT, WIDTH)
+    assert found.dtype == np.uint8
+    assert not found.any()
+
+
+def test_a_noisy_mask_of_two_colours_is_recovered() -> None:
+    random = np.random.default_rng(0)
+    true = np.zeros((HEIGHT, WIDTH), np.uint8)
+    true[12:31, 9:37] = 4
+    photograph = np.where(true[..., None] == 4, [220, 180, 40], [30, 60, 120]).astype(np.uint8)
+    noisy = np.where(random.random(true.shape) < 0.25, 4 - true, true).astype(np.uint8)
+    labels = np.array([0, 4], np.uint8)
+    found = refine_mask(photograph, score_labels(noisy, labels, 0.7), labels, CRF)
+    assert (noisy == true).mean() < 0.8
+    assert (found == true).mean() > 0.99
+
+
+@pytest.mark.parametrize("labels", [[0, 4], [0, 3, 7, 8]])
+def test_label_scores_trust_the_mask_and_sum_to_one(labels: list[int]) -> None:
+    given = np.array(labels, np.uint8)
+    mask = np.random.default_rng(0).choice(given, (5, 7))
+    scores = score_labels(mask, given, 0.7)
+    np.testing.assert_allclose(scores.sum(0), 1, rtol=1e-6)
+    for y, x in np.ndindex(mask.shape):
+        for index, label in enumerate(labels):
+            expected = 0.7 if mask[y, x] == label else 0.3 / (len(labels) - 1)
+            assert scores[index, y, x] == pytest.approx(expected)

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rca.imports import PACKAGE, find_closure, find_imports
+
+
+def closure(*names: str) -> set[str]:
+    return {path.relative_to(PACKAGE).as_posix() for path in find_closure([PACKAGE / name for name in names])}
+
+
+def test_a_method_brings_its_parts_and_no_host_or_other_method() -> None:
+    found = closure("methods/rca.py")
+    parts = {f"methods/{name}.py" for name in ("base", "contrast", "memory", "prototypes", "rca")}
+    assert parts | {"models/pooling.py", "settings.py", "errors.py"} <= found
+    assert not any(name.startswith(("hosts/", "stages/")) or name == "methods/cam.py" for name in found)
+
+
+def test_the_plain_method_does_not_depend_on_rca() -> None:
+    assert {name for name in closure("methods/cam.py") if name.startswith("methods/")} == {
+        "methods/cam.py",
+        "methods/base.py",
+    }
+
+
+def test_a_closure_holds_itself_and_is_sorted() -> None:
+    found = find_closure([PACKAGE / "methods/memory.py"])
+    assert PACKAGE / "methods/memory.py" in found
+    assert found == sorted(set(found))
+
+
+def test_imports_of_other_packages_are_left_out(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("import torch, rca.errors\nfrom rcab import x\ndef f():\n    from rca.methods import memory\n")
+    found = {path.relative_to(PACKAGE).as_posix() for path in find_imports(module) if path.stat().st_size}
+    assert found == {"__init__.py", "errors.py", "methods/memory.py"}
+
+
+@pytest.mark.parametrize("stage", ["make_pseudo", "tabulate", "prepare_data"])
+def test_a_closure_holds_every_module_that_python_loads(stage: str) -> None:
+    code = (
+        f"import sys, rca.stages.{stage}\n"
+        "print(*(module.__file__ for name, module in sys.modules.items() if name.split('.')[0] == 'rca'))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = {Path(name).relative_to(PACKAGE).as_posix() for name in output.split() if Path(name).stat().st_size}
+    assert loaded <= closure(f"stages/{stage}.py")

@@ -1,0 +1,131 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rca.data.manifest import Manifest, check_manifest, read_manifest, summarise, write_manifest
+from rca.errors import UserError
+
+
+@pytest.fixture
+def written(tmp_path: Path, manifest: Manifest) -> Path:
+    directory = tmp_path / "manifest"
+    directory.mkdir()
+    write_manifest(directory, manifest)
+    return directory
+
+
+def test_a_manifest_is_read_as_it_was_written(written: Path, manifest: Manifest) -> None:
+    assert read_manifest(written) == manifest
+
+
+@pytest.mark.parametrize("name", ["café, au lait", '"quoted"', "a|b", "two words"])
+def test_class_names_survive_whatever_they_hold(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    named = replace(manifest, classes=(name, *manifest.classes[1:]))
+    write_manifest(tmp_path, named)
+    assert read_manifest(tmp_path) == named
+
+
+def test_an_image_without_a_mask_stays_without(tmp_path: Path, manifest: Manifest) -> None:
+    bare = replace(manifest, images=(replace(manifest.images[0], mask=None), *manifest.images[1:]))
+    write_manifest(tmp_path, bare)
+    found = read_manifest(tmp_path)
+    assert found == bare
+    with pytest.raises(UserError, match="a1 has no mask"):
+        found.truth(found.images[0])
+
+
+def test_statistics_count_images_tags_and_masks(written: Path, manifest: Manifest) -> None:
+    found = json.loads((written / "statistics.json").read_text())
+    assert found == summarise(manifest)
+    assert found["images"] == 4
+    assert found["splits"]["train"] == {
+        "images": 3,
+        "with_mask": 3,
+        "images_per_class": {"cat": 2, "dog": 0, "cow": 1},
+        "images_per_number_of_tags": {"0": 1, "1": 1, "2": 1},
+    }
+
+
+def test_the_same_manifest_gives_the_same_bytes(written: Path, manifest: Manifest, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    write_manifest(again, read_manifest(written))
+    for path in written.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "dataset.json"])
+def test_a_missing_file_is_named(written: Path, name: str) -> None:
+    (written / name).unlink()
+    with pytest.raises(UserError, match=f"{name} does not exist"):
+        read_manifest(written)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("manifest.csv", "52,40", "wide,40"),
+        ("manifest.csv", "cat", "horse"),
+        ("manifest.csv", "height", "depth"),
+        ("manifest.csv", ",cat,train,main,", ""),
+        ("dataset.json", "[", ""),
+    ],
+)
+def test_a_corrupt_file_is_named(written: Path, name: str, old: str, new: str) -> None:
+    path = written / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=f"{name} is (corrupt|not valid)"):
+        read_manifest(written)
+
+
+def test_splits_select_their_images_each_once(manifest: Manifest) -> None:
+    assert [record.id for record in manifest.select("val")] == ["c3", "d4"]
+    assert [record.id for record in manifest.select_any(("val", "train"))] == ["a1", "b2", "c3", "d4"]
+    with pytest.raises(UserError, match="split test: the dataset's splits are train, val"):
+        manifest.select_any(("val", "test"))
+
+
+def test_tags_are_encoded_as_ones(manifest: Manifest) -> None:
+    encoded = [manifest.encode_tags(record) for record in manifest.images]
+    np.testing.assert_array_equal(encoded, [[1, 0, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
+    assert encoded[0].dtype == np.float32
+
+
+def test_a_sound_manifest_passes(manifest: Manifest) -> None:
+    check_manifest(manifest, ("train", "val"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ((), "names no class"),
+        (("cat", "dog", "cat"), "class cat is given 2 times"),
+        (("cat", "", "cow"), "class name '' is empty"),
+        (("cat", "d;g", "cow"), "holds ';'"),
+        (("cat", " dog", "cow"), "' dog'"),
+        (tuple(f"c{index}" for index in range(255)), "at most 254"),
+    ],
+)
+def test_class_names_that_cannot_be_used_are_refused(
+    manifest: Manifest, classes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_manifest(replace(manifest, classes=classes), ("train",))
+
+
+@pytest.mark.parametrize("image_id", ["a/b", "../a", "a b", ".a", "a;b", "ä", "a\n", ""])
+def test_ids_that_are_no_file_names_are_refused(manifest: Manifest, image_id: str) -> None:
+    images = (replace(manifest.images[0], id=image_id), *manifest.images[1:])
+    with pytest.raises(UserError, match="cannot be a file name"):
+        check_manifest(replace(manifest, images=images), ("train",))
+
+
+def test_an_id_given_twice_and_an_empty_split_are_refused(manifest: Manifest) -> None:
+    with pytest.raises(UserError, match="image id a1 is given 2 times"):
+        check_manifest(replace(manifest, images=(*manifest.images, manifest.images[0])), ("train",))
+    with pytest.raises(UserError, match="No image belongs to the split test"):
+        check_manifest(manifest, ("train", "test"))

@@ -1,0 +1,151 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rca.errors import UserError
+from rca.presets import apply_preset, list_presets
+from rca.settings import load_params
+
+SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with the presets `tiny` and `linked`, and a params.yaml that is committed."""
+    root = tmp_path / "project"
+    (root / "workflow/presets").mkdir(parents=True)
+    text = SHAPES.read_text()
+    (root / "workflow/presets/tiny.yaml").write_text(text)
+    (root / "workflow/presets/linked.yaml").write_text(text + "\nlinks: {photos: $RCA_PLACE/real, here: ../near}\n")
+    for place in (tmp_path / "far/real", tmp_path / "near"):
+        place.mkdir(parents=True)
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RCA_PLACE", str(tmp_path / "far"))
+    monkeypatch.chdir(root)
+    (root / "params.yaml").write_text("old: 1\n")
+    git("init", "--quiet")
+    git("add", "-A")
+    git("commit", "--quiet", "-m", "start")
+    return root
+
+
+def check_untouched(project: Path, content: str = "old: 1\n") -> None:
+    assert (project / "params.yaml").read_text() == content
+    assert sorted(path.name for path in project.iterdir()) == [".git", "params.yaml", "workflow"]
+
+
+def test_a_preset_is_written_with_its_comments(project: Path) -> None:
+    assert list_presets() == ["linked", "tiny"]
+    apply_preset("tiny", [], force=False)
+    found, preset = (path.read_text() for path in (project / "params.yaml", SHAPES))
+    assert load_params(project / "params.yaml") == load_params(SHAPES)
+    comments = [[line.partition("#")[2] for line in text.splitlines() if "#" in line] for text in (found, preset)]
+    assert comments[0] == comments[1] != []
+
+
+def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path) -> None:
+    changes = [
+        "seeds=[3, 4, 5]",
+        "train_cam.optimisation.learning_rate=1e-4",
+        "run.rca.options.contrast={weight: 0.2}",
+        "run.cam.train_cam.optimisation={epochs: 3}",
+        "refine_crf.workers=2",
+    ]
+    apply_preset("tiny", changes, force=False)
+    found, expected = load_params(project / "params.yaml"), load_params(SHAPES)
+    assert found["train_cam"]["optimisation"].pop("learning_rate") == 1e-4
+    del expected["train_cam"]["optimisation"]["learning_rate"]
+    expected["seeds"], expected["refine_crf"]["workers"] = [3, 4, 5], 2
+    expected["run"]["rca"]["options"]["contrast"] = {"weight": 0.2}
+    assert found["run"]["cam"]["train_cam"] == {"optimisation": {"epochs": 3}}
+    assert found["run"]["rca"]["options"] == expected["run"]["rca"]["options"]
+    for name in ("seeds", "shards", "refine_crf", "train_seg", "train_cam", "evaluate"):
+        assert found[name] == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seeds", "write dotted.key=value"),
+        ("seeds=[0", "is not valid YAML"),
+        ("train_cm.split=x", "there is no key train_cm"),
+        ("seeds.first=1", "seeds is no section"),
+        ("sedes=[1]", "sedes is an unknown key"),
+        ("seeds=[0, 0]", "seeds must be distinct"),
+        ("train_cam.optimisation.epochs=many", 'train_cam.optimisation.epochs is "many"'),
+        ("run.rca.options.contrast.wieght=1", "run.rca.options.contrast.wieght is an unknown key"),
+        ("memory_runs=[]", "memory_runs must list"),
+    ],
+)
+def test_a_bad_change_is_refused_and_leaves_everything_as_it_was(project: Path, change: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        apply_preset("tiny", [change], force=False)
+    assert message in str(caught.value)
+    check_untouched(project)
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(project: Path) -> None:
+    with pytest.raises(UserError, match="no preset huge: choose one of linked, tiny"):
+        apply_preset("huge", [], force=False)
+    check_untouched(project)
+
+
+def test_edits_that_are_not_committed_are_overwritten_by_force_alone(project: Path) -> None:
+    (project / "params.yaml").write_text("mine: 1\n")
+    with pytest.raises(UserError, match="has edits that are not committed"):
+        apply_preset("tiny", [], force=False)
+    check_untouched(project, "mine: 1\n")
+    apply_preset("tiny", [], force=True)
+    assert load_params(project / "params.yaml") == load_params(SHAPES)
+
+
+def test_without_a_repository_an_existing_file_counts_as_edited(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    (project / ".git").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="not committed"):
+        apply_preset("tiny", [], force=False)
+    (project / "params.yaml").unlink()
+    apply_preset("tiny", [], force=False)
+    assert (project / "params.yaml").is_file()
+
+
+def test_links_lead_where_the_environment_says(project: Path, tmp_path: Path) -> None:
+    apply_preset("linked", [], force=False)
+    assert (project / "data/photos").resolve() == tmp_path / "far/real"
+    assert (project / "data/here").resolve() == tmp_path / "near"
+    other = tmp_path / "other"
+    other.mkdir()
+    apply_preset("linked", [f"links.here={other}"], force=True)
+    assert (project / "data/here").resolve() == other
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("links.photos=/no/such/place", "links.photos leads to /no/such/place, which does not exist"),
+        ("links.photos=$RCA_NOWHERE/x", "links.photos needs the environment variable RCA_NOWHERE"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_refused(project: Path, change: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        apply_preset("linked", [change], force=False)
+    assert message in str(caught.value)
+    check_untouched(project)
+
+
+def test_a_directory_is_never_replaced_by_a_link(project: Path) -> None:
+    (project / "data/photos").mkdir(parents=True)
+    (project / "data/photos/precious").write_text("x")
+    with pytest.raises(UserError, match="data/photos is a directory of its own"):
+        apply_preset("linked", [], force=False)
+    assert (project / "data/photos/precious").exists()
+    assert (project / "params.yaml").read_text() == "old: 1\n"
