@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import psutil
 import pynvml
 import pytest
+from projects import wait_until
 
 from rca.errors import UserError
 from rca.pipeline.gpus import lease_gpus
@@ -22,13 +23,6 @@ from rca.pipeline.resolve import find_undeclared, read_meta, resolve_stages
 NOTHING = "Nothing to be done"
 BRANCH = ["score@rca-0-0", "score@rca-0-1", "tabulate", "train@rca-0"]
 EVERYTHING = sorted([*BRANCH, "prepare", "train@cam-0", "score@cam-0-0", "score@cam-0-1"])
-
-
-def wait_until(condition) -> None:
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def start_stage(toy, name: str, **variables: str) -> subprocess.Popen[str]:
