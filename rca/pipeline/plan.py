@@ -43,6 +43,7 @@ def make_plan(root: Path) -> Plan:
     declared, changed = ask_status(open_repo(root))
     stages = build_stages(root, declared)
     check_rule_names(stages)
+    check_sources(root, stages)
     marker = root / MARKER
     marker.parent.mkdir(exist_ok=True)
     # Snakemake overlooks a newer file whose content it has seen before.
@@ -98,6 +99,17 @@ def restore_stage(content: dict[str, Any]) -> Stage:
 def name_rule(stage: str) -> str:
     """Return a legal name of a rule for a stage: `train_cam_rca_0` for `train_cam@rca-0`."""
     return re.sub(r"\W", "_", stage, flags=re.ASCII)
+
+
+def check_sources(root: Path, stages: Iterable[Stage]) -> None:
+    """Refuse a pipeline one of whose inputs no stage makes and nobody has put there."""
+    stages = tuple(stages)
+    made = {path for stage in stages for path in stage.outputs}
+    for stage in stages:
+        for path in stage.inputs:
+            if path not in made and not (root / path).exists():
+                reader = f"which stage {stage.name} reads"
+                raise UserError(f"{path}, {reader}, does not exist: put it there, or link it with `rca preset`.")
 
 
 def check_rule_names(stages: Iterable[Stage]) -> None:

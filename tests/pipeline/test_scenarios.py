@@ -302,10 +302,13 @@ def test_bad_input_shows_under_both_engines(real, fault):
     break_it(real)
     text = real.rca(*command, code=2)
     check_one_sentence(text, sentence)
-    if fault == "no root":
-        sentence = "data/photos"  # both engines look for a stage's inputs before they start it
-    for text in (real.repro("--single-item", stage, code=255), real.snakemake(output, code=1)):
-        assert sentence in text
+    sentences = {"dvc": sentence, "snakemake": sentence}
+    if fault == "no root":  # both engines look for a stage's inputs before they start it
+        missing = "data/photos, which stage prepare_data reads, does not exist: put it there"
+        sentences = {"dvc": "data/photos", "snakemake": missing}
+    printed = {"dvc": real.repro("--single-item", stage, code=255), "snakemake": real.snakemake(output, code=1)}
+    for engine, text in printed.items():
+        assert sentences[engine] in text
         assert "Traceback" not in text
         check_nothing_half_written(real, output)
 
