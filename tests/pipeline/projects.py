@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
@@ -109,6 +110,13 @@ SMALL = {
     "train_seg.augmentation.crop": "48",
     "evaluate.examples": "2",
 }
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image
-from projects import RealProject, build_real, copy_project, wait_until
+from projects import RealProject, build_real, copy_project, is_running, wait_until
 
 from rca.cli import main
 from rca.data.shapes import generate_shapes
@@ -190,8 +190,7 @@ def test_a_killed_run_loses_only_the_unfinished_training(real, real_template, tm
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    psutil.wait_procs(children, timeout=10)
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    wait_until(lambda: not any(is_running(child) for child in children))
     refined = list_stages("cam", "refine_crf") + list_stages("rca", "refine_crf")
     assert real.list_ran() == sorted([*refined, "train_seg@cam-0", "train_seg@rca-0"])
 
