@@ -54,12 +54,13 @@ def check(params: Path) -> None:
 def _check_splits(settings: Params, manifest: Manifest) -> None:
     """Every split exists, and what is scored or trained on has score maps."""
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
-    need_maps = ("choose_threshold.split", "train_seg.split", "evaluate.seed", "evaluate.pseudo", "evaluate.refined")
+    need_maps = {"choose_threshold.split", "train_seg.split"}
+    need_maps |= {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "classification")}
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)
             without = [record.id for record in records if record.id not in scored]
-            if without and key in (*need_maps, "evaluate.classification"):
+            if without and key in need_maps:
                 raise UserError(
                     f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
                     "add the split to make_cam.splits."
