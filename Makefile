@@ -45,7 +45,7 @@ test-all: setup  ## all tests but Slurm's, the README's commands among them
 test-slurm: setup  ## send a small pipeline through a throw-away Slurm on this machine (needs root and Debian)
 	@pytest -m slurm tests/slurm
 
-lint: setup  ## style, types and the workflow's own linter
+lint: setup  ## style and types
 	@ruff check .
 	@ruff format --check .
 	@mypy

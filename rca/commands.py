@@ -89,7 +89,9 @@ def show() -> None:
     if not table.is_file():
         raise UserError(f"{table} does not exist: run the pipeline first, with `dvc repro` or `snakemake --cores 2`.")
     print(table.read_text(encoding="utf-8"))
-    print(f"All figures: {layout.results}/; the report: {layout.report / 'index.html'}")
+    page = layout.report / "index.html"
+    report = page if page.is_file() else "not made on this machine yet (run the pipeline)"
+    print(f"All figures: {layout.results}/; the report: {report}")
 
 
 def clean(delete: bool) -> None:
