@@ -73,3 +73,7 @@ class Method(nn.Module):
     def memory_state(self) -> dict[str, Tensor]:
         """The tensors of the memory, by their name in the method's state; empty for a method without."""
         return {}
+
+    def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """What the rows of the memory stand for."""
+        return classes

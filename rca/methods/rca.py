@@ -242,5 +242,9 @@ class Rca(Method):
         bank = {f"memory.{name}": tensor for name, tensor in self.memory.state_dict().items()}
         return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable}
 
+    def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The classes, and the background where the bank holds it."""
+        return classes if self.options.memory.background is None else (*classes, "background")
+
 
 METHOD = Rca

@@ -129,7 +129,7 @@ def test_an_empty_region_never_enters_the_memory() -> None:
 
 def test_images_without_a_tag_give_a_loss_and_leave_the_memory_alone() -> None:
     rca = build(contrast={"start_epoch": 0})
-    features, valid, batch = draw_batch()
+    features, valid, _ = draw_batch()
     losses = rca.compute_losses(rca(features, valid), make_batch(torch.zeros(IMAGES, CLASSES)), epoch=0)
     assert losses.keys() == {"classification", "auxiliary"}
     assert rca.memory.written.sum() == 0
