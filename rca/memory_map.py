@@ -24,7 +24,7 @@ def place_entries(snapshot: Snapshot) -> pd.DataFrame:
     cores.
 
     Returns:
-        A line for each entry: `x`, `y`, `class`, `image` (its id) and `epoch` (counted from 0).
+        A line for each entry: `x`, `y`, `class`, `image` (its id, "" where not known) and `epoch` (counted from 0).
     """
     rows, slots = snapshot.filled.nonzero()
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST)).round().astype(np.int64))
@@ -35,7 +35,7 @@ def place_entries(snapshot: Snapshot) -> pd.DataFrame:
             "x": places[:, 0],
             "y": places[:, 1],
             "class": [snapshot.classes[row] for row in rows],
-            "image": [snapshot.images[image] for image in snapshot.image[rows, slots]],
+            "image": [snapshot.name_image(row, slot) for row, slot in zip(rows.tolist(), slots.tolist(), strict=True)],
             "epoch": snapshot.epoch[rows, slots],
         }
     )
@@ -75,11 +75,12 @@ def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, np.ndarray]:
         slots = snapshot.filled[row].nonzero()[0]
         for centre, members, likeness in _rank_centres(snapshot, row) if len(slots) else ():
             order = np.argsort(-likeness, kind="stable")
+            order = order[snapshot.image[row, slots[order]] >= 0]  # there is no photograph of the others
             _, first = np.unique(snapshot.image[row, slots[order]], return_index=True)
             for place in order[np.sort(first)][:REGIONS]:
                 slot = slots[place]
                 box = dict(zip(("left", "top", "right", "bottom"), snapshot.box[row, slot].tolist(), strict=True))
-                image, epoch = snapshot.images[snapshot.image[row, slot]], int(snapshot.epoch[row, slot])
+                image, epoch = snapshot.name_image(row, slot), int(snapshot.epoch[row, slot])
                 about = {"class": name, "centre": centre, "entries": members, "image": image, "epoch": epoch}
                 lines.append({**about, "cosine": likeness[place], **box})
                 regions.append(snapshot.region[row, slot])

@@ -41,8 +41,8 @@ class Snapshot:
         epochs: How many epochs had been trained.
         entries: (R, N, D), float32, L2-normalised.
         filled: (R, N), bool: which slots hold a region; all else says nothing of the others.
-        image: (R, N), int64, a position in `images`.
-        epoch: (R, N), int64, counted from 0, when the region was entered.
+        image: (R, N), int64, a position in `images`; -1 where the region came with a memory of another dataset.
+        epoch: (R, N), int64, counted from 0, when the region was entered; perhaps in an earlier, longer training.
         confidence: (R, N), float32, how sure the classifier was of the region's class, 0..1.
         box: (R, N, 4), float32: left, top, right and bottom of the region in pixels of the photograph.
         region: (R, N, 16, 16), uint8: how far each cell of a grid over the box belongs to the region, 0..255.
@@ -67,6 +67,11 @@ class Snapshot:
     def read_row(self, row: int) -> np.ndarray:
         """The stored embeddings of a row, (fill, D), float64."""
         return self.entries[row, self.filled[row]].astype(np.float64)
+
+    def name_image(self, row: int, slot: int) -> str:
+        """The id of the image that an entry came from, "" where it is not known."""
+        position = int(self.image[row, slot])
+        return self.images[position] if position >= 0 else ""
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -114,10 +119,8 @@ def _find_fault(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     if len(prototypes) != 3 or prototypes[:2] != usable or prototypes[0] > sizes["R"] or prototypes[2] != sizes["D"]:
         return f"its prototypes have the shape {prototypes}"
     filled = np.arange(sizes["N"]) < arrays["written"][:, None]
-    for key, end in (("image", len(about["images"])), ("epoch", about["epochs"])):
-        values = arrays[key][filled]
-        if ((values < 0) | (values >= end)).any():
-            return f"its {key} is outside 0..{end - 1}"
+    if (arrays["image"][filled] >= len(about["images"])).any():
+        return "it has regions of more images than it names"
     if not all(np.isfinite(arrays[key][filled]).all() for key in ("entries", "confidence", "box")):
         return "it holds figures that are no numbers"
     return ""
@@ -137,10 +140,11 @@ def describe_memory(snapshot: Snapshot, purity: np.ndarray | None = None) -> pd.
         purity: (R, N), what `measure_purity` gave; None where no true mask is known.
 
     Returns:
-        Columns `class`; `fill`, how many slots hold a region; `age`, the mean of the epochs since they were entered;
-        `images`, how many different ones they come from; `confidence`, its mean; `spread`, 1 - the mean cosine between
-        the entries and their own centroid; `nearest`, the other row whose centroid is the most alike, and its `cosine`;
-        `purity`, the mean over the regions whose truth is known. What an empty row has not is NaN ("" for `nearest`).
+        Columns `class`; `fill`, how many slots hold a region; `age`, the mean of the epochs since they were entered
+        (those of a longer training have none); `images`, how many different ones they come from; `confidence`, its
+        mean; `spread`, 1 - the mean cosine between the entries and their own centroid; `nearest`, the other row whose
+        centroid is the most alike, and its `cosine`; `purity`, the mean over the regions whose truth is known. What an
+        empty row has not is NaN ("" for `nearest`).
     """
     purity = np.full(snapshot.filled.shape, np.nan) if purity is None else purity
     centroids = find_centroids(snapshot)
@@ -151,13 +155,14 @@ def describe_memory(snapshot: Snapshot, purity: np.ndarray | None = None) -> pd.
     lines = []
     for row, name in enumerate(snapshot.classes):
         slots = snapshot.filled[row]
+        age, images = snapshot.epochs - 1 - snapshot.epoch[row, slots], snapshot.image[row, slots]
         other = int(np.nanargmax(likeness[row])) if np.isfinite(likeness[row]).any() else None
         lines.append(
             {
                 "class": name,
                 "fill": int(slots.sum()),
-                "age": _average(snapshot.epochs - 1 - snapshot.epoch[row, slots]),
-                "images": len(np.unique(snapshot.image[row, slots])),
+                "age": _average(age[age >= 0]),
+                "images": len(np.unique(images[images >= 0])),
                 "confidence": _average(snapshot.confidence[row, slots]),
                 "spread": 1 - _average(snapshot.read_row(row) @ centroids[row]),
                 "nearest": "" if other is None else snapshot.classes[other],
@@ -220,13 +225,13 @@ def _find_label(name: str, manifest: Manifest) -> int:
 
 
 def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
-    """Each image's position, and the rows and slots (M, 2) of its regions."""
-    places = np.argwhere(snapshot.filled)
-    positions = snapshot.image[snapshot.filled]
+    """Each known image's position, and the rows and slots (M, 2) of its regions."""
+    known = snapshot.filled & (snapshot.image >= 0)
+    places, positions = np.argwhere(known), snapshot.image[known]
     order = np.argsort(positions, kind="stable")
-    known, starts = np.unique(positions[order], return_index=True)
+    images, starts = np.unique(positions[order], return_index=True)
     groups = np.split(places[order], starts[1:])
-    yield from zip(map(int, known), track(groups, "reading true masks", len(groups)), strict=False)
+    yield from zip(map(int, images), track(groups, "reading true masks", len(groups)), strict=False)
 
 
 def measure_region(truth: np.ndarray, box: np.ndarray, region: np.ndarray, label: int) -> float:

@@ -157,7 +157,7 @@ def draw_map(places: pd.DataFrame, names: Sequence[str]) -> list[MapClass]:
     for number, name in enumerate(names):
         colour, shape = COLOURS[number % len(COLOURS)], SHAPES[(number + number // len(COLOURS)) % len(SHAPES)]
         chosen = (places["class"] == name).to_numpy()
-        lines = zip(xy[chosen], places["image"][chosen], places["epoch"][chosen], strict=True)
+        lines = zip(xy[chosen], places["image"].fillna("unknown image")[chosen], places["epoch"][chosen], strict=True)
         points = [
             Point(f"M{x:.1f} {y:.1f}{shape}", f"{name}, {image}, epoch {epoch + 1}") for (x, y), image, epoch in lines
         ]

@@ -115,3 +115,11 @@ def test_an_empty_bank_shows_nothing(tmp_path: Path) -> None:
     assert lines.empty
     assert "left" in lines
     assert regions.shape == (0, 16, 16)
+
+
+def test_regions_without_a_photograph_are_on_the_map_alone(tmp_path: Path) -> None:
+    snapshot = build(tmp_path)
+    snapshot.image[0, :5] = -1
+    lines, _ = choose_regions(snapshot)
+    assert set(lines["image"][lines["class"] == "cat"]) == {IMAGES[snapshot.image[0, 5]]}
+    assert place_entries(snapshot)["image"].tolist()[:5] == [""] * 5

@@ -43,6 +43,14 @@ def test_the_map_has_a_mark_for_each_entry(project: Path) -> None:
     assert text.count("<g fill=") == 2
 
 
+def test_an_entry_of_an_unknown_image_says_so(project: Path) -> None:
+    path = project / f"runs/toy/evaluation/{RUNS[-1]}-0/memory/map.csv"
+    table = pd.read_csv(path)
+    table.loc[0, "image"] = ""
+    table.to_csv(path, index=False)
+    assert f"<title>{html.escape(EVIL)}, unknown image, epoch" in render(project).text
+
+
 def test_the_memory_names_are_escaped(project: Path) -> None:
     page = render(project)
     assert EVIL not in page.text
