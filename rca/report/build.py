@@ -15,6 +15,10 @@ from markupsafe import Markup
 from rca.data.manifest import Manifest
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.gallery import KINDS, Picture, find_examples, write_comparison, write_example
+from rca.report.memory import HEADINGS as MEMORY_HEADINGS
+from rca.report.memory import HEIGHT as MAP_HEIGHT
+from rca.report.memory import WIDTH as MAP_WIDTH
+from rca.report.memory import MemoryTables, write_memories
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {**KINDS, "classification": "classifier"}
@@ -54,6 +58,7 @@ class Source:
         statistics: Its counts, as `rca.data.manifest.summarise` gives them.
         table: Columns run, metric, mean, std and seeds, as fractions.
         results: For each run what its seeds left, in the order of the seeds.
+        memories: What the first seed left of the memory of each run that keeps one.
         params: The text of the params file.
         picture_width: Of each example picture, in pixels.
     """
@@ -64,6 +69,7 @@ class Source:
     statistics: dict[str, Any]
     table: pd.DataFrame
     results: dict[str, list[SeedResult]]
+    memories: dict[str, MemoryTables]
     params: str
     picture_width: int
 
@@ -130,6 +136,9 @@ def build_report(page: Path, source: Source) -> None:
         ],
         examples=examples,
         kinds=[kind for kind in KINDS if any(one.masks[run][kind] for one in examples for run in one.masks)],
+        memories=write_memories(page, source.memories, source.manifest),
+        map_size=(MAP_WIDTH, MAP_HEIGHT),
+        memory_headings=MEMORY_HEADINGS,
         comparison=write_comparison(page, examples, list(source.results)[-1], source.picture_width),
         versions=list_versions(),
     )

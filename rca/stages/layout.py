@@ -145,7 +145,7 @@ class RunLayout:
 
     @property
     def evaluation(self) -> Path:
-        """What `evaluate` found: confusions, curves and examples."""
+        """What `evaluate` found: confusions, curves, examples and what the memory holds."""
         return self.dataset.evaluation / f"{self.run}-{self.seed}"
 
     @property
