@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rca.distributed import count_rows, gather_rows, mean_of_rows
 from rca.methods.base import Method, Output
 from rca.methods.contrast import contrast_mixed, contrast_regions
 from rca.methods.memory import MemoryBank, Update
@@ -132,11 +133,15 @@ class Rca(Method):
         image, classes = ((tags > 0) & masks.flatten(2).any(2)).nonzero(as_tuple=True)
         queries = functional.normalize(pool_regions(output.features, masks)[image, classes].float(), dim=1)
         contrast = self.options.contrast
-        if contrast.weight and epoch >= contrast.start_epoch and len(queries):
-            losses["contrast"] = contrast.weight * self._contrast(queries, classes).mean()
+        if contrast.weight and epoch >= contrast.start_epoch and count_rows(queries):
+            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(queries, classes))
         confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()[image, classes]
         sure = confidence > self.options.memory.gate
-        self.memory.update(queries[sure], classes[sure], positions[image[sure]], confidence[sure], epoch)
+        # Every rank takes up the regions of all, so that their banks are one process's bank.
+        queries, classes, positions, confidence = gather_rows(
+            queries[sure], classes[sure], positions[image[sure]], confidence[sure]
+        )
+        self.memory.update(queries, classes, positions, confidence, epoch)
         return losses
 
     def _contrast(self, queries: Tensor, classes: Tensor) -> Tensor:
