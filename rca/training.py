@@ -131,8 +131,8 @@ class Trainer:
         if world_size() > 1:
             # Made after every rank has resumed: it waits for all, so none can delete or replace the checkpoint before.
             step = DistributedDataParallel(step)
-            # No copying of buffers before each step: each rank takes up the regions of all ranks in the same order and
-            # clusters them from the same seed, and BatchNorm is frozen or synchronised, so they are the same anyway. Set
+            # No copying of buffers before each step, since they are the same on all ranks: each takes up the regions of
+            # all in the same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set
             # here and not in the call, where torch has renamed it.
             step.broadcast_buffers = False
         for epoch in range(first, self.settings.epochs):
