@@ -78,4 +78,17 @@ def mean_of_rows(values: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return values.mean()
-    return values.sum() * (world_size() / max(count_rows(values), 1))
+    return divide_by_count(values.sum(), torch.tensor(len(values), device=values.device))
+
+
+def divide_by_count(total: Tensor, count: Tensor) -> Tensor:
+    """`mean_of_rows` of what was already added up.
+
+    Args:
+        total: (), the sum of this rank's losses.
+        count: (), int64, how many those are.
+
+    Returns:
+        (); 0 where no rank has any.
+    """
+    return total * world_size() / sum_over_ranks(count).clamp(min=1)

@@ -101,7 +101,9 @@ def score_batch(
             view = scaled.flip(3) if mirrored else scaled
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 output = network(view, torch.ones_like(view[:, :1]))
-            logits += pool_mean(output.maps.float(), output.valid)
+            # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
+            plain = output.maps if output.auxiliary is None else output.auxiliary
+            logits += pool_mean(plain.float(), output.valid)
             activation = output.maps.float().relu()
             activation = activation.flip(3) if mirrored else activation
             maps += functional.interpolate(activation, size, mode="bilinear")

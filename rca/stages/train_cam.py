@@ -41,7 +41,7 @@ class TrainCamSettings(Settings):
 def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The terms of the loss of a batch."""
     output = network(batch.image, batch.valid)
-    return network.method.compute_losses(output, batch.tags, batch.position, epoch)
+    return network.method.compute_losses(output, batch, epoch)
 
 
 def run(context: Context) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from rca.artifacts import IGNORE, keep_only, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
-from rca.distributed import rank, sum_over_ranks, world_size
+from rca.distributed import divide_by_count, rank
 from rca.labels.score_maps import assign_shard
 from rca.launch import launch
 from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, save_segmenter
@@ -49,9 +49,9 @@ class TrainSegSettings(Settings):
 
 def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """Cross-entropy over the pixels that are not ignored."""
-    # A mean over the pixels of all ranks, scaled as `mean_of_rows` is; a batch of nothing but ignored pixels has none.
+    # A batch of nothing but ignored pixels has no mean.
     total = functional.cross_entropy(network(batch.image), batch.mask, ignore_index=IGNORE, reduction="sum")
-    return {"segmentation": total * world_size() / sum_over_ranks((batch.mask != IGNORE).sum()).clamp(min=1)}
+    return {"segmentation": divide_by_count(total, (batch.mask != IGNORE).sum())}
 
 
 def run(context: Context) -> None:

@@ -29,6 +29,12 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 COUNTS = ((3, 1), (0, 2), (2, 0), (0, 0))  # rows on rank 0 and rank 1
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
+MEMORIES = {
+    "fifo": {"size": 7},
+    "momentum": {"size": 7, "update": "momentum"},
+    "background": {"size": 7, "background": 0.4},
+    "batch alone": {"size": 0},
+}
 OPTIONS = {
     "memory": {"size": 5, "gate": 0.0},
     "contrast": {"weight": 0.3, "start_epoch": 1, "mixup": None},
@@ -70,14 +76,15 @@ def segment() -> Tensor:
     mask = torch.full((2, 5, 5), IGNORE)
     mask[0, 0], mask[1, 1:4] = 1, 2
     scores = torch.arange(150.0).view(2, 3, 5, 5).sin()
-    batch = Sample(take_part(scores), scores, scores, take_part(mask), mask)
+    batch = Sample(take_part(scores), scores, scores, take_part(mask), mask, scores)
     return sum_over_ranks(train_seg.compute_losses(nn.Identity(), batch, 0)["segmentation"]) / world_size()
 
 
-def fill_bank(update: str) -> dict[str, Tensor]:
+def fill_bank(**memory: Any) -> dict[str, Tensor]:
     """The state of RCA after batches of which one rank sees classes that the other does not, or no region at all."""
     torch.manual_seed(0)
-    options = RcaOptions.model_validate({**OPTIONS, "memory": {"size": 7, "gate": 0.4, "update": update}})
+    form = {"form": "scores", "start_epoch": 1} if "background" in memory else {"form": "none"}
+    options = RcaOptions.model_validate({**OPTIONS, "memory": {"gate": 0.4, **memory}, "aggregation": form})
     method = Rca(options, CHANNELS, CLASSES, CamHost)
     found = {}
     for number in range(6):
@@ -90,22 +97,28 @@ def fill_bank(update: str) -> dict[str, Tensor]:
             tags[3:] = 0
         if number in (2, 4):
             tags[:3] = 0
-        valid, positions = torch.ones(IMAGES, 1, 5, 7), torch.arange(IMAGES) + 3 * number
+        frame, positions = torch.tensor([1.0, 0, 1, 0]).repeat(IMAGES, 1), torch.arange(IMAGES) + 3 * number
+        parts = (torch.zeros(IMAGES, 3, 40, 56), torch.ones(IMAGES, 1, 5, 7), tags, positions, positions, frame)
+        batch = Sample(*map(take_part, parts))
         method.start_epoch(number, seed=number)
-        output = method(take_part(features), take_part(valid))
-        losses = method.compute_losses(output, take_part(tags), take_part(positions), number)
+        losses = method.compute_losses(method(take_part(features), batch.valid), batch, number)
         for name, loss in losses.items():
             found[f"{name} {number}"] = sum_over_ranks(loss) / world_size()
     return {**found, **method.state_dict()}
 
 
 def train(
-    manifest: Manifest, checkpoint: Path | None = None, stop_in: int | None = None, **changes: Any
+    manifest: Manifest,
+    checkpoint: Path | None = None,
+    stop_in: int | None = None,
+    form: str = "softmax",
+    **changes: Any,
 ) -> dict[str, Tensor]:
     """The weights and the memory after RCA was trained, its history, and what each step drew."""
     torch.manual_seed(0)
     mean, std, drawn = (0.5,) * 3, (0.25,) * 3, []
-    about = NetworkDescription("small", 16, 9, "cam", "rca", OPTIONS, manifest.classes, mean, std, "from scratch")
+    options = {**OPTIONS, "aggregation": {**OPTIONS["aggregation"], "form": form}}
+    about = NetworkDescription("small", 16, 9, "cam", "rca", options, manifest.classes, mean, std, "from scratch")
     network, settings = CamNetwork(about), SETTINGS.model_copy(update=changes)
     images = TrainingImages(manifest, manifest.images, AugmentationSettings(crop=36), mean, std, seed=0)
 
@@ -140,7 +153,7 @@ def lose_count() -> str:
     def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
         return {"loss": network(torch.ones(1, 2)).square().sum() * (float("inf") if rank() == 1 else 1)}
 
-    batch = Sample(torch.ones(1, 1, 1, 1), *torch.ones(4, 1))
+    batch = Sample(torch.ones(1, 1, 1, 1), *torch.ones(5, 1))
     with pytest.raises(UserError) as caught:
         Trainer(network, network, settings, 0, CPU, compute_losses).fit([batch], EpochSampler(1, 1, 0))
     return str(caught.value)
@@ -152,9 +165,9 @@ def run_everything(folder: Path, manifest: Manifest) -> None:
         "gathered": gather_ragged(),
         "means": differentiate_means(),
         "segmentation": segment(),
-        "fifo": fill_bank("fifo"),
-        "momentum": fill_bank("momentum"),
+        **{name: fill_bank(**memory) for name, memory in MEMORIES.items()},
         "trained": train(manifest),
+        "parametric": train(manifest, form="parametric"),
         "resumed": resume(manifest, folder / f"{world_size()}.ckpt"),
     }
     if world_size() > 1:
@@ -216,19 +229,22 @@ def test_means_and_their_gradients_are_those_of_the_whole_batch(found: list[dict
     assert found[0]["means"][1].norm() > 0
 
 
-@pytest.mark.parametrize("update", ["fifo", "momentum"])
-def test_banks_and_losses_are_those_of_one_process(found: list[dict[str, Any]], update: str) -> None:
-    one, first, second = (every[update] for every in found)
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_banks_and_losses_are_those_of_one_process(found: list[dict[str, Any]], kind: str) -> None:
+    one, first, second = (every[kind] for every in found)
     assert one.keys() == first.keys() == second.keys()
     assert {"contrast 1", "contrast 2", "contrast 5"} < one.keys()
-    assert not {"contrast 0", "contrast 4"} & one.keys()  # too early, and no region on any rank
-    assert one["memory.written"].min() > 0
+    if kind == "background":
+        assert one["positions 5"] > 0
+    else:
+        assert not {"contrast 0", "contrast 4"} & one.keys()  # too early, and no region on any rank
+    assert one["memory.written"].min() > 0 or kind == "batch alone"
     for name in one:
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], one[name], atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["trained", "resumed"])
+@pytest.mark.parametrize("name", ["trained", "parametric", "resumed"])
 def test_a_training_ends_as_that_of_one_process(found: list[dict[str, Any]], name: str) -> None:
     one, first, second = ({k: v for k, v in every[name].items() if k != "drawn"} for every in found)
     assert one["method.memory.written"].sum() > 0
