@@ -199,9 +199,21 @@ def read_params(path: Path, source: Path | None = None) -> Params:
                     raise UserError(
                         f"{source}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
                     )
-            build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
+            settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
+            if isinstance(settings, TrainCamSettings | TrainSegSettings):
+                _check_gpus(params, section, settings.optimisation.processes, source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
         raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
     return params
+
+
+def _check_gpus(params: Params, section: str, processes: int, source: Path) -> None:
+    """A training with GPUs needs one for each of its processes."""
+    gpus = getattr(params.resources, section).gpu
+    if 0 < gpus < processes:
+        raise UserError(
+            f"{source}: {section} trains with {processes} processes, but resources.{section}.gpu is {gpus}: set it to"
+            f" {processes}, or to 0 to train on the CPU."
+        )

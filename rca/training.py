@@ -3,22 +3,30 @@
 An epoch is a function of the state before it, the seed and its number: the order, the augmentation and torch's own
 generator are all seeded by (seed, epoch). So a checkpoint holds no generator's state, and a training that was stopped
 between two epochs ends with the same weights as one that was not.
+
+Several processes (`rca.launch`) share each batch and come to the weights and the memory of one process, up to rounding.
+Only what a method draws for its own rows (the mixing of RCA's contrast) differs with their number.
 """
 
+import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from rca.artifacts import write_file
 from rca.data.loading import EpochSampler, Sample
+from rca.distributed import rank, sum_over_ranks, world_size
 from rca.errors import UserError
 from rca.progress import track
 from rca.settings import Settings
@@ -30,7 +38,7 @@ class OptimisationSettings(Settings):
     Attributes:
         optimiser: SGD with Nesterov momentum 0.9, or AdamW.
         epochs: Passes over the images.
-        batch_size: Images in a step of the loader.
+        batch_size: Images in a step of the loader, of all processes together.
         accumulate: Steps of the loader for each step of the optimiser.
         learning_rate: Of the new layers, at the start.
         backbone_learning_rate: Of the backbone; 0 freezes it.
@@ -38,7 +46,9 @@ class OptimisationSettings(Settings):
         poly_power: The rates fall as (1 - step / steps) ** poly_power.
         freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
         precision: "float32", or "bfloat16" for the forward pass on a GPU (a CPU always takes float32).
-        workers: Processes that load images; the result does not depend on it.
+        workers: Processes that load images, for each process that trains; the result does not depend on it.
+        processes: Processes that train together, each with a GPU of its own, or all on the CPU where there is none.
+            They share a batch; whole images (no crop) are padded to the largest of a process's own part.
     """
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
@@ -52,11 +62,34 @@ class OptimisationSettings(Settings):
     freeze_batchnorm: bool = True
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     workers: int = Field(default=0, ge=0)
+    processes: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _each_process_has_an_image(self) -> "OptimisationSettings":
+        if self.processes > self.batch_size:
+            raise ValueError("processes must not exceed batch_size, which they share")
+        return self
+
+
+class _Step(nn.Module):
+    """The loss of a batch as a module, so that DistributedDataParallel sees all that is done between weights and loss.
+
+    Args:
+        network: What is trained.
+        compute_losses: As in `Trainer`.
+    """
+
+    def __init__(self, network: nn.Module, compute_losses: Callable[[Any, Sample, int], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.network, self.compute_losses = network, compute_losses
+
+    def forward(self, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        return self.compute_losses(self.network, batch, epoch)
 
 
 @dataclass
 class Trainer:
-    """One training, resumable between epochs.
+    """One training, resumable between epochs, in this process or in all of a process group.
 
     Args:
         network: What is trained; it lies on `device`.
@@ -84,30 +117,46 @@ class Trainer:
 
         Returns:
             A line for each epoch: `epoch`, `learning_rate` at its start, and the mean of each term of the loss.
+
+        Raises:
+            UserError: a loss is not finite, the checkpoint is broken, or several processes are to train BatchNorm on a
+                CPU.
         """
+        self._share_batchnorm()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._make_optimiser()
         steps = self.settings.epochs * -(-len(loader) // self.settings.accumulate)
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, self.settings.poly_power)
         first = self._resume(optimiser, schedule)
+        step: nn.Module = _Step(self.network, self.compute_losses)
+        if world_size() > 1:
+            # Made after every rank has resumed: it waits for all, so none can delete or replace the checkpoint before.
+            # Parts of a method may lie idle in the first epochs, which torch looks for and then calls unusual.
+            step = DistributedDataParallel(step, find_unused_parameters=True)
+            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
+            # No copying of buffers before each step, since they are the same on all ranks: each takes up the regions of
+            # all in the same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set
+            # here and not in the call, where torch has renamed it.
+            step.broadcast_buffers = False
         for epoch in range(first, self.settings.epochs):
             start = time.monotonic()
-            self._fit_epoch(loader, sampler, optimiser, schedule, epoch)
+            self._fit_epoch(step, loader, sampler, optimiser, schedule, epoch)
             line = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
             seconds = time.monotonic() - start
             print(f"epoch {epoch + 1}/{self.settings.epochs}: {line} ({seconds:.0f} s)", file=sys.stderr, flush=True)
             self._keep(optimiser, schedule)
         return self.history
 
-    def _fit_epoch(self, loader: DataLoader, sampler: EpochSampler, optimiser: Any, schedule: Any, epoch: int) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + epoch)
+    def _fit_epoch(
+        self, step: nn.Module, loader: DataLoader, sampler: EpochSampler, optimiser: Any, schedule: Any, epoch: int
+    ) -> None:
+        # Each rank draws for its own rows.
+        torch.manual_seed(self.seed * 1_000_003 + rank() * 10_007 + epoch)
         sampler.epoch = epoch
         self.start_epoch(epoch)
         self.network.train()
-        if self.settings.freeze_batchnorm or not self.settings.backbone_learning_rate:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self._list_frozen():
+            module.eval()
         learning_rate = optimiser.param_groups[0]["lr"]
         totals: dict[str, float] = {}
         share = self.settings.accumulate
@@ -117,20 +166,41 @@ class Trainer:
             # Convolutions run faster with channels last, on a CPU (a quarter was seen) and on a GPU in bfloat16.
             batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                losses = self.compute_losses(self.network, batch, epoch)
-                loss = torch.stack([term.float() for term in losses.values()]).sum()
-            if not torch.isfinite(loss):
-                raise UserError(f"The loss became {loss.item()} in epoch {epoch + 1}: lower the learning rate.")
+                losses = step(batch, epoch)
+                terms = torch.stack([term.float() for term in losses.values()])
+            # The same on every rank, so that all go on or all stop.
+            means = (sum_over_ranks(terms) / world_size()).tolist()
+            if not math.isfinite(sum(means)):
+                raise UserError(f"The loss became {sum(means)} in epoch {epoch + 1}: lower the learning rate.")
             group = min(share, len(loader) - (number - 1) // share * share)  # the last one may be smaller
-            (loss / group).backward()
-            for name, term in losses.items():
-                totals[name] = totals.get(name, 0.0) + term.item()
+            (terms.sum() / group).backward()
+            for name, value in zip(losses, means, strict=True):
+                totals[name] = totals.get(name, 0.0) + value
             if number % share == 0 or number == len(loader):
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 schedule.step()
-        means = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
-        self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **means})
+        terms_of_epoch = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
+        self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **terms_of_epoch})
+
+    def _list_frozen(self) -> list[nn.Module]:
+        """The backbone's BatchNorm, where it keeps its statistics."""
+        if not self.settings.freeze_batchnorm and self.settings.backbone_learning_rate:
+            return []
+        return [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+
+    def _share_batchnorm(self) -> None:
+        """Let BatchNorm that several processes train see the whole batch; torch has that for GPUs alone."""
+        frozen = self._list_frozen()
+        trained = [one for one in self.network.modules() if isinstance(one, _BatchNorm) and one not in frozen]
+        if world_size() == 1 or not trained:
+            return
+        if self.device.type != "cuda":
+            raise UserError(
+                "Several processes cannot train BatchNorm on a CPU: set optimisation.processes to 1, or"
+                " optimisation.freeze_batchnorm to true where only the backbone has it."
+            )
+        self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
         settings = self.settings
@@ -141,7 +211,7 @@ class Trainer:
             parameter.requires_grad_(settings.backbone_learning_rate > 0)
         if settings.freeze_batchnorm:
             for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, _BatchNorm):
                     module.requires_grad_(False)
         trained = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
         if trained:
@@ -167,7 +237,7 @@ class Trainer:
         return len(self.history)
 
     def _keep(self, optimiser: Any, schedule: Any) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or rank() > 0:
             return
         state = {
             "network": self.network.state_dict(),

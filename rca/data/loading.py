@@ -19,6 +19,7 @@ from torchvision.transforms import functional as colour
 
 from rca.artifacts import IGNORE, read_mask, read_photograph
 from rca.data.manifest import ImageRecord, Manifest
+from rca.distributed import rank, world_size
 from rca.errors import UserError
 from rca.settings import Settings
 
@@ -203,22 +204,32 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
 class EpochSampler(Sampler):
     """Batches of (epoch, number) in an order drawn from the seed and the epoch.
 
-    A last batch that is not full is kept, unless it would hold one image alone beside others.
+    A last batch that is not full is kept, unless it would hold one image alone beside others, or fewer than ranks. Each
+    rank takes its own contiguous part of every batch: the parts of all ranks are the batch of one process.
+
+    Args:
+        count: Images, at least one for each rank.
+        batch_size: Images in a batch, likewise.
+        seed: Of the run.
+        rank: The number of this process among those that share each batch.
+        ranks: How many they are.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.ranks = rank, ranks
         self.epoch = 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.count, self.batch_size)
-        return full + (rest > 1 or (rest == 1 and full == 0))
+        return full + (rest >= max(2 if full else 1, self.ranks))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(number)) for number in chosen]
+            part = np.array_split(chosen, self.ranks)[self.rank]
+            yield [(self.epoch, int(number)) for number in part]
 
 
 def make_loader(images: TrainingImages, batch_size: int, workers: int) -> tuple[DataLoader, EpochSampler]:
@@ -226,10 +237,15 @@ def make_loader(images: TrainingImages, batch_size: int, workers: int) -> tuple[
 
     Args:
         images: What to load.
-        batch_size: Images in a batch.
-        workers: Processes that load; 0 loads in this one.
+        batch_size: Images in a batch, of all ranks together.
+        workers: Processes that load, for each rank; 0 loads in this one.
+
+    Raises:
+        UserError: there are fewer images than ranks.
     """
-    sampler = EpochSampler(len(images), batch_size, images.seed)
+    if len(images) < world_size():
+        raise UserError(f"{len(images)} images are too few for {world_size()} processes: lower optimisation.processes.")
+    sampler = EpochSampler(len(images), batch_size, images.seed, rank(), world_size())
     loader = DataLoader(
         images,
         batch_sampler=sampler,

@@ -7,6 +7,7 @@ Localization, CVPR 2016), so a mean over positions gives the image's scores.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rca.distributed import mean_of_rows
 from rca.models.pooling import pool_mean
 
 
@@ -34,7 +35,7 @@ class CamHost(nn.Module):
             valid: (B, 1, h, w), 1 on the image and 0 on padding.
             tags: (B, C) of 0 and 1.
         """
-        return functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags)
+        return mean_of_rows(functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none"))
 
 
 HOST = CamHost

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.data.loading import Sample
+from rca.distributed import count_rows, divide_by_count, gather_rows, mean_of_rows, rank, world_size
 from rca.methods.base import Method, Output
 from rca.methods.contrast import contrast_mixed, contrast_regions
 from rca.methods.memory import MemoryBank, Update
@@ -177,9 +178,11 @@ class Rca(Method):
             positions = self._position_loss(output.features, plain.detach(), output.valid, background, batch.tags)
             losses["positions"] = aggregation.position_weight * positions
         regions = self._pool(output, plain.detach(), background, batch)
-        if contrast.weight and epoch >= contrast.start_epoch and len(regions.row):
-            losses["contrast"] = contrast.weight * self._contrast(regions.embedding, regions.row).mean()
-        self.memory.update(regions.select(regions.confidence > self.options.memory.gate), epoch)
+        if contrast.weight and epoch >= contrast.start_epoch and count_rows(regions.row):
+            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(regions.embedding, regions.row))
+        # Every rank takes up the regions of all, so that their banks are one process's bank.
+        sure = Regions(*gather_rows(*regions.select(regions.confidence > self.options.memory.gate)))
+        self.memory.update(sure, epoch)
         return losses
 
     def _find_background(self, plain: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
@@ -206,8 +209,9 @@ class Rca(Method):
         options = self.options.contrast
         entries, entry_rows, own = *self.memory.read(), None
         if self.memory.size == 0:
-            entries, entry_rows = queries.detach(), rows
-            own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+            number = torch.arange(len(rows), device=rows.device) * world_size() + rank()  # no two ranks share one
+            entries, entry_rows, numbers = gather_rows(queries, rows, number)
+            own = number[:, None] == numbers
         memory = (entries, entry_rows, options.temperature)
         if options.mixup is None:
             return contrast_regions(queries, rows, *memory, options.hard_negatives, own)
@@ -225,8 +229,8 @@ class Rca(Method):
         target = target.masked_fill(background[:, 0] > 0, plain.shape[1]).masked_fill(valid[:, 0] == 0, UNSURE)
         present = torch.cat([tags > 0, torch.ones_like(tags[:, :1], dtype=torch.bool)], 1)
         rows = self._resemble(features).masked_fill(~present[..., None, None], -1e4)
-        counted = (target != UNSURE).sum().clamp(min=1)
-        return functional.cross_entropy(rows, target, ignore_index=UNSURE, reduction="sum") / counted
+        total = functional.cross_entropy(rows, target, ignore_index=UNSURE, reduction="sum")
+        return divide_by_count(total, (target != UNSURE).sum())
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Cluster the memory into prototypes."""

@@ -103,5 +103,5 @@ class Context:
         checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
         for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.pt"):
             if other != checkpoint:
-                other.unlink()  # of settings, code or inputs that are no more
+                other.unlink(missing_ok=True)  # of settings, code or inputs that are no more
         return checkpoint

@@ -8,6 +8,8 @@ from torch import Tensor
 from rca.artifacts import read_json, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import read_manifest
+from rca.distributed import rank
+from rca.launch import launch
 from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
@@ -25,7 +27,7 @@ class TrainCamSettings(Settings):
         neck: Channels of a 1x1 convolution after the backbone; 0 for none.
         optimisation: The training.
         augmentation: What is done to an image.
-        threads: Of the CPU; another number gives other last digits.
+        threads: Of the CPU, for each process of the training; another number gives other last digits.
     """
 
     split: str
@@ -44,6 +46,11 @@ def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, 
 
 def run(context: Context) -> None:
     """Train, then write the network and its history."""
+    launch(_train, context.settings(TrainCamSettings).optimisation.processes, context)
+
+
+def _train(context: Context) -> None:
+    """What each process of the training does; the first one writes."""
     settings = context.settings(TrainCamSettings)
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
@@ -72,6 +79,8 @@ def run(context: Context) -> None:
         checkpoint,
     )
     history = trainer.fit(loader, sampler)
+    if rank() > 0:
+        return
     save_network(paths.network, network.cpu())
     write_text(paths.cam_history, pd.DataFrame(history).to_csv(index=False))
     checkpoint.unlink(missing_ok=True)

@@ -12,7 +12,9 @@ from torch.nn import functional
 from rca.artifacts import IGNORE, keep_only, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
+from rca.distributed import divide_by_count, rank
 from rca.labels.score_maps import assign_shard
+from rca.launch import launch
 from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, save_segmenter
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
@@ -32,7 +34,7 @@ class TrainSegSettings(Settings):
         head: What sits on it.
         optimisation: The training.
         augmentation: What is done to an image.
-        threads: Of the CPU; another number gives other last digits.
+        threads: Of the CPU, for each process of the training; another number gives other last digits.
     """
 
     split: str
@@ -49,11 +51,16 @@ def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, T
     """Cross-entropy over the pixels that are not ignored."""
     # A batch of nothing but ignored pixels has no mean.
     total = functional.cross_entropy(network(batch.image), batch.mask, ignore_index=IGNORE, reduction="sum")
-    return {"segmentation": total / (batch.mask != IGNORE).sum().clamp(min=1)}
+    return {"segmentation": divide_by_count(total, (batch.mask != IGNORE).sum())}
 
 
 def run(context: Context) -> None:
     """Train, then write the network and its history."""
+    launch(_train, context.settings(TrainSegSettings).optimisation.processes, context)
+
+
+def _train(context: Context) -> None:
+    """What each process of the training does; the first one writes."""
     settings = context.settings(TrainSegSettings)
     layout, paths, shards = context.layout, context.paths, context.read("shards")
     set_determinism(settings.threads)
@@ -79,6 +86,8 @@ def run(context: Context) -> None:
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
     trainer = Trainer(*parts, checkpoint=checkpoint)
     history = trainer.fit(loader, sampler)
+    if rank() > 0:
+        return
     save_segmenter(paths.segmenter, network.cpu())
     write_text(paths.seg_history, pd.DataFrame(history).to_csv(index=False))
     checkpoint.unlink(missing_ok=True)

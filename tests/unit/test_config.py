@@ -63,6 +63,8 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"run.cam.host": "vgg"}, "There is no host vgg: choose one of "),
         ({"run.cam.train_cam": {"backbone": {"output_stride": 16}}}, "run.cam.train_cam.backbone cannot differ"),
         ({"run.cam.make_cam": {"threads": 2}}, "run.cam.make_cam.threads cannot differ"),
+        ({"train_cam.optimisation.processes": 9}, "processes must not exceed batch_size"),
+        ({"run.rca.train_seg": {"optimisation": {"processes": 2}}}, "resources.train_seg.gpu is 1: set it to 2, or"),
         ({"runs": ["cam", "rca", "cam"]}, "a run is listed twice"),
         ({"runs": ["cam", "new"], "memory_runs": []}, "runs lists new, but there is no section run.new"),
         ({"runs": []}, "runs is []: "),
@@ -101,6 +103,8 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
         {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
         {"seeds": [7], "shards": [0]},
+        {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 2},
+        {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 0},
         {"generate": ..., "dataset.name": "mine"},
     ],
 )
