@@ -12,6 +12,7 @@ from rca.report.build import TRAININGS, SeedResult, Source, build_report
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import RunLayout
+from rca.tables import COLUMNS
 
 
 class RenderReportSettings(Settings):
@@ -35,7 +36,7 @@ def run(context: Context) -> None:
         dataset=layout.dataset,
         manifest=read_manifest(layout.manifest),
         statistics=read_json(layout.manifest / "statistics.json"),
-        table=read_table(layout.results / "table.csv", ("run", "metric", "mean", "std", "seeds")),
+        table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
         results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in runs},
         params=context.params_file.read_text(encoding="utf-8"),
         picture_width=settings.picture_width,
