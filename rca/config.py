@@ -35,8 +35,8 @@ OVERRIDABLE: dict[str, type[Settings]] = {
     "train_seg": TrainSegSettings,
     "predict_seg": PredictSegSettings,
 }
-# Initial weights are fetched once for all runs, and an engine reserves the same cores for all.
-SHARED_KEYS = ("backbone", "threads", "workers")
+# Weights and features are made once for all runs, an engine reserves the same cores for all, and all are scored alike.
+SHARED_KEYS = ("backbone", "threads", "workers", "enabled")
 
 
 class ResourceSettings(Settings):
@@ -155,6 +155,9 @@ class Params(Settings):
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
                 raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
+        for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
+            if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
+                raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
         return self
 
     @property
@@ -199,9 +202,17 @@ def read_params(path: Path, source: Path | None = None) -> Params:
                     raise UserError(
                         f"{source}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
                     )
-            build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
+            settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
+            if isinstance(settings, TrainSegSettings):
+                _check_masks(params, settings, source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
         raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
     return params
+
+
+def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> None:
+    """The masks that the segmentation network is trained on are made."""
+    if settings.enabled and settings.masks == "refined" and not params.refine_crf.enabled:
+        raise UserError(f"{source}: train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo.")

@@ -228,6 +228,8 @@ def draw_training_charts(
     for number, term in enumerate(terms, 1):
         curves = {run: summarise_seeds(of_run, "epoch", term) for run, of_run in tables.items()}
         curves = {run: curve for run, curve in curves.items() if len(curve)}
+        if not curves:
+            continue  # the training was switched off
         file = f"pictures/{stage}-{number}.svg"
         draw_curves(page / file, curves, lines, "epoch", "loss", mark_highest=False)
         name = term.removeprefix("loss_").replace("_", " ")

@@ -25,6 +25,7 @@ class TrainSegSettings(Settings):
     """How the segmentation network is built and trained.
 
     Attributes:
+        enabled: Whether it is trained at all; where not, nothing is segmented either.
         split: The images to train on.
         masks: Which of their masks.
         threshold: Which threshold those masks were made with.
@@ -35,6 +36,7 @@ class TrainSegSettings(Settings):
         threads: Of the CPU; another number gives other last digits.
     """
 
+    enabled: bool = True
     split: str
     masks: Literal["refined", "pseudo"] = "refined"
     threshold: Literal["best", "fixed"] = "best"

@@ -111,7 +111,7 @@ def test_declared_stages_are_those_that_can_be_run():
     assert set(TEMPLATES) == set(STAGES)
     assert {path.stem for path in (PACKAGE / "stages").glob("*.py")} == {
         *STAGES,
-        *("__init__", "context", "layout", "run"),
+        *("__init__", "context", "layout", "run", "switches"),
     }
 
 
@@ -148,7 +148,7 @@ def test_only_the_bridge_knows_dvc():
 def test_knowledge_flows_one_way():
     """The library knows no stage; a stage knows no other stage, no bridge and nothing of the command line."""
     front = {f"rca.{Path(name).stem}" for name in FRONT}
-    shared = {f"rca.stages.{name}" for name in ("context", "layout")}
+    shared = {f"rca.stages.{name}" for name in ("context", "layout", "switches")}
     for path in MODULES:
         names = list_imports(path)
         if path in LIBRARY:

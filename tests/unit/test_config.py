@@ -23,6 +23,14 @@ def test_there_is_the_embedded_preset() -> None:
     assert "shapes" in {path.stem for path in PRESETS}
 
 
+OFF = {
+    "refine_crf.enabled": False,
+    "train_seg.enabled": False,
+    "evaluate.refined": [],
+    "evaluate.segmentation": [],
+}
+
+
 def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     """The preset shapes with values changed at dotted keys; `...` deletes a key."""
     data = load_params(ROOT / "workflow/presets/shapes.yaml")
@@ -77,6 +85,10 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"dataset.name": "other"}, "generate may only name the dataset other"),
         ({"dataset.format": "coco17"}, "dataset"),
         ({"evaluate.segmentation": ["train"]}, "evaluate.segmentation names train: add it to predict_seg.splits"),
+        ({"refine_crf.enabled": False}, "evaluate.refined lists splits, but refine_crf.enabled is false: empty the"),
+        ({"train_seg.enabled": False}, "evaluate.segmentation lists splits, but train_seg.enabled is false: empty"),
+        ({"refine_crf.enabled": False, "evaluate.refined": []}, "train_seg.masks is refined, but refine_crf.enabled"),
+        ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -101,6 +113,9 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
         {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
         {"seeds": [7], "shards": [0]},
+        {"train_seg.enabled": False, "evaluate.segmentation": []},
+        {"refine_crf.enabled": False, "evaluate.refined": [], "train_seg.masks": "pseudo"},
+        OFF,
         {"generate": ..., "dataset.name": "mine"},
     ],
 )

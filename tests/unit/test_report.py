@@ -304,6 +304,15 @@ def test_one_seed_has_no_spread(project: Path) -> None:
     assert "paired over seeds" not in page.words
 
 
+def test_a_training_that_was_switched_off_has_no_chart(project: Path) -> None:
+    assert "segmentation network: cross entropy loss" in render(project).words
+    for path in (project / "runs/toy/evaluation").glob("*/train_seg.csv"):
+        path.write_text("epoch,learning_rate,loss_cross_entropy\n")
+    page = render(project)
+    assert "classification network: classification loss" in page.words
+    assert "segmentation network" not in page.words
+
+
 def test_a_title_of_ones_own(project: Path) -> None:
     (project / "params.yaml").write_text(PARAMS.replace("title: null", "title: Nine & more"))
     assert "<h1>Nine &amp; more</h1>" in render(project).text
