@@ -37,6 +37,8 @@ OVERRIDABLE: dict[str, type[Settings]] = {
 }
 # Weights and features are made once for all runs, an engine reserves the same cores for all, and all are scored alike.
 SHARED_KEYS = ("backbone", "threads", "workers", "enabled")
+# What cache_features goes by: with a frozen backbone it is the same for all runs as well.
+SHARED_VIEWS = {"train_cam": ("split", "augmentation"), "make_cam": ("splits", "inference")}
 
 
 class ResourceSettings(Settings):
@@ -205,6 +207,8 @@ def read_params(path: Path, source: Path | None = None) -> Params:
             settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
             if isinstance(settings, TrainSegSettings):
                 _check_masks(params, settings, source)
+            if params.train_cam.backbone.trainable == "none":
+                _check_views(params, name, section, settings, source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
@@ -216,3 +220,13 @@ def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> No
     """The masks that the segmentation network is trained on are made."""
     if settings.enabled and settings.masks == "refined" and not params.refine_crf.enabled:
         raise UserError(f"{source}: train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo.")
+
+
+def _check_views(params: Params, name: str, section: str, settings: Settings, source: Path) -> None:
+    """All runs ask for the features that a frozen backbone gives once for all."""
+    for key in SHARED_VIEWS.get(section, ()):
+        if getattr(settings, key) != getattr(getattr(params, section), key):
+            raise UserError(
+                f"{source}: run.{name}.{section}.{key} cannot differ between runs while train_cam.backbone.trainable is"
+                f" none, since features are computed once: set it in {section}."
+            )

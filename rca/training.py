@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -33,7 +33,7 @@ class OptimisationSettings(Settings):
         batch_size: Images in a step of the loader.
         accumulate: Steps of the loader for each step of the optimiser.
         learning_rate: Of the new layers, at the start.
-        backbone_learning_rate: Of the backbone; 0 freezes it.
+        backbone_learning_rate: Of the backbone.
         weight_decay: L2 penalty (AdamW: decoupled).
         poly_power: The rates fall as (1 - step / steps) ** poly_power.
         freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
@@ -46,12 +46,19 @@ class OptimisationSettings(Settings):
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
-    backbone_learning_rate: float = Field(ge=0)
+    backbone_learning_rate: float
     weight_decay: float = Field(default=1e-4, ge=0)
     poly_power: float = Field(default=0.9, ge=0)
     freeze_batchnorm: bool = True
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     workers: int = Field(default=0, ge=0)
+
+    @field_validator("backbone_learning_rate")
+    @classmethod
+    def _backbone_learns(cls, rate: float) -> float:
+        if rate <= 0:
+            raise ValueError("must be above 0; a backbone is frozen by backbone.trainable: none")
+        return rate
 
 
 @dataclass
@@ -60,7 +67,8 @@ class Trainer:
 
     Args:
         network: What is trained; it lies on `device`.
-        backbone: The part of it that takes `backbone_learning_rate`.
+        backbone: The part of it that takes `backbone_learning_rate`; it is frozen where no parameter of it requires a
+            gradient.
         settings: How.
         seed: Of the run.
         device: Where.
@@ -104,7 +112,9 @@ class Trainer:
         sampler.epoch = epoch
         self.start_epoch(epoch)
         self.network.train()
-        if self.settings.freeze_batchnorm or not self.settings.backbone_learning_rate:
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        elif self.settings.freeze_batchnorm:
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -137,8 +147,6 @@ class Trainer:
         own = {id(parameter) for parameter in self.backbone.parameters()}
         new = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
         groups: list[dict[str, Any]] = [{"params": new, "lr": settings.learning_rate}]
-        for parameter in self.backbone.parameters():
-            parameter.requires_grad_(settings.backbone_learning_rate > 0)
         if settings.freeze_batchnorm:
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

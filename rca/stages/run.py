@@ -23,6 +23,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "generate_data": ("item",),
     "prepare_data": (),
     "fetch_weights": ("item",),
+    "cache_features": (),
     "pin_method": ("run",),
     "train_cam": ("run", "seed"),
     "snapshot_memory": ("run", "seed"),

@@ -46,28 +46,37 @@ def _has_no_segmenter(context: Context) -> bool:
         return False
 
 
+def _has_trained_backbone(context: Context) -> bool:
+    backbone = context.read("train_cam.backbone")
+    return isinstance(backbone, dict) and backbone.get("trainable", "all") == "all"
+
+
+def _write_no_features(context: Context) -> None:
+    _empty(context.layout.features)
+
+
 def _write_no_masks(context: Context) -> None:
-    with write_directory(context.paths.refined / str(context.chosen_shard)):
-        pass
+    _empty(context.paths.refined / str(context.chosen_shard))
 
 
 def _write_no_segmenter(context: Context) -> None:
-    _write_no_tensors(context.paths.segmenter)
+    with write_file(context.paths.segmenter) as temporary:
+        save_file({}, temporary, NOTHING)
     write_text(context.paths.seg_history, "epoch,learning_rate,loss_segmentation\n")
 
 
 def _write_no_predictions(context: Context) -> None:
-    with write_directory(context.paths.predictions):
+    _empty(context.paths.predictions)
+
+
+def _empty(directory: Path) -> None:
+    with write_directory(directory):
         pass
-
-
-def _write_no_tensors(path: Path) -> None:
-    with write_file(path) as temporary:
-        save_file({}, temporary, NOTHING)
 
 
 # How each stage that can be off tells so, and what it then leaves.
 SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]] = {
+    "cache_features": (_has_trained_backbone, _write_no_features),
     "refine_crf": (_is_disabled, _write_no_masks),
     "train_seg": (_is_disabled, _write_no_segmenter),
     "predict_seg": (_has_no_segmenter, _write_no_predictions),

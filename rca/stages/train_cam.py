@@ -2,10 +2,11 @@
 
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rca.artifacts import read_json, write_text
+from rca.data.features import FeatureCache, TrainingFeatures
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import read_manifest
 from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
@@ -35,10 +36,28 @@ class TrainCamSettings(Settings):
     augmentation: AugmentationSettings
     threads: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _frozen_backbone_sees_whole_images(self) -> "TrainCamSettings":
+        if self.backbone.trainable == "none":
+            whole = AugmentationSettings(flip=self.augmentation.flip)
+            for key in ("scale", "crop", "jitter"):
+                if getattr(self.augmentation, key) != getattr(whole, key):
+                    raise ValueError(
+                        f"augmentation.{key} asks for new features in each epoch, but backbone.trainable is none: "
+                        "leave it out, or set backbone.trainable to all"
+                    )
+        return self
+
 
 def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The terms of the loss of a batch."""
     output = network(batch.image, batch.valid)
+    return network.method.compute_losses(output, batch.tags, batch.position, epoch)
+
+
+def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
+    """The same of a batch that holds the backbone's features in place of images."""
+    output = network.score(batch.image, batch.valid)
     return network.method.compute_losses(output, batch.tags, batch.position, epoch)
 
 
@@ -56,7 +75,12 @@ def run(context: Context) -> None:
     network.to(device)
     about = network.description
     records = manifest.select(settings.split)
-    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
+    frozen = settings.backbone.trainable == "none"
+    if frozen:
+        cache = FeatureCache(layout.features)
+        images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
+    else:
+        images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
@@ -67,7 +91,7 @@ def run(context: Context) -> None:
         optimisation,
         paths.seed,
         device,
-        compute_losses,
+        compute_losses_of_features if frozen else compute_losses,
         lambda epoch: network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch),
         checkpoint,
     )
@@ -93,6 +117,7 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         initialisation=about["initialisation"],
     )
     network = CamNetwork(description)
+    network.backbone.requires_grad_(settings.backbone.trainable == "all")
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

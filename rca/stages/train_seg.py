@@ -99,6 +99,7 @@ def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) 
         initialisation=about["initialisation"],
     )
     network = Segmenter(description)
+    network.backbone.requires_grad_(settings.backbone.trainable == "all")
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

@@ -118,7 +118,8 @@ def test_declared_stages_are_those_that_can_be_run():
 def test_declared_outputs_are_those_of_the_layout():
     params = load_params(ROOT / "params.yaml")
     layout = Layout(params["dataset"]["name"])
-    expected = {layout.manifest, layout.report, layout.weights("train_cam"), layout.weights("train_seg")}
+    expected = {layout.manifest, layout.features, layout.report}
+    expected |= {layout.weights("train_cam"), layout.weights("train_seg")}
     expected |= {Path("data", name) for name in params["generate"]}
     expected |= {layout.method(run) for run in params["runs"]}
     expected |= {layout.results / f"table.{suffix}" for suffix in ("csv", "md", "tex")}
