@@ -143,10 +143,12 @@ class TrainingFeatures(TrainingImages):
         mirrored = self.augmentation.flip and random.random() < 0.5
         features = self.cache.read(record.id, View(1.0, mirrored))
         size = features.shape[1:]
+        across, down = record.width / size[1], record.height / size[0]
         return Sample(
             features,
             torch.ones(1, *size),
             torch.from_numpy(self.manifest.encode_tags(record)),
             torch.full(size, IGNORE),
             torch.tensor(self.manifest.index[record.id]),
+            torch.tensor((-across, float(record.width), down, 0.0) if mirrored else (across, 0.0, down, 0.0)),
         )

@@ -54,6 +54,8 @@ class Sample(NamedTuple):
         tags: (C,), float32 of 0 and 1.
         mask: (H, W), int64, labels with 255 for ignore; all ignore where no mask was asked for.
         position: The record's position in the manifest, int64.
+        frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
+            pixels.
     """
 
     image: Tensor
@@ -61,6 +63,7 @@ class Sample(NamedTuple):
     tags: Tensor
     mask: Tensor
     position: Tensor
+    frame: Tensor
 
 
 class TrainingImages(Dataset):
@@ -102,7 +105,7 @@ class TrainingImages(Dataset):
         random = np.random.default_rng([self.seed, epoch, number])
         image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
         mask = Image.fromarray(self._read_mask(record))
-        image, mask = augment(image, mask, self.augmentation, random)
+        image, mask, frame = augment(image, mask, self.augmentation, random)
         normalised = normalise(np.asarray(image), self.mean, self.std)
         tags = torch.from_numpy(self.manifest.encode_tags(record))
         return Sample(
@@ -111,6 +114,7 @@ class TrainingImages(Dataset):
             tags,
             torch.from_numpy(np.array(mask, dtype=np.int64)),
             torch.tensor(self.manifest.index[record.id]),
+            torch.tensor(frame),
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
@@ -138,27 +142,34 @@ def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
     return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
+Frame = tuple[float, float, float, float]
+
+
 def augment(
     image: Image.Image, mask: Image.Image, settings: AugmentationSettings, random: np.random.Generator
-) -> tuple[Image.Image, Image.Image]:
-    """Resize, crop, mirror and recolour an image, and its mask with it."""
+) -> tuple[Image.Image, Image.Image, Frame]:
+    """Resize, crop, mirror and recolour an image, and its mask with it; their frame is that of `Sample`."""
+    across, down, left, top = 1.0, 1.0, 0, 0
     low, high = settings.scale
     factor = random.uniform(low, high)
     if factor != 1:
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        across, down = image.width / size[0], image.height / size[1]
         image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
     if settings.crop is not None:
         left = int(random.integers(0, max(0, image.width - settings.crop) + 1))
         top = int(random.integers(0, max(0, image.height - settings.crop) + 1))
         box = (left, top, min(left + settings.crop, image.width), min(top + settings.crop, image.height))
         image, mask = image.crop(box), mask.crop(box)
+    frame = (across, across * left, down, down * top)
     if settings.flip and random.random() < 0.5:
+        frame = (-across, across * (left + image.width), down, down * top)
         mirror = Image.Transpose.FLIP_LEFT_RIGHT
         image, mask = image.transpose(mirror), mask.transpose(mirror)
     if settings.jitter:
         for adjust in (colour.adjust_brightness, colour.adjust_contrast, colour.adjust_saturation):
             image = adjust(image, random.uniform(1 - settings.jitter, 1 + settings.jitter))
-    return image, mask
+    return image, mask, frame
 
 
 def collate(samples: list[Sample], side: int | None) -> Sample:
@@ -178,13 +189,14 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         ]
         return torch.stack(padded)
 
-    images, valid, tags, masks, positions = zip(*samples, strict=True)
+    images, valid, tags, masks, positions, frames = zip(*samples, strict=True)
     return Sample(
         stack(list(images), 0.0),
         stack(list(valid), 0.0),
         torch.stack(tags),
         stack(list(masks), IGNORE),
         torch.stack(positions),
+        torch.stack(frames),
     )
 
 

@@ -111,7 +111,9 @@ def score_features(
         features = features.to(device)
         with choose_precision(device, settings.precision):
             output = network.score(features, torch.ones_like(features[:, :1]))
-        logits += pool_mean(output.maps.float(), output.valid)
+        # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
+        plain = output.maps if output.auxiliary is None else output.auxiliary
+        logits += pool_mean(plain.float(), output.valid)
         activation = output.maps.float().relu()
         activation = activation.flip(3) if view.mirrored else activation
         maps += functional.interpolate(activation, size, mode="bilinear")

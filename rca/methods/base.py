@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from rca.data.loading import Sample
 from rca.settings import Settings
 
 
@@ -56,16 +57,15 @@ class Method(nn.Module):
         """Score features (B, D, h, w)."""
         return Output(self.host(features), features, valid)
 
-    def compute_losses(self, output: Output, tags: Tensor, positions: Tensor, epoch: int) -> dict[str, Tensor]:
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """The weighted terms of the training loss, by name. A method with a memory takes up the batch here.
 
         Args:
             output: Of `forward`.
-            tags: (B, C) of 0 and 1.
-            positions: (B,), int64, the images' positions in the manifest.
+            batch: What it was computed from.
             epoch: Counted from 0.
         """
-        return {"classification": self.host.classification_loss(output.maps, output.valid, tags)}
+        return {"classification": self.host.classification_loss(output.maps, output.valid, batch.tags)}
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Prepare for an epoch, e.g. cluster the memory."""
@@ -73,3 +73,7 @@ class Method(nn.Module):
     def memory_state(self) -> dict[str, Tensor]:
         """The tensors of the memory, by their name in the method's state; empty for a method without."""
         return {}
+
+    def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """What the rows of the memory stand for."""
+        return classes

@@ -9,7 +9,13 @@ from torch.nn import functional
 
 
 def contrast_regions(
-    queries: Tensor, classes: Tensor, entries: Tensor, entry_classes: Tensor, temperature: float
+    queries: Tensor,
+    classes: Tensor,
+    entries: Tensor,
+    entry_classes: Tensor,
+    temperature: float,
+    hard_negatives: int | None = None,
+    own: Tensor | None = None,
 ) -> Tensor:
     """Region-level InfoNCE against a memory.
 
@@ -22,18 +28,25 @@ def contrast_regions(
         entries: (M, D), L2-normalised.
         entry_classes: (M,), int64.
         temperature: Above 0.
+        hard_negatives: How many negatives take part, those most similar to the query; None takes all.
+        own: (R, M), bool: which entries are the query itself, and so neither positive nor negative; None for none.
 
     Returns:
         (R,), at least 0; 0 for a query without a positive or without a negative.
     """
     similarity = queries @ entries.T / temperature
     positive = classes[:, None] == entry_classes[None]
-    usable = positive.any(1) & (~positive).any(1)
+    negative = ~positive
+    if own is not None:
+        positive, negative = positive & ~own, negative & ~own
+    usable = positive.any(1) & negative.any(1)
     # With no entry at all there is no dimension to reduce; a query that is not usable must not give -inf - -inf.
     if not bool(usable.any()):
         return queries.sum(1) * 0
-    negatives = similarity[usable].masked_fill(positive[usable], -torch.inf).logsumexp(1, keepdim=True)
-    terms = functional.softplus(negatives - similarity[usable]) * positive[usable]
+    against = similarity[usable].masked_fill(~negative[usable], -torch.inf)
+    if hard_negatives is not None:
+        against = against.topk(min(hard_negatives, against.shape[1]), dim=1).values
+    terms = functional.softplus(against.logsumexp(1, keepdim=True) - similarity[usable]) * positive[usable]
     losses = terms.sum(1) / positive[usable].sum(1)
     return queries.new_zeros(len(queries)).index_put((usable.nonzero()[:, 0],), losses)
 
@@ -46,6 +59,8 @@ def contrast_mixed(
     temperature: float,
     weight: Tensor,
     partner: Tensor,
+    hard_negatives: int | None = None,
+    own: Tensor | None = None,
 ) -> Tensor:
     """Region contrast with mixed embeddings: each query is blended with a partner and answers for both classes.
 
@@ -57,11 +72,15 @@ def contrast_mixed(
         temperature: Above 0.
         weight: (R, 1), the share of the query itself, 0..1, drawn from Beta(a, a).
         partner: (R,), int64, whom each query is blended with.
+        hard_negatives: As in `contrast_regions`.
+        own: Likewise; a partner's entry is left out with the query's.
 
     Returns:
         (R,), at least 0.
     """
     mixed = functional.normalize(weight * queries + (1 - weight) * queries[partner], dim=1)
-    own = contrast_regions(mixed, classes, entries, entry_classes, temperature)
-    other = contrast_regions(mixed, classes[partner], entries, entry_classes, temperature)
-    return weight[:, 0] * own + (1 - weight[:, 0]) * other
+    own = None if own is None else own | own[partner]
+    parts = (entries, entry_classes, temperature, hard_negatives, own)
+    first = contrast_regions(mixed, classes, *parts)
+    second = contrast_regions(mixed, classes[partner], *parts)
+    return weight[:, 0] * first + (1 - weight[:, 0]) * second

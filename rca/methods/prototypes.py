@@ -1,7 +1,8 @@
 """Prototypes: the K centres of each class's memory, by K-means, for all classes at once."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def cluster_memory(entries: Tensor, filled: Tensor, number: int, iterations: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +86,53 @@ def aggregate_prototypes(features: Tensor, prototypes: Tensor, usable: Tensor, t
     chosen = prototypes[usable]
     if len(chosen) == 0:
         return torch.zeros_like(features)
-    flat = torch.nn.functional.normalize(features.flatten(2), dim=1)
-    keys = torch.nn.functional.normalize(chosen, dim=1).to(flat.dtype)
+    flat = functional.normalize(features.flatten(2), dim=1)
+    keys = functional.normalize(chosen, dim=1).to(flat.dtype)
     weights = (keys @ flat / temperature).softmax(1)
     return (chosen.T.to(flat.dtype) @ weights).unflatten(2, features.shape[2:])
+
+
+class ParametricAggregation(nn.Module):
+    """Semantic aggregation with learned queries, keys and values.
+
+    The released code of RCA does so without a softmax (scaled by 2); here the weights are those of scaled dot-product
+    attention (Vaswani et al., 2017), so that they sum to 1 whatever the number of prototypes.
+
+    Args:
+        channels: Of the features and the prototypes, D.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, features: Tensor, prototypes: Tensor, usable: Tensor) -> Tensor:
+        """What each position recalls, of the shapes of `aggregate_prototypes`."""
+        chosen = prototypes[usable]
+        if len(chosen) == 0:
+            return torch.zeros_like(features)
+        queries = self.query(features).flatten(2).transpose(1, 2)
+        keys, values = (layer(chosen).to(queries).expand(len(features), -1, -1) for layer in (self.key, self.value))
+        recalled = functional.scaled_dot_product_attention(queries, keys, values)
+        return recalled.transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+def score_rows(features: Tensor, prototypes: Tensor, usable: Tensor, temperature: float) -> Tensor:
+    """How far each position resembles each row of the memory: log of the sum over its prototypes of exp(cosine / T).
+
+    Args:
+        features: (B, D, h, w).
+        prototypes: (R, K, D).
+        usable: (R, K), bool: which prototypes stand for something.
+        temperature: T, above 0.
+
+    Returns:
+        (B, R, h, w), float32; -10,000 or less for a row without a prototype.
+    """
+    flat = functional.normalize(features.float().flatten(2), dim=1)
+    keys = functional.normalize(prototypes.flatten(0, 1).float(), dim=1)
+    similarity = (keys @ flat / temperature).unflatten(1, prototypes.shape[:2])
+    similarity = similarity.masked_fill(~usable[..., None], -1e4)
+    return similarity.logsumexp(2).unflatten(2, features.shape[2:])

@@ -2,38 +2,47 @@
 
 Source: Zhou, Zhang, Zhao and Li, Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic
 Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + weight x L_NCE (equation of the total).
+Beyond the paper, the bank may hold the background too, and aggregation may score with the prototypes themselves.
 """
 
 from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rca.data.loading import Sample
 from rca.methods.base import Method, Output
 from rca.methods.contrast import contrast_mixed, contrast_regions
 from rca.methods.memory import MemoryBank, Update
-from rca.methods.prototypes import aggregate_prototypes, cluster_memory
+from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_rows
+from rca.methods.regions import Regions, find_background, find_peaks, find_regions, locate_regions
 from rca.models.pooling import pool_mean, pool_regions
 from rca.settings import Settings
+
+UNSURE = -1
+"""The target of a position that takes no part in the loss on positions."""
 
 
 class MemoryOptions(Settings):
     """The memory bank.
 
     Attributes:
-        size: Regions kept of each class.
+        size: Regions kept of each class; with 0 a batch is contrasted with itself alone.
         update: How a region takes its slot.
         momentum: How much of a slot remains under "momentum".
         gate: Regions enter only where the classifier's probability of their class is above this.
+        background: Where every tagged map is below this share of its maximum lies the background; its regions have a
+            row of their own. null keeps none, as in the paper.
     """
 
-    size: int = Field(default=500, ge=1)
+    size: int = Field(default=500, ge=0)
     update: Update = "fifo"
     momentum: float = Field(default=0.99, ge=0, le=1)
     gate: float = Field(default=0.7, ge=0, lt=1)
+    background: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ContrastOptions(Settings):
@@ -44,30 +53,39 @@ class ContrastOptions(Settings):
         temperature: Of the InfoNCE.
         start_epoch: The first epoch with contrast, counted from 0: the bank fills before.
         mixup: a of Beta(a, a), from which the share of a mixed embedding is drawn; null mixes none.
+        hard_negatives: How many negatives take part, those most similar to the query; null takes all.
     """
 
     weight: float = Field(default=0.01, ge=0)
     temperature: float = Field(default=0.07, gt=0)
     start_epoch: int = Field(default=2, ge=0)
     mixup: float | None = Field(default=8.0, gt=0)
+    hard_negatives: int | None = Field(default=None, ge=1)
 
 
 class AggregationOptions(Settings):
     """The semantic aggregation.
 
     Attributes:
-        enabled: Whether maps are scored on features joined with what they recall of the memory.
-        prototypes: Of each class.
+        form: "softmax" joins each position's features with the mixture of prototypes that it resembles (the paper);
+            "parametric" does so with learned queries, keys and values (as the released code, but normalised). "scores"
+            joins nothing: a class's map is how far a position resembles its prototypes rather than the background's,
+            trained where the plain maps are sure. "none" leaves the aggregation out.
+        prototypes: Of each row of the memory.
         temperature: Of the softmax over cosine similarities.
         start_epoch: The first epoch with prototypes, counted from 0; they are clustered anew before each epoch.
-        auxiliary_weight: Of the classification loss on the plain features.
+        auxiliary_weight: Of the classification loss on the plain maps ("softmax" and "parametric").
+        position_weight: Of the loss at the positions that are sure ("scores").
+        sure: A position is sure of a class where its plain map exceeds this share of its maximum ("scores").
     """
 
-    enabled: bool = True
+    form: Literal["none", "softmax", "parametric", "scores"] = "softmax"
     prototypes: int = Field(default=10, ge=1)
     temperature: float = Field(default=0.1, gt=0)
     start_epoch: int = Field(default=1, ge=0)
     auxiliary_weight: float = Field(default=0.4, ge=0)
+    position_weight: float = Field(default=0.1, ge=0)
+    sure: float = Field(default=0.7, gt=0, lt=1)
 
 
 class RcaOptions(Settings):
@@ -85,6 +103,14 @@ class RcaOptions(Settings):
     contrast: ContrastOptions = ContrastOptions()
     aggregation: AggregationOptions = AggregationOptions()
 
+    @model_validator(mode="after")
+    def _aggregation_has_what_it_needs(self) -> "RcaOptions":
+        if self.aggregation.form != "none" and self.memory.size == 0:
+            raise ValueError("aggregation needs memory.size of at least 1, or aggregation.form none")
+        if self.aggregation.form == "scores" and self.memory.background is None:
+            raise ValueError("aggregation.form scores needs the background in the bank: set memory.background")
+        return self
+
 
 class Rca(Method):
     """Regional semantic contrast and aggregation."""
@@ -100,58 +126,112 @@ class Rca(Method):
         super().__init__(options, channels, classes, make_host)
         self.options = options
         memory, aggregation = options.memory, options.aggregation
-        self.memory = MemoryBank(classes, memory.size, channels, memory.update, memory.momentum)
+        rows = classes + (memory.background is not None)
+        self.memory = MemoryBank(rows, memory.size, channels, memory.update, memory.momentum)
         number = min(aggregation.prototypes, memory.size)
-        self.register_buffer("prototypes", torch.zeros(classes, number, channels))
-        self.register_buffer("prototypes_usable", torch.zeros(classes, number, dtype=torch.bool))
-        if aggregation.enabled:
+        self.register_buffer("prototypes", torch.zeros(rows, number, channels))
+        self.register_buffer("prototypes_usable", torch.zeros(rows, number, dtype=torch.bool))
+        if aggregation.form == "parametric":
+            self.attention = ParametricAggregation(channels)
+        if aggregation.form in ("softmax", "parametric"):
             self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.ReLU())
             self.aggregated_host = make_host(channels, classes)
 
     def forward(self, features: Tensor, valid: Tensor) -> Output:
-        """Score features (B, D, h, w), joined with what they recall of the memory."""
-        plain = self.host(features)
-        if not self.options.aggregation.enabled:
+        """Score features (B, D, h, w), by what they recall of the memory where aggregation is on."""
+        plain, form = self.host(features), self.options.aggregation.form
+        if form == "none":
             return Output(plain, features, valid)
-        recalled = aggregate_prototypes(
-            features, self.prototypes, self.prototypes_usable, self.options.aggregation.temperature
-        )
+        if form == "scores":
+            return Output(self._score(features, plain), features, valid, plain)
+        if form == "parametric":
+            recalled = self.attention(features, self.prototypes, self.prototypes_usable)
+        else:
+            temperature = self.options.aggregation.temperature
+            recalled = aggregate_prototypes(features, self.prototypes, self.prototypes_usable, temperature)
         joined = self.join(torch.cat([features, recalled], 1))
         return Output(self.aggregated_host(joined), features, valid, plain)
 
-    def compute_losses(self, output: Output, tags: Tensor, positions: Tensor, epoch: int) -> dict[str, Tensor]:
-        """Classification, auxiliary classification and contrast; then the batch's regions enter the memory."""
-        losses = super().compute_losses(output, tags, positions, epoch)
-        plain = output.maps
-        if output.auxiliary is not None:
-            plain = output.auxiliary
-            weight = self.options.aggregation.auxiliary_weight
-            losses["auxiliary"] = weight * self.host.classification_loss(plain, output.valid, tags)
-        masks = find_regions(plain.detach(), output.valid, self.options.region_threshold)
-        # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
-        image, classes = ((tags > 0) & masks.flatten(2).any(2)).nonzero(as_tuple=True)
-        queries = functional.normalize(pool_regions(output.features, masks)[image, classes].float(), dim=1)
-        contrast = self.options.contrast
-        if contrast.weight and epoch >= contrast.start_epoch and len(queries):
-            losses["contrast"] = contrast.weight * self._contrast(queries, classes).mean()
-        confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()[image, classes]
-        sure = confidence > self.options.memory.gate
-        self.memory.update(queries[sure], classes[sure], positions[image[sure]], confidence[sure], epoch)
+    def _score(self, features: Tensor, plain: Tensor) -> Tensor:
+        """Maps of "scores", 0..1; the plain ones in training, which looks at rows itself, and without prototypes."""
+        if self.training or not self.prototypes_usable[-1].any():
+            return plain
+        rows = self._resemble(features)
+        return (rows[:, :-1] - rows[:, -1:]).sigmoid()
+
+    def _resemble(self, features: Tensor) -> Tensor:
+        """How far each position resembles each row of the memory, as logits (B, R, h, w)."""
+        temperature = self.options.aggregation.temperature
+        return score_rows(features, self.prototypes, self.prototypes_usable, temperature)
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """Classification and what the options add; then the batch's regions enter the memory."""
+        aggregation, contrast = self.options.aggregation, self.options.contrast
+        losses = super().compute_losses(output, batch, epoch)
+        plain = output.maps if output.auxiliary is None else output.auxiliary
+        if aggregation.form in ("softmax", "parametric"):
+            auxiliary = self.host.classification_loss(plain, output.valid, batch.tags)
+            losses["auxiliary"] = aggregation.auxiliary_weight * auxiliary
+        background = self._find_background(plain.detach(), output.valid, batch.tags)
+        if aggregation.form == "scores" and self.prototypes_usable.any() and aggregation.position_weight:
+            positions = self._position_loss(output.features, plain.detach(), output.valid, background, batch.tags)
+            losses["positions"] = aggregation.position_weight * positions
+        regions = self._pool(output, plain.detach(), background, batch)
+        if contrast.weight and epoch >= contrast.start_epoch and len(regions.row):
+            losses["contrast"] = contrast.weight * self._contrast(regions.embedding, regions.row).mean()
+        self.memory.update(regions.select(regions.confidence > self.options.memory.gate), epoch)
         return losses
 
-    def _contrast(self, queries: Tensor, classes: Tensor) -> Tensor:
-        entries, entry_classes = self.memory.read()
+    def _find_background(self, plain: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+        """The region of each image's background (B, 1, h, w), or no channel (B, 0, h, w) where none is kept."""
+        threshold = self.options.memory.background
+        return plain[:, :0] if threshold is None else find_background(plain, valid, tags, threshold)
+
+    def _pool(self, output: Output, plain: Tensor, background: Tensor, batch: Sample) -> Regions:
+        """The batch's regions, image by image, their embeddings with gradient."""
+        masks = torch.cat([find_regions(plain, output.valid, self.options.region_threshold), background], 1)
+        everywhere = background.flatten(2).any(2)
+        # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
+        present = torch.cat([batch.tags > 0, everywhere], 1) & masks.flatten(2).any(2)
+        image, row = present.nonzero(as_tuple=True)
+        embedding = functional.normalize(pool_regions(output.features, masks)[image, row].float(), dim=1)
+        confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()
+        # The background has no classifier: its regions always enter.
+        confidence = torch.cat([confidence, torch.ones_like(everywhere, dtype=confidence.dtype)], 1)[image, row]
+        height, width = batch.image.shape[-2:]
+        box, region = locate_regions(masks[image, row], batch.frame[image], (height, width))
+        return Regions(embedding, row, batch.position[image], confidence, box, region)
+
+    def _contrast(self, queries: Tensor, rows: Tensor) -> Tensor:
         options = self.options.contrast
+        entries, entry_rows, own = *self.memory.read(), None
+        if self.memory.size == 0:
+            entries, entry_rows = queries.detach(), rows
+            own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        memory = (entries, entry_rows, options.temperature)
         if options.mixup is None:
-            return contrast_regions(queries, classes, entries, entry_classes, options.temperature)
+            return contrast_regions(queries, rows, *memory, options.hard_negatives, own)
         share = torch.distributions.Beta(options.mixup, options.mixup).sample((len(queries), 1)).to(queries)
         partner = torch.randperm(len(queries), device=queries.device)
-        return contrast_mixed(queries, classes, entries, entry_classes, options.temperature, share, partner)
+        return contrast_mixed(queries, rows, *memory, share, partner, options.hard_negatives, own)
+
+    def _position_loss(
+        self, features: Tensor, plain: Tensor, valid: Tensor, background: Tensor, tags: Tensor
+    ) -> Tensor:
+        """Cross-entropy of the rows present in an image, at the positions whose plain map is sure."""
+        share = plain / find_peaks(plain, valid).clamp(min=1e-5)
+        highest, label = share.masked_fill((tags == 0)[..., None, None], 0).max(1)
+        target = label.masked_fill(highest <= self.options.aggregation.sure, UNSURE)
+        target = target.masked_fill(background[:, 0] > 0, plain.shape[1]).masked_fill(valid[:, 0] == 0, UNSURE)
+        present = torch.cat([tags > 0, torch.ones_like(tags[:, :1], dtype=torch.bool)], 1)
+        rows = self._resemble(features).masked_fill(~present[..., None, None], -1e4)
+        counted = (target != UNSURE).sum().clamp(min=1)
+        return functional.cross_entropy(rows, target, ignore_index=UNSURE, reduction="sum") / counted
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Cluster the memory into prototypes."""
         aggregation = self.options.aggregation
-        if aggregation.enabled and epoch >= aggregation.start_epoch:
+        if aggregation.form != "none" and epoch >= aggregation.start_epoch:
             number = self.prototypes.shape[1]
             self.prototypes, self.prototypes_usable = cluster_memory(
                 self.memory.entries, self.memory.filled(), number, iterations=50, seed=seed
@@ -162,23 +242,9 @@ class Rca(Method):
         bank = {f"memory.{name}": tensor for name, tensor in self.memory.state_dict().items()}
         return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable}
 
-
-def find_regions(maps: Tensor, valid: Tensor, threshold: Literal["mean"] | float) -> Tensor:
-    """Pseudo regions: where a class's map is high.
-
-    Args:
-        maps: (B, C, h, w), before ReLU.
-        valid: (B, 1, h, w), 0 on padding.
-        threshold: "mean" for the map's own mean (RCA, section 3.2), a number for that share of its maximum.
-
-    Returns:
-        (B, C, h, w), 1 in the region and 0 outside. A constant map has an empty region.
-    """
-    if threshold == "mean":
-        limit = pool_mean(maps, valid)[..., None, None]
-    else:
-        limit = threshold * maps.masked_fill(valid == 0, -torch.inf).amax((2, 3), keepdim=True)
-    return ((maps > limit) & (valid > 0)).to(maps.dtype)
+    def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The classes, and the background where the bank holds it."""
+        return classes if self.options.memory.background is None else (*classes, "background")
 
 
 METHOD = Rca

@@ -31,6 +31,7 @@ class NetworkDescription:
         mean: Normalisation of the images, for pixels in 0..1.
         std: Likewise.
         initialisation: Backbone and origin of its weights, in words.
+        epochs: How many epochs it was trained.
     """
 
     backbone: BackboneName
@@ -43,6 +44,7 @@ class NetworkDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     initialisation: str
+    epochs: int = 0
 
 
 class CamNetwork(nn.Module):

@@ -52,13 +52,13 @@ class TrainCamSettings(Settings):
 def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The terms of the loss of a batch."""
     output = network(batch.image, batch.valid)
-    return network.method.compute_losses(output, batch.tags, batch.position, epoch)
+    return network.method.compute_losses(output, batch, epoch)
 
 
 def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The same of a batch that holds the backbone's features in place of images."""
     output = network.score(batch.image, batch.valid)
-    return network.method.compute_losses(output, batch.tags, batch.position, epoch)
+    return network.method.compute_losses(output, batch, epoch)
 
 
 def run(context: Context) -> None:

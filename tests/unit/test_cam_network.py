@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rca.data.loading import Sample
 from rca.errors import UserError
 from rca.methods.base import Output
 from rca.models.cam_network import CamNetwork, NetworkDescription, load_host, load_method, load_network, save_network
@@ -26,7 +27,10 @@ def build(description: NetworkDescription) -> CamNetwork:
     """A network whose memory holds something."""
     torch.manual_seed(0)
     network = CamNetwork(description)
-    network.method.compute_losses(network(*draw_batch()), torch.ones(4, 3), torch.arange(4), epoch=0)
+    images, valid = draw_batch()
+    frame = torch.tensor([1.0, 0, 1, 0]).repeat(4, 1)
+    batch = Sample(images, valid, torch.ones(4, 3), torch.zeros(4, 41, 53).long(), torch.arange(4), frame)
+    network.method.compute_losses(network(images, valid), batch, epoch=0)
     network.method.start_epoch(1, seed=0)
     return network.eval()
 
@@ -90,7 +94,7 @@ def test_the_network_tells_what_is_padding() -> None:
         ({"method": "../errors"}, "There is no method"),
         ({"host": "vgg"}, r"There is no host vgg: choose one of .*cam"),
         ({"options": {"memory": {"sise": 3}}}, r"options\.memory\.sise is an unknown key"),
-        ({"options": {"memory": {"size": 0}}}, r"options\.memory\.size is 0"),
+        ({"options": {"memory": {"size": -1}}}, r"options\.memory\.size is -1"),
         ({"options": {"contrast": {"weight": "0.1"}}}, r"options\.contrast\.weight is \"0\.1\""),
         ({"method": "cam"}, r"options\.memory is an unknown key"),
     ],

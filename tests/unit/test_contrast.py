@@ -131,3 +131,41 @@ def test_a_share_of_one_mixes_nothing() -> None:
         contrast_mixed(queries, classes, entries, entry_classes, TEMPERATURE, weight, partner),
         contrast_regions(queries, classes, entries, entry_classes, TEMPERATURE),
     )
+
+
+@pytest.mark.parametrize("number", [1, 3, 99])
+def test_hard_negatives_are_those_most_similar_to_the_query(number: int) -> None:
+    queries, classes, entries, entry_classes = draw(7)
+    found = contrast_regions(queries, classes, entries, entry_classes, TEMPERATURE, hard_negatives=number)
+    for query, label, loss in zip(queries, classes, found, strict=True):
+        order = sorted(range(len(entries)), key=lambda one: -float(query @ entries[one]))
+        hard = [one for one in order if entry_classes[one] != label][:number]
+        kept = torch.tensor([one for one in order if entry_classes[one] == label] + hard)
+        expected = contrast_slowly(query, int(label), entries[kept], entry_classes[kept], TEMPERATURE)
+        assert float(loss) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_query_is_not_contrasted_with_itself(mixed: bool) -> None:
+    queries, _, *_ = draw(8)
+    classes = torch.tensor([0, 0, 1, 1, 2, 0])
+    own = torch.eye(len(queries), dtype=torch.bool)
+    partner = torch.tensor([1, 2, 0, 4, 5, 3])
+    weight = torch.full((len(queries), 1), 0.3, dtype=torch.float64)
+    if mixed:
+        found = contrast_mixed(queries, classes, queries, classes, TEMPERATURE, weight, partner, own=own)
+    else:
+        found = contrast_regions(queries, classes, queries, classes, TEMPERATURE, own=own)
+    for index in range(len(queries)):
+        other = int(partner[index])
+        kept = torch.tensor([one for one in range(6) if one != index and (not mixed or one != other)])
+        if mixed:
+            blend = functional.normalize(0.3 * queries[index] + 0.7 * queries[other], dim=0)
+            first, second = (
+                contrast_slowly(blend, int(classes[one]), queries[kept], classes[kept], TEMPERATURE)
+                for one in (index, other)
+            )
+            expected = 0.3 * first + 0.7 * second
+        else:
+            expected = contrast_slowly(queries[index], int(classes[index]), queries[kept], classes[kept], TEMPERATURE)
+        assert float(found[index]) == pytest.approx(expected)

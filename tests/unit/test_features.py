@@ -67,7 +67,9 @@ class FeaturesEachTime(TrainingImages):
         sample = super().__getitem__(key)
         features = self.backbone(sample.image[None])[1][0]
         size = features.shape[1:]
-        return sample._replace(image=features, valid=torch.ones(1, *size), mask=torch.full(size, 255))
+        down, across = (pixels / cells for pixels, cells in zip(sample.image.shape[1:], size, strict=True))
+        frame = sample.frame * torch.tensor([across, 1, down, 1])  # a cell in place of a pixel
+        return sample._replace(image=features, valid=torch.ones(1, *size), mask=torch.full(size, 255), frame=frame)
 
 
 def build_datasets(manifest: Manifest, network: CamNetwork, directory: Path, seed: int = 3) -> list[TrainingImages]:
@@ -136,7 +138,7 @@ def test_kept_features_are_those_of_the_augmented_image(manifest: Manifest, tmp_
         for number in range(len(manifest.images)):
             one, two = reference[epoch, number], cached[epoch, number]
             close(two.image, one.image)
-            for name in ("valid", "tags", "mask", "position"):
+            for name in ("valid", "tags", "mask", "position", "frame"):
                 assert torch.equal(getattr(one, name), getattr(two, name))
     assert not torch.allclose(cached[0, 0].image, cached[0, 0].image.flip(2), atol=1e-3)
 
@@ -174,6 +176,12 @@ def test_a_training_on_kept_features_is_that_on_features_computed_each_time(mani
     for one, two in zip(*histories, strict=True):
         assert one.keys() >= {"loss_classification", "loss_auxiliary", "loss_contrast"} or one["epoch"] < 3
         assert two == pytest.approx(one, rel=5e-3)
+    bank = trained[1].method.memory
+    photographs = torch.tensor([(record.width, record.height) for record in manifest.images])
+    corners = bank.box[bank.filled()].view(-1, 2, 2)
+    assert len(corners) > 4
+    assert (corners >= 0).all()
+    assert (corners <= photographs[bank.image[bank.filled()]][:, None]).all()
     before = build().state_dict()
     for name, expected in trained[0].state_dict().items():
         if name.startswith(("neck", "method.host", "method.aggregated_host")):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rca.methods.memory import MemoryBank
+from rca.methods.regions import GRID, Regions
 
 CLASSES, SIZE, CHANNELS = 3, 5, 7
 
@@ -42,17 +43,31 @@ def draw_regions(random: np.random.Generator, number: int, epoch: int) -> list[d
             "vector": random.normal(size=CHANNELS),
             "confidence": float(random.random()),
             "epoch": epoch,
+            "box": random.random(4).astype(np.float32),
+            "region": random.integers(256, size=(GRID, GRID)).astype(np.uint8),
         }
         for one in chosen
     ]
 
 
-def update(bank: MemoryBank, regions: list[dict], epoch: int = 0) -> None:
-    vectors = torch.tensor(np.array([region["vector"] for region in regions]).reshape(-1, CHANNELS)).float()
-    classes, images = (
-        torch.tensor([region[key] for region in regions], dtype=torch.int64) for key in ("class", "image")
+def stack(regions: list[dict]) -> Regions:
+    """Regions as the bank takes them."""
+
+    def column(key: str, *shape: int) -> Tensor:
+        return torch.from_numpy(np.array([region[key] for region in regions]).reshape(-1, *shape))
+
+    return Regions(
+        column("vector", CHANNELS).float(),
+        column("class").long(),
+        column("image").long(),
+        column("confidence").float(),
+        column("box", 4).float(),
+        column("region", GRID, GRID).to(torch.uint8),
     )
-    bank.update(vectors, classes, images, torch.tensor([region["confidence"] for region in regions]), epoch)
+
+
+def update(bank: MemoryBank, regions: list[dict], epoch: int = 0) -> None:
+    bank.update(stack(regions), epoch)
 
 
 def fill(bank: MemoryBank, seed: int = 0) -> list[dict]:
@@ -82,6 +97,8 @@ def test_the_bank_agrees_with_a_slow_one_over_many_batches(seed: int, momentum: 
                     assert bank.image[label, slot] == expected["image"]
                     assert bank.epoch[label, slot] == expected["epoch"]
                     assert bank.confidence[label, slot] == pytest.approx(expected["confidence"])
+                    np.testing.assert_array_equal(bank.box[label, slot], expected["box"])
+                    np.testing.assert_array_equal(bank.region[label, slot], expected["region"])
 
 
 def test_what_is_read_is_normalised_and_of_filled_slots_alone() -> None:
@@ -107,9 +124,10 @@ def test_an_update_does_not_reach_what_was_read_before() -> None:
 
 def test_no_gradient_enters_the_bank() -> None:
     bank = MemoryBank(1, SIZE, CHANNELS, "momentum")
+    regions = stack(draw_regions(np.random.default_rng(0), 2, 0))
     vectors = torch.randn(2, CHANNELS, requires_grad=True)
     for _ in range(2):
-        bank.update(vectors, torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.ones(2), 0)
+        bank.update(regions._replace(embedding=vectors, row=torch.zeros(2, dtype=torch.int64)), 0)
     assert not bank.entries.requires_grad
     assert not bank.read()[0].requires_grad
     assert vectors.grad is None
@@ -125,8 +143,8 @@ def test_a_bank_is_saved_whole() -> None:
     assert all(torch.equal(one, two) for one, two in same)
 
 
-@pytest.mark.parametrize("sizes", [(0, 2, 3), (1, 0, 3), (1, 2, 0)])
-def test_a_size_below_one_is_refused(sizes: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("sizes", [(0, 2, 3), (1, -1, 3), (1, 2, 0)])
+def test_a_bank_without_rows_or_channels_is_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         MemoryBank(*sizes)
 
@@ -135,3 +153,10 @@ def test_a_size_below_one_is_refused(sizes: tuple[int, int, int]) -> None:
 def test_a_momentum_outside_its_range_is_refused(momentum: float) -> None:
     with pytest.raises(ValueError, match="momentum"):
         MemoryBank(1, 2, 3, "momentum", momentum)
+
+
+def test_a_bank_of_size_0_keeps_nothing() -> None:
+    bank = MemoryBank(CLASSES, 0, CHANNELS)
+    fill(bank)
+    assert [part.shape[0] for part in bank.read()] == [0, 0]
+    assert bank.filled().shape == (CLASSES, 0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rca.methods.rca import find_regions
+from rca.methods.regions import find_regions
 from rca.models.pooling import pool_mean, pool_regions, shrink_valid
 
 

@@ -4,9 +4,10 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from torch import Tensor
+from torch.nn import functional
 
 from rca.methods import prototypes
-from rca.methods.prototypes import aggregate_prototypes, cluster_memory
+from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_rows
 
 ITERATIONS = 100
 
@@ -164,3 +165,37 @@ def test_the_gradient_of_aggregation_is_right() -> None:
     assert torch.autograd.gradcheck(
         lambda one: aggregate_prototypes(one, prototypes, usable, 0.5), features[:1, :, :2, :2].clone().requires_grad_()
     )
+
+
+def test_parametric_aggregation_agrees_with_attention_position_by_position() -> None:
+    torch.manual_seed(0)
+    layer = ParametricAggregation(7).double()
+    features, prototypes = torch.randn(2, 7, 3, 5).double(), torch.randn(3, 4, 7).double()
+    usable = torch.rand(3, 4) < 0.6
+    found = layer(features, prototypes, usable)
+    chosen = prototypes[usable]
+    keys, values = chosen @ layer.key.weight.T + layer.key.bias, chosen @ layer.value.weight.T + layer.value.bias
+    for image, y, x in np.ndindex(2, 3, 5):
+        query = layer.query.weight[:, :, 0, 0] @ features[image, :, y, x] + layer.query.bias
+        weights = torch.exp(keys @ query / 7**0.5)
+        torch.testing.assert_close(found[image, :, y, x], weights @ values / weights.sum())
+    assert torch.equal(layer(features, prototypes, usable & False), torch.zeros_like(features))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_a_row_scores_by_the_sum_over_its_prototypes(temperature: float) -> None:
+    torch.manual_seed(1)
+    features, prototypes, usable = torch.randn(2, 7, 3, 5), torch.randn(4, 3, 7), torch.rand(4, 3) < 0.6
+    usable[1], usable[2, 0] = False, True
+    found = score_rows(features, prototypes, usable, temperature)
+    for image, row, y, x in np.ndindex(2, 4, 3, 5):
+        position = features[image, :, y, x].double()
+        terms = [
+            float(torch.exp(functional.cosine_similarity(position, one.double(), dim=0) / temperature))
+            for one, counts in zip(prototypes[row], usable[row], strict=True)
+            if counts
+        ]
+        if terms:
+            assert float(found[image, row, y, x]) == pytest.approx(np.log(sum(terms)), abs=1e-4)
+        else:
+            assert found[image, row, y, x] < -9000

@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from rca.data.loading import Sample
 from rca.hosts.cam import CamHost
 from rca.methods.base import Method, NoOptions
 from rca.methods.rca import AggregationOptions, ContrastOptions, MemoryOptions, Rca, RcaOptions
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
-OFF = RcaOptions(contrast=ContrastOptions(weight=0), aggregation=AggregationOptions(enabled=False))
+OFF = RcaOptions(contrast=ContrastOptions(weight=0), aggregation=AggregationOptions(form="none"))
 
 
 def build(
@@ -23,20 +24,26 @@ def build(
     return Rca(options, CHANNELS, CLASSES, CamHost)
 
 
-def draw_batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features, valid, tags (one image has none) and positions."""
+def draw_batch(seed: int = 0) -> tuple[Tensor, Tensor, Sample]:
+    """Features of images of 40x56 pixels, valid, and the batch; one image has no tag."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(IMAGES, CHANNELS, 5, 7, generator=generator).relu()
     valid = torch.ones(IMAGES, 1, 5, 7)
     valid[1, :, :, 4:] = 0
     tags = (torch.rand(IMAGES, CLASSES, generator=generator) < 0.5).float()
     tags[0], tags[1] = torch.tensor([1, 0, 0, 1.0]), 0
-    return features, valid, tags, torch.arange(IMAGES) + 40
+    return features, valid, make_batch(tags)
+
+
+def make_batch(tags: Tensor) -> Sample:
+    """A batch of those tags at the manifest's positions 40 and on."""
+    blank, frame = torch.zeros(IMAGES, 1, 40, 56), torch.tensor([1.0, 0, 1, 0]).repeat(IMAGES, 1)
+    return Sample(blank, blank, tags, blank[:, 0].long(), torch.arange(IMAGES) + 40, frame)
 
 
 def find_losses(method: Method, epoch: int, seed: int = 0) -> dict[str, Tensor]:
-    features, valid, tags, positions = draw_batch(seed)
-    return method.compute_losses(method(features, valid), tags, positions, epoch)
+    features, valid, batch = draw_batch(seed)
+    return method.compute_losses(method(features, valid), batch, epoch)
 
 
 def test_with_all_parts_off_rca_is_the_plain_cam() -> None:
@@ -57,7 +64,7 @@ def test_terms_of_the_loss_begin_when_they_should(mixup: float | None) -> None:
         losses = find_losses(rca, epoch)
         assert losses.keys() == {"classification", "auxiliary"} | ({"contrast"} if epoch >= 2 else set())
     assert losses["contrast"] > 0
-    assert find_losses(build(aggregation={"enabled": False}), 0).keys() == {"classification"}
+    assert find_losses(build(aggregation={"form": "none"}), 0).keys() == {"classification"}
     assert find_losses(build(contrast={"weight": 0}), 9).keys() == {"classification", "auxiliary"}
 
 
@@ -76,30 +83,30 @@ def test_the_weights_scale_their_terms() -> None:
 
 
 def test_only_regions_of_confident_classes_enter_the_memory() -> None:
-    features, valid, tags, positions = draw_batch()
+    features, valid, batch = draw_batch()
     everyone, gated = build(memory={"gate": 0.0, "size": 50}), build(memory={"gate": 0.5, "size": 50})
     for rca in (everyone, gated):
         output = rca(features, valid)
-        rca.compute_losses(output, tags, positions, epoch=0)
+        rca.compute_losses(output, batch, epoch=0)
         weights = valid.expand_as(output.maps)
         confidence = ((output.maps * weights).sum((2, 3)) / weights.sum((2, 3))).sigmoid()
-        expected = (tags == 1) & (confidence > rca.options.memory.gate)
+        expected = (batch.tags == 1) & (confidence > rca.options.memory.gate)
         assert rca.memory.written.tolist() == expected.sum(0).tolist()
         image, label = expected.nonzero(as_tuple=True)
         found = {
             (int(c), int(rca.memory.image[c, n]), round(float(rca.memory.confidence[c, n]), 5))
             for c, n in rca.memory.filled().nonzero().tolist()
         }
-        wanted = zip(label.tolist(), positions[image].tolist(), confidence[image, label].tolist(), strict=True)
+        wanted = zip(label.tolist(), batch.position[image].tolist(), confidence[image, label].tolist(), strict=True)
         assert found == {(c, i, round(one, 5)) for c, i, one in wanted}
     assert 0 < gated.memory.written.sum() < everyone.memory.written.sum()
 
 
 def test_a_stored_region_is_the_mean_feature_where_its_map_is_high() -> None:
-    features, valid, tags, positions = draw_batch()
+    features, valid, batch = draw_batch()
     rca = build()
     plain = rca(features, valid).auxiliary
-    rca.compute_losses(rca(features, valid), tags, positions, epoch=0)
+    rca.compute_losses(rca(features, valid), batch, epoch=0)
     for label, slot in rca.memory.filled().nonzero().tolist():
         image = int(rca.memory.image[label, slot]) - 40
         one, on_image = plain[image, label], valid[image, 0] == 1
@@ -110,10 +117,10 @@ def test_a_stored_region_is_the_mean_feature_where_its_map_is_high() -> None:
 
 def test_an_empty_region_never_enters_the_memory() -> None:
     rca = build(contrast={"start_epoch": 0})
-    features, valid, tags, positions = draw_batch()
+    features, valid, batch = draw_batch()
     features[0] = 0  # nowhere is a map above its mean
     output = rca(features, valid)
-    losses = rca.compute_losses(output, tags, positions, epoch=0)
+    losses = rca.compute_losses(output, batch, epoch=0)
     entries, _ = rca.memory.read()
     torch.testing.assert_close(entries.norm(dim=1), torch.ones(len(entries)))
     assert 40 not in rca.memory.image
@@ -122,8 +129,8 @@ def test_an_empty_region_never_enters_the_memory() -> None:
 
 def test_images_without_a_tag_give_a_loss_and_leave_the_memory_alone() -> None:
     rca = build(contrast={"start_epoch": 0})
-    features, valid, tags, positions = draw_batch()
-    losses = rca.compute_losses(rca(features, valid), torch.zeros_like(tags), positions, epoch=0)
+    features, valid, _ = draw_batch()
+    losses = rca.compute_losses(rca(features, valid), make_batch(torch.zeros(IMAGES, CLASSES)), epoch=0)
     assert losses.keys() == {"classification", "auxiliary"}
     assert rca.memory.written.sum() == 0
 
@@ -131,9 +138,9 @@ def test_images_without_a_tag_give_a_loss_and_leave_the_memory_alone() -> None:
 def test_contrast_reaches_the_features_but_not_through_the_memory() -> None:
     rca = build(contrast={"start_epoch": 0, "mixup": None})
     find_losses(rca, 0, seed=1)
-    features, valid, tags, positions = draw_batch()
+    features, valid, batch = draw_batch()
     features.requires_grad_()
-    rca.compute_losses(rca(features, valid), tags, positions, 0)["contrast"].backward()
+    rca.compute_losses(rca(features, valid), batch, 0)["contrast"].backward()
     assert features.grad.isfinite().all()
     assert features.grad.norm() > 0
     assert features.grad[1].norm() == 0  # no tag, no region

@@ -148,7 +148,7 @@ class Batches:
         for start in range(0, 12, self.size):
             part = slice(start, start + self.size)
             image = self.inputs[part, :, None, None]
-            yield Sample(image, torch.ones(self.size), self.tags[part], torch.zeros(1), torch.zeros(1))
+            yield Sample(image, torch.ones(self.size), self.tags[part], torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
 
 def squared_error(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
