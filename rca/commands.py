@@ -4,11 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+
 from rca.config import Params, read_params
 from rca.data.formats import read_dataset
 from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
 from rca.inspection import inspect
+from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
 from rca.presets import apply_preset
 from rca.stages.context import PARAMS
@@ -76,7 +79,19 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
     scores = 2 * tagged / settings.make_cam.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
-    return 2 * len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
+    each_run = len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
+    return 2 * (each_run + _estimate_features(settings, pixels))
+
+
+def _estimate_features(settings: Params, pixels: int) -> float:
+    """About how many bytes the features of a frozen backbone will take."""
+    backbone = settings.train_cam.backbone
+    if backbone.trainable == "all":
+        return 0
+    with torch.device("meta"):  # its number of channels alone
+        channels = build_backbone(backbone.name, backbone.output_stride).channels
+    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
+    return 2 * channels * positions
 
 
 def show() -> None:

@@ -19,6 +19,7 @@ from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
+from rca.tables import format_difference
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {**KINDS, "classification": "classifier"}
@@ -56,7 +57,7 @@ class Source:
         dataset: The dataset's name.
         manifest: The dataset.
         statistics: Its counts, as `rca.data.manifest.summarise` gives them.
-        table: Columns run, metric, mean, std and seeds, as fractions.
+        table: As `rca.tables.build_table` gives it.
         results: For each run what its seeds left, in the order of the seeds.
         memories: What the first seed left of the memory of each run that keeps one.
         params: The text of the params file.
@@ -76,10 +77,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the headline table, in percent."""
+    """A figure of the headline table, in percent, and its difference to the first run's, where that is known."""
 
     mean: str
     spread: str
+    difference: str
     seeds: int
     best: bool
 
@@ -126,6 +128,7 @@ def build_report(page: Path, source: Source) -> None:
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
         columns=(columns := list_columns(source.table)),
+        compared=source.table["difference"].notna().any(),
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
         protocols=describe_protocols(source.results),
@@ -174,10 +177,11 @@ def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
     highest = table.groupby("metric")["mean"].max().to_dict()
     several = table["run"].nunique() > 1
     cells = {}
-    for row in table[table["run"] == run].to_dict("records"):
-        mean, best = f"{100 * row['mean']:.1f}", f"{100 * highest[row['metric']]:.1f}"
-        spread = "" if math.isnan(row["std"]) else f"{100 * row['std']:.1f}"
-        cells[row["metric"]] = Cell(mean, spread, int(row["seeds"]), several and mean == best)
+    for row in table[table["run"] == run].itertuples():
+        mean, best = f"{100 * row.mean:.1f}", f"{100 * highest[row.metric]:.1f}"
+        spread = "" if math.isnan(row.std) else f"{100 * row.std:.1f}"
+        difference = "" if math.isnan(row.difference) else format_difference(row)
+        cells[row.metric] = Cell(mean, spread, difference, int(row.seeds), several and mean == best)
     return cells
 
 
@@ -233,6 +237,8 @@ def draw_training_charts(
     for number, term in enumerate(terms, 1):
         curves = {run: summarise_seeds(of_run, "epoch", term) for run, of_run in tables.items()}
         curves = {run: curve for run, curve in curves.items() if len(curve)}
+        if not curves:
+            continue  # the training was switched off
         file = f"pictures/{stage}-{number}.svg"
         draw_curves(page / file, curves, lines, "epoch", "loss", mark_highest=False)
         name = term.removeprefix("loss_").replace("_", " ")

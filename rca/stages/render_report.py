@@ -14,6 +14,7 @@ from rca.report.memory import MemoryTables
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import RunLayout
+from rca.tables import COLUMNS
 
 # Columns of words, even where they look like figures.
 NAMES = ("run", "metric", "class", "nearest", "image", "centre")
@@ -40,7 +41,7 @@ def run(context: Context) -> None:
         dataset=layout.dataset,
         manifest=read_manifest(layout.manifest),
         statistics=read_json(layout.manifest / "statistics.json"),
-        table=read_table(layout.results / "table.csv", ("run", "metric", "mean", "std", "seeds")),
+        table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
         results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in runs},
         memories={run: read_memory(layout.of(run, seeds[0])) for run in context.read("memory_runs")},
         params=context.params_file.read_text(encoding="utf-8"),

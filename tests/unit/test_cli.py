@@ -117,7 +117,7 @@ def test_check_takes_a_sound_project_and_counts_its_images(
 def test_check_refuses_scored_images_without_score_maps(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    use_voc(project, make_voc, {"make_cam": {"splits": ["train"], "stride": 2, "threads": 1}})
+    use_voc(project, make_voc, {"make_cam": {"splits": ["train"], "stride": 2, "inference": {}, "threads": 1}})
     assert main(["check"]) == 2
     assert "evaluate.seed names val, but 1 of its images (d4, ...) get no score maps" in capsys.readouterr().err
 

@@ -34,7 +34,11 @@ def test_figures_agree_with_the_table(project: Path) -> None:
         for metric in metrics:
             if (name, metric) in table.index:
                 row = table.loc[(name, metric)]
-                wanted.append(f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}")
+                cell = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
+                if name != RUNS[0]:
+                    low, high = (f"{100 * row[end]:+.1f}" for end in ("low", "high"))
+                    cell += f" {100 * row['difference']:+.1f} [{low}, {high}]"
+                wanted.append(cell)
             else:
                 wanted.append("–")
         assert page.find_row(name) == wanted
@@ -181,9 +185,21 @@ def test_a_kind_that_one_run_lacks_leaves_a_gap(project: Path) -> None:
 
 def test_one_seed_has_no_spread(project: Path) -> None:
     (project / "params.yaml").write_text(PARAMS.replace("seeds: [0, 1]", "seeds: [0]"))
-    table = pd.read_csv("results/toy/table.csv").assign(std=float("nan"), seeds=1)
+    unknown = dict.fromkeys(("std", "difference", "low", "high"), float("nan"))
+    table = pd.read_csv("results/toy/table.csv").assign(seeds=1, **unknown)
     table.to_csv("results/toy/table.csv", index=False)
-    assert "±" not in render(project).words
+    page = render(project)
+    assert "±" not in page.words
+    assert "paired over seeds" not in page.words
+
+
+def test_a_training_that_was_switched_off_has_no_chart(project: Path) -> None:
+    assert "segmentation network: cross entropy loss" in render(project).words
+    for path in (project / "runs/toy/evaluation").glob("*/train_seg.csv"):
+        path.write_text("epoch,learning_rate,loss_cross_entropy\n")
+    page = render(project)
+    assert "classification network: classification loss" in page.words
+    assert "segmentation network" not in page.words
 
 
 def test_a_title_of_ones_own(project: Path) -> None:
