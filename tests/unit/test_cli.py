@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +145,17 @@ def test_inspect_tells_a_network_from_a_memory(project: Path, capsys: pytest.Cap
     save_tensors(project / "x.safetensors", {}, {"method": "cam"})
     assert main(["inspect", "memory", "x.safetensors"]) == 2
     assert "x.safetensors is no snapshot of a memory" in capsys.readouterr().err
+
+
+def test_stages_import_nothing_slow_that_they_do_not_need() -> None:
+    """An ablation starts hundreds: torch takes two seconds, torchvision and scikit-learn one each."""
+    script = """
+import importlib, sys
+def start(*stages):
+    for stage in stages:
+        importlib.import_module(f"rca.stages.{stage}")
+    return {"torch", "torchvision", "sklearn", "matplotlib", "pydensecrf"} & set(sys.modules)
+assert start("run", "choose_threshold", "make_pseudo", "refine_crf", "evaluate", "tabulate", "prepare_data") == set()
+assert start("pin_method", "snapshot_memory", "train_cam", "make_cam", "predict_seg") == {"torch"}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
