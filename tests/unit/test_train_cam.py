@@ -42,7 +42,7 @@ def train(params: dict, seed: int = 0) -> Context:
 def test_the_memory_is_kept_over_the_training(params: dict) -> None:
     paths = train(params).paths
     kept = sorted(paths.memory_history.iterdir())
-    assert [path.name for path in kept] == ["epoch-0002.safetensors"]  # that of the fourth is the memory itself
+    assert [path.name for path in kept] == ["epoch-0002.safetensors", "epoch-0004.safetensors"]
     early, about = load_tensors(kept[0], "train_cam")
     final, last = load_tensors(paths.memory, "snapshot_memory")
     assert (about["epochs"], last["epochs"]) == (2, 4)
@@ -51,6 +51,8 @@ def test_the_memory_is_kept_over_the_training(params: dict) -> None:
     assert set(written.tolist()) <= {0, 1}
     assert final["memory.epoch"].max() == 3
     assert (final["memory.written"] == 2 * early["memory.written"]).all()  # each image enters once in an epoch
+    end, _ = load_tensors(kept[1], "train_cam")
+    assert all(torch.equal(tensor, end[name]) for name, tensor in final.items())
     assert not list(Path(".rca/checkpoints").iterdir())
 
 
