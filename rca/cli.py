@@ -34,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
     inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="what the file is")
     inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
+    masks = "for a memory: the manifest of its dataset, whose true masks tell purity (default: that of its run)"
+    inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
 
     commands.add_parser("show", help="print the table and where the report lies")
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")

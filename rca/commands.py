@@ -4,16 +4,20 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+
 from rca.config import Params, read_params
 from rca.data.formats import read_dataset
-from rca.data.manifest import Manifest, read_manifest, summarise
+from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
-from rca.labels.score_maps import open_shard
-from rca.models.storage import load_tensors
+from rca.inspection import inspect
+from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
 from rca.presets import apply_preset
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
+
+__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "show"]
 
 GIGABYTE = 1e9
 # Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
@@ -75,7 +79,19 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
     scores = 2 * tagged / settings.make_cam.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
-    return 2 * len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
+    each_run = len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
+    return 2 * (each_run + _estimate_features(settings, pixels))
+
+
+def _estimate_features(settings: Params, pixels: int) -> float:
+    """About how many bytes the features of a frozen backbone will take."""
+    backbone = settings.train_cam.backbone
+    if backbone.trainable == "all":
+        return 0
+    with torch.device("meta"):  # its number of channels alone
+        channels = build_backbone(backbone.name, backbone.output_stride).channels
+    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
+    return 2 * channels * positions
 
 
 def show() -> None:
@@ -106,60 +122,3 @@ def clean(delete: bool) -> None:
         if delete:
             path.unlink()
     print(f"{len(found)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
-
-
-def inspect(kind: str, path: Path) -> None:
-    """Say what a file of the pipeline holds.
-
-    Raises:
-        UserError: it is missing, broken or of another kind.
-    """
-    readers = {"data": _inspect_data, "network": _inspect_network, "memory": _inspect_memory, "scores": _inspect_scores}
-    readers[kind](path)
-
-
-def _inspect_data(path: Path) -> None:
-    manifest = read_manifest(path)
-    print(f"{len(manifest.images)} images, {len(manifest.classes)} classes, root {manifest.root}")
-    for split, counts in summarise(manifest)["splits"].items():
-        print(f"\n{split}: {counts['images']} images, {counts['with_mask']} with a mask")
-        for name, count in counts["images_per_class"].items():
-            print(f"  {count:6d}  {name}")
-
-
-def _inspect_network(path: Path) -> None:
-    tensors, about = load_tensors(path, "train_cam")
-    for key, value in about.items():
-        print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    print(f"weights: {sum(tensor.numel() for tensor in tensors.values()) / 1e6:.2f} million")
-
-
-def _inspect_memory(path: Path) -> None:
-    tensors, about = load_tensors(path, "snapshot_memory")
-    if "memory.written" not in tensors:
-        raise UserError(f"{path} is no snapshot of a memory: name one that snapshot_memory wrote.")
-    size = tensors["memory.entries"].shape[1]
-    print(f"{about['method']}, run {about['run']}, seed {about['seed']}: {size} slots for each class")
-    print(f"{'class':16s} {'filled':>6s} {'spread':>6s} {'epoch':>7s}  nearest other class (cosine of the means)")
-    means = tensors["memory.entries"].sum(1)
-    means = means / means.norm(dim=1, keepdim=True).clamp(min=1e-8)
-    likeness = (means @ means.T).fill_diagonal_(-1)
-    for index, name in enumerate(about["classes"]):
-        filled = min(int(tensors["memory.written"][index]), size)
-        if not filled:
-            print(f"{name:16s} {0:6d}")
-            continue
-        entries, epochs = tensors["memory.entries"][index, :filled], tensors["memory.epoch"][index, :filled]
-        spread = 1 - float((entries @ means[index]).mean())
-        other = int(likeness[index].argmax())
-        ages = f"{int(epochs.min()) + 1}-{int(epochs.max()) + 1}"
-        nearest = f"{about['classes'][other]} ({float(likeness[index, other]):.2f})"
-        print(f"{name:16s} {filled:6d} {spread:6.2f} {ages:>7s}  {nearest}")
-
-
-def _inspect_scores(path: Path) -> None:
-    with open_shard(path) as shard:
-        print(f"{len(shard.ids)} images, " + ", ".join(f"{key} {value}" for key, value in shard.about.items()))
-        for image_id in shard.ids:
-            one = shard.read(image_id)
-            print(f"  {image_id}: labels {one.labels.tolist()}, maps {one.scores.shape[1]}x{one.scores.shape[2]}")

@@ -35,8 +35,10 @@ OVERRIDABLE: dict[str, type[Settings]] = {
     "train_seg": TrainSegSettings,
     "predict_seg": PredictSegSettings,
 }
-# Initial weights are fetched once for all runs, and an engine reserves the same cores for all.
-SHARED_KEYS = ("backbone", "threads", "workers")
+# Weights and features are made once for all runs, an engine reserves the same cores for all, and all are scored alike.
+SHARED_KEYS = ("backbone", "threads", "workers", "enabled")
+# What cache_features goes by: with a frozen backbone it is the same for all runs as well.
+SHARED_VIEWS = {"train_cam": ("split", "augmentation"), "make_cam": ("splits", "inference")}
 
 
 class ResourceSettings(Settings):
@@ -155,6 +157,9 @@ class Params(Settings):
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
                 raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
+        for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
+            if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
+                raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
         return self
 
     @property
@@ -202,6 +207,10 @@ def read_params(path: Path, source: Path | None = None) -> Params:
             settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
             if isinstance(settings, TrainCamSettings | TrainSegSettings):
                 _check_gpus(params, section, settings.optimisation.processes, source)
+            if isinstance(settings, TrainSegSettings):
+                _check_masks(params, settings, source)
+            if params.train_cam.backbone.trainable == "none":
+                _check_views(params, name, section, settings, source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
@@ -217,3 +226,19 @@ def _check_gpus(params: Params, section: str, processes: int, source: Path) -> N
             f"{source}: {section} trains with {processes} processes, but resources.{section}.gpu is {gpus}: set it to"
             f" {processes}, or to 0 to train on the CPU."
         )
+
+
+def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> None:
+    """The masks that the segmentation network is trained on are made."""
+    if settings.enabled and settings.masks == "refined" and not params.refine_crf.enabled:
+        raise UserError(f"{source}: train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo.")
+
+
+def _check_views(params: Params, name: str, section: str, settings: Settings, source: Path) -> None:
+    """All runs ask for the features that a frozen backbone gives once for all."""
+    for key in SHARED_VIEWS.get(section, ()):
+        if getattr(settings, key) != getattr(getattr(params, section), key):
+            raise UserError(
+                f"{source}: run.{name}.{section}.{key} cannot differ between runs while train_cam.backbone.trainable is"
+                f" none, since features are computed once: set it in {section}."
+            )

@@ -1,15 +1,18 @@
-"""Tables of metrics: a line for each run, mean ± standard deviation over its seeds."""
+"""Tables of metrics: a line for each run, mean ± standard deviation over its seeds, and its difference to the first."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 # What the printed table shows of each kind, in this order; everything else is in the metrics files and table.csv.
 KINDS = ("seed", "pseudo", "refined", "segmentation", "classification")
 SHOWN = ("miou", "map")
+COLUMNS = ["run", "metric", "mean", "std", "seeds", "difference", "low", "high"]
+CONFIDENCE = 0.95  # of the interval of a difference
 
 
 def flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
@@ -22,44 +25,99 @@ def flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 
 
 def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    """Mean and standard deviation over seeds.
+    """Mean and standard deviation over seeds, and the paired difference to the first run.
 
     Args:
-        metrics: For each run the metrics of its seeds, nested, as fractions.
+        metrics: For each run the metrics of its seeds, nested, as fractions; all runs have the same seeds in one order.
 
     Returns:
-        A line for each run and metric: `run`, `metric` (dotted name), `mean`, `std` (of a sample; NaN for one seed) and
-        `seeds`, in the runs' own order and the pipeline's order of kinds.
+        A line for each run and metric: `run`, `metric` (dotted name), `mean`, `std` (of a sample; NaN for one seed),
+        `seeds`, and `difference`, `low` and `high` as of `compare_pairs`, NaN for the first run; in the runs' own order
+        and the pipeline's order of kinds.
     """
     rows = []
-    for run, of_seeds in metrics.items():
-        flat = [dict(flatten(one)) for one in of_seeds]
-        names = dict.fromkeys(key for one in flat for key in one)
+    flat = {run: [dict(flatten(one)) for one in of_seeds] for run, of_seeds in metrics.items()}
+    first = next(iter(flat))
+    for run, of_run in flat.items():
+        names = dict.fromkeys(key for one in of_run for key in one)
         for name in sorted(names, key=lambda name: KINDS.index(name.split(".")[0])):
-            values = np.array([one[name] for one in flat if one.get(name) is not None], dtype=float)
-            if name.rpartition(".")[2] in SHOWN and len(values):
-                spread = values.std(ddof=1) if len(values) > 1 else math.nan
-                rows.append((run, name, values.mean(), spread, len(values)))
-    return pd.DataFrame(rows, columns=["run", "metric", "mean", "std", "seeds"])
+            values = read_values(of_run, name)
+            known = values[np.isfinite(values)]
+            if name.rpartition(".")[2] in SHOWN and len(known):
+                spread = known.std(ddof=1) if len(known) > 1 else math.nan
+                reference = read_values(flat[first], name) if run != first else np.full(len(values), math.nan)
+                rows.append((run, name, known.mean(), spread, len(known), *compare_pairs(values, reference)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def read_values(of_seeds: list[dict[str, float | None]], name: str) -> np.ndarray:
+    """A metric of each seed, NaN where a seed lacks it."""
+    return np.array([one.get(name) for one in of_seeds], dtype=float)
+
+
+def compare_pairs(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+    """The mean difference of pairs and its two-sided interval under Student's t distribution.
+
+    Args:
+        values: Of one run's seeds, NaN where a seed has none.
+        reference: Of another's, seed by seed.
+
+    Returns:
+        The mean of `values - reference`, and the lower and upper end of its 95 % interval; NaN where fewer than two
+        seeds have both, since one pair says nothing of the spread.
+    """
+    pairs = values - reference
+    pairs = pairs[np.isfinite(pairs)]
+    if len(pairs) < 2:
+        return math.nan, math.nan, math.nan
+    quantile = stdtrit(len(pairs) - 1, (1 + CONFIDENCE) / 2)
+    margin = quantile * pairs.std(ddof=1) / math.sqrt(len(pairs))
+    return pairs.mean(), pairs.mean() - margin, pairs.mean() + margin
 
 
 def format_markdown(table: pd.DataFrame) -> str:
     """A Markdown table in percent: a line for each run and threshold, a column for each kind of mask and split."""
-    header, *lines = _arrange(table, " ± ")
-    rule = ["---", "---"] + ["---:"] * (len(header) - 2)
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *lines))
+    return _draw(_arrange(table, lambda row: format_mean(row, " ± ")))
+
+
+def format_differences(table: pd.DataFrame) -> str:
+    """A sentence and a Markdown table like the first, of the differences in points; empty where there is none."""
+    compared = table[table["difference"].notna()]
+    if compared.empty:
+        return ""
+    sentence = (
+        f"Difference to {table['run'].iloc[0]}, paired over seeds, with its {CONFIDENCE:.0%} interval, in points:"
+    )
+    return f"{sentence}\n\n{_draw(_arrange(compared, format_difference))}"
 
 
 def format_latex(table: pd.DataFrame) -> str:
-    """The same table in LaTeX (booktabs)."""
-    header, *lines = _arrange(table, r" $\pm$ ")
+    """The table of means in LaTeX (booktabs)."""
+    header, *lines = _arrange(table, lambda row: format_mean(row, r" $\pm$ "))
     escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in cells] for cells in (header, *lines)]
     body = [" & ".join(cells) + r" \\" for cells in escaped]
     start = rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}"
     return "\n".join([start, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _arrange(table: pd.DataFrame, plus_minus: str) -> list[list[str]]:
+def format_mean(row: Any, plus_minus: str) -> str:
+    """A line's mean and standard deviation in percent, e.g. `37.4 ± 1.0`."""
+    spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
+    return f"{100 * row.mean:.1f}{spread}"
+
+
+def format_difference(row: Any) -> str:
+    """A line's difference and its interval in points, e.g. `+2.0 [+0.9, +3.1]`."""
+    return f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+
+
+def _draw(lines: list[list[str]]) -> str:
+    header, *rest = lines
+    rule = ["---", "---"] + ["---:"] * (len(header) - 2)
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *rest))
+
+
+def _arrange(table: pd.DataFrame, describe: Callable[[Any], str]) -> list[list[str]]:
     """The cells of the printed table, header first.
 
     A metric is named `<kind>.<split>[.<threshold>].<figure>`; what has no threshold stands in a run's first line.
@@ -67,9 +125,8 @@ def _arrange(table: pd.DataFrame, plus_minus: str) -> list[list[str]]:
     cells: dict[tuple[str, str, str], str] = {}
     for row in table.itertuples():
         kind, split, *rest, _ = str(row.metric).split(".")
-        spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
         column = f"{kind} {split}" if kind != "classification" else f"mAP {split}"
-        cells[str(row.run), rest[0] if rest else "", column] = f"{100 * row.mean:.1f}{spread}"
+        cells[str(row.run), rest[0] if rest else "", column] = describe(row)
     columns = list(dict.fromkeys(column for _, _, column in cells))
     lines = [["run", "threshold", *columns]]
     for run in dict.fromkeys(table["run"].astype(str)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -40,7 +40,7 @@ class OptimisationSettings(Settings):
         batch_size: Images in a step of the loader, of all processes together.
         accumulate: Steps of the loader for each step of the optimiser.
         learning_rate: Of the new layers, at the start.
-        backbone_learning_rate: Of the backbone; 0 freezes it.
+        backbone_learning_rate: Of the backbone.
         weight_decay: L2 penalty (AdamW: decoupled).
         poly_power: The rates fall as (1 - step / steps) ** poly_power.
         freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
@@ -55,13 +55,20 @@ class OptimisationSettings(Settings):
     batch_size: int = Field(ge=1)
     accumulate: int = Field(default=1, ge=1)
     learning_rate: float = Field(gt=0)
-    backbone_learning_rate: float = Field(ge=0)
+    backbone_learning_rate: float
     weight_decay: float = Field(default=1e-4, ge=0)
     poly_power: float = Field(default=0.9, ge=0)
     freeze_batchnorm: bool = True
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     workers: int = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
+
+    @field_validator("backbone_learning_rate")
+    @classmethod
+    def _backbone_learns(cls, rate: float) -> float:
+        if rate <= 0:
+            raise ValueError("must be above 0; a backbone is frozen by backbone.trainable: none")
+        return rate
 
     @model_validator(mode="after")
     def _each_process_has_an_image(self) -> "OptimisationSettings":
@@ -92,7 +99,8 @@ class Trainer:
 
     Args:
         network: What is trained; it lies on `device`.
-        backbone: The part of it that takes `backbone_learning_rate`.
+        backbone: The part of it that takes `backbone_learning_rate`; it is frozen where no parameter of it requires a
+            gradient.
         settings: How.
         seed: Of the run.
         device: Where.
@@ -182,8 +190,10 @@ class Trainer:
         self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **terms_of_epoch})
 
     def _list_frozen(self) -> list[nn.Module]:
-        """The backbone's BatchNorm, where it keeps its statistics."""
-        if not self.settings.freeze_batchnorm and self.settings.backbone_learning_rate:
+        """What stays in evaluation mode: a backbone that is not trained, or its BatchNorm where that is frozen."""
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            return list(self.backbone.modules())
+        if not self.settings.freeze_batchnorm:
             return []
         return [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
 
@@ -205,8 +215,6 @@ class Trainer:
         own = {id(parameter) for parameter in self.backbone.parameters()}
         new = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
         groups: list[dict[str, Any]] = [{"params": new, "lr": settings.learning_rate}]
-        for parameter in self.backbone.parameters():
-            parameter.requires_grad_(settings.backbone_learning_rate > 0)
         if settings.freeze_batchnorm:
             for module in self.backbone.modules():
                 if isinstance(module, _BatchNorm):

@@ -77,7 +77,15 @@ class CamNetwork(nn.Module):
             images: (B, 3, H, W), normalised.
             valid: (B, 1, H, W), 1 on the image and 0 on padding.
         """
-        _, features = self.backbone(images)
+        return self.score(self.backbone(images)[1], valid)
+
+    def score(self, features: Tensor, valid: Tensor) -> Output:
+        """Score a batch by what the backbone made of it.
+
+        Args:
+            features: (B, D, h, w), at the output stride.
+            valid: (B, 1, h, w) or as large as the images, 1 on the image and 0 on padding.
+        """
         features = self.neck(features)
         size = (features.shape[2], features.shape[3])
         return self.method(features, shrink_valid(valid, size))

@@ -6,7 +6,6 @@ the network that it belongs to.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -63,18 +62,6 @@ def save_snapshot(
     save_tensors(path, network.method.memory_state(), about)
 
 
-def load_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the description of a snapshot.
-
-    Raises:
-        UserError: the file is missing, broken, or no snapshot of a memory.
-    """
-    tensors, about = load_tensors(path, "snapshot_memory")
-    if "memory.entries" not in tensors or "images" not in about:
-        raise UserError(f"{path} is no snapshot of a memory: name a memory.safetensors that snapshot_memory wrote.")
-    return tensors, about
-
-
 def start_from(network: CamNetwork, manifest: Manifest, settings: StartSettings) -> None:
     """Take over the weights and the memory that a training starts from.
 
@@ -93,12 +80,10 @@ def start_from(network: CamNetwork, manifest: Manifest, settings: StartSettings)
         _fit(network, own, settings.network)
     if settings.memory is not None:
         _check(settings.memory, settings.memory_sha256, "memory")
-        tensors, about = load_snapshot(settings.memory)
+        tensors, about = load_tensors(settings.memory, "snapshot_memory")
         rows = list(network.method.name_rows(network.description.classes))
-        if about["classes"] != rows:
-            raise UserError(
-                f"The snapshot {settings.memory} is of the rows {', '.join(about['classes'])}: {rows} wanted."
-            )
+        if "memory.image" not in tensors or about.get("classes") != rows:
+            raise UserError(f"{settings.memory} is no snapshot of a memory with the rows {', '.join(rows)}.")
         here = [manifest.index.get(image, -1) for image in about["images"]]
         known = tensors["memory.image"] >= 0
         positions = torch.tensor(here)[tensors["memory.image"].clamp(min=0)]

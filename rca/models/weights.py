@@ -51,16 +51,30 @@ class FileWeights(Settings):
 
 
 class BackboneSettings(Settings):
-    """Which backbone, at which output stride, with which weights."""
+    """Which backbone, at which output stride, with which weights.
+
+    Attributes:
+        name: Its name.
+        output_stride: Pixels for each feature.
+        trainable: "all" of it is trained, or "none": then it stays as its weights made it.
+        weights: What it starts with.
+    """
 
     name: BackboneName
     output_stride: OutputStride = 16
+    trainable: Literal["all", "none"] = "all"
     weights: Annotated[NoWeights | TorchvisionWeights | FileWeights, Field(discriminator="source")]
 
     @model_validator(mode="after")
     def _small_has_no_weights(self) -> "BackboneSettings":
         if self.name == "small" and self.weights.source != "none":
             raise ValueError("no weights exist for the backbone small: set source to none")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_has_weights(self) -> "BackboneSettings":
+        if self.trainable == "none" and self.weights.source == "none":
+            raise ValueError("a backbone that starts from scratch must be trained: set trainable to all")
         return self
 
 

@@ -15,6 +15,11 @@ from markupsafe import Markup
 from rca.data.manifest import Manifest
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.gallery import KINDS, Picture, find_examples, write_comparison, write_example
+from rca.report.memory import HEADINGS as MEMORY_HEADINGS
+from rca.report.memory import HEIGHT as MAP_HEIGHT
+from rca.report.memory import WIDTH as MAP_WIDTH
+from rca.report.memory import MemoryTables, write_memories
+from rca.tables import format_difference
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {**KINDS, "classification": "classifier"}
@@ -52,8 +57,9 @@ class Source:
         dataset: The dataset's name.
         manifest: The dataset.
         statistics: Its counts, as `rca.data.manifest.summarise` gives them.
-        table: Columns run, metric, mean, std and seeds, as fractions.
+        table: As `rca.tables.build_table` gives it.
         results: For each run what its seeds left, in the order of the seeds.
+        memories: What the first seed left of the memory of each run that keeps one.
         params: The text of the params file.
         picture_width: Of each example picture, in pixels.
     """
@@ -64,16 +70,18 @@ class Source:
     statistics: dict[str, Any]
     table: pd.DataFrame
     results: dict[str, list[SeedResult]]
+    memories: dict[str, MemoryTables]
     params: str
     picture_width: int
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the headline table, in percent."""
+    """A figure of the headline table, in percent, and its difference to the first run's, where that is known."""
 
     mean: str
     spread: str
+    difference: str
     seeds: int
     best: bool
 
@@ -120,6 +128,7 @@ def build_report(page: Path, source: Source) -> None:
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
         columns=(columns := list_columns(source.table)),
+        compared=source.table["difference"].notna().any(),
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
         protocols=describe_protocols(source.results),
@@ -130,6 +139,9 @@ def build_report(page: Path, source: Source) -> None:
         ],
         examples=examples,
         kinds=[kind for kind in KINDS if any(one.masks[run][kind] for one in examples for run in one.masks)],
+        memories=write_memories(page, source.memories, source.manifest),
+        map_size=(MAP_WIDTH, MAP_HEIGHT),
+        memory_headings=MEMORY_HEADINGS,
         comparison=write_comparison(page, examples, list(source.results)[-1], source.picture_width),
         versions=list_versions(),
     )
@@ -165,10 +177,11 @@ def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
     highest = table.groupby("metric")["mean"].max().to_dict()
     several = table["run"].nunique() > 1
     cells = {}
-    for row in table[table["run"] == run].to_dict("records"):
-        mean, best = f"{100 * row['mean']:.1f}", f"{100 * highest[row['metric']]:.1f}"
-        spread = "" if math.isnan(row["std"]) else f"{100 * row['std']:.1f}"
-        cells[row["metric"]] = Cell(mean, spread, int(row["seeds"]), several and mean == best)
+    for row in table[table["run"] == run].itertuples():
+        mean, best = f"{100 * row.mean:.1f}", f"{100 * highest[row.metric]:.1f}"
+        spread = "" if math.isnan(row.std) else f"{100 * row.std:.1f}"
+        difference = "" if math.isnan(row.difference) else format_difference(row)
+        cells[row.metric] = Cell(mean, spread, difference, int(row.seeds), several and mean == best)
     return cells
 
 
@@ -224,6 +237,8 @@ def draw_training_charts(
     for number, term in enumerate(terms, 1):
         curves = {run: summarise_seeds(of_run, "epoch", term) for run, of_run in tables.items()}
         curves = {run: curve for run, curve in curves.items() if len(curve)}
+        if not curves:
+            continue  # the training was switched off
         file = f"pictures/{stage}-{number}.svg"
         draw_curves(page / file, curves, lines, "epoch", "loss", mark_highest=False)
         name = term.removeprefix("loss_").replace("_", " ")

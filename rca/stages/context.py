@@ -1,6 +1,7 @@
 """What a stage is given: its place in the matrix, its settings, its paths."""
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,13 +54,17 @@ class Context:
     def settings(self, kind: type[SettingsType], section: str | None = None) -> SettingsType:
         """The settings of a section (by default the stage's own), with what the run overrides."""
         section = section or self.stage
+        return build_settings(kind, self.merge_section(section), section, self.params_file)
+
+    def merge_section(self, section: str) -> Any:
+        """The plain data of a section, with what the run overrides."""
         data = self.read(section)
-        if self.run is not None and isinstance(data, dict):
-            overrides = self.read(f"run.{self.run}")
-            if not isinstance(overrides, dict) or not isinstance(overrides.get(section, {}), dict):
-                raise UserError(f"{self.params_file}: run.{self.run} and its {section} must be sections.")
-            data = merge(data, overrides.get(section, {}))
-        return build_settings(kind, data, section, self.params_file)
+        if self.run is None or not isinstance(data, dict):
+            return data
+        overrides = self.read(f"run.{self.run}")
+        if not isinstance(overrides, dict) or not isinstance(overrides.get(section, {}), dict):
+            raise UserError(f"{self.params_file}: run.{self.run} and its {section} must be sections.")
+        return merge(data, overrides.get(section, {}))
 
     @cached_property
     def layout(self) -> Layout:
@@ -103,5 +108,6 @@ class Context:
         checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
         for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.pt"):
             if other != checkpoint:
+                shutil.rmtree(other.with_suffix(".memory"), ignore_errors=True)
                 other.unlink(missing_ok=True)  # of settings, code or inputs that are no more
         return checkpoint

@@ -1,4 +1,7 @@
-"""Score a run: seeds, pseudo labels, refined masks, segmentation (one confusion matrix each) and the classifier."""
+"""Score a run: seeds, pseudo labels, refined masks, segmentation (one confusion matrix each) and the classifier.
+
+A memory, where the run keeps one, is described as well.
+"""
 
 import hashlib
 import math
@@ -10,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from pydantic import Field
 
 from rca.artifacts import keep_only, read_json, read_mask, write_directory, write_json, write_mask, write_text
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, assign_shard, enlarge, open_shard
+from rca.memory_map import choose_regions, place_entries
+from rca.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
 from rca.metrics import Confusion, PredictedIgnore, average_precision
 from rca.progress import track
 from rca.settings import Settings
@@ -94,6 +100,8 @@ def run(context: Context) -> None:
         }
         with write_directory(paths.evaluation) as directory:
             write_examples(directory, manifest, masks, settings)
+            if paths.memory.is_file():
+                write_memory(directory / "memory", paths.memory, manifest)
             for path in (paths.threshold_curve, paths.cam_history, paths.seg_history):
                 shutil.copyfile(path, directory / path.name)
             metrics = collect_metrics(confusions, ranking, thresholds, settings.predicted_ignore)
@@ -179,3 +187,20 @@ def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: 
         for kind in ("seed", "pseudo", "refined", "segmentation"):
             if splits[0] in getattr(settings, kind):
                 write_mask(folder / f"{kind}.png", masks.read(kind, record, splits[0], "best"))
+
+
+def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:
+    """Keep what the report says of a memory: its figures, its map, and the regions that stand for its classes.
+
+    The regions are one picture, 16 pixels wide, in the order of the lines of `regions.csv`.
+    """
+    directory.mkdir()
+    snapshot = read_snapshot(snapshot_file)
+    lines = describe_memory(snapshot, measure_purity(snapshot, manifest))
+    means = {"class": "mean", "nearest": "", **average_memory(lines)}
+    statistics = pd.DataFrame([*lines.to_dict("records"), means])
+    chosen, regions = choose_regions(snapshot)
+    for name, table in (("statistics", statistics), ("map", place_entries(snapshot)), ("regions", chosen)):
+        write_text(directory / f"{name}.csv", table.to_csv(index=False, float_format="%.6f"))
+    if len(regions):
+        Image.fromarray(regions.reshape(-1, regions.shape[2])).save(directory / "regions.png")

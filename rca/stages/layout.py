@@ -10,7 +10,7 @@ CHECKPOINTS = Path(".rca/checkpoints")
 # Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
 CHOICES = ("best", "fixed")
 # Folders beside the runs' own, so no run may take these names.
-RESERVED = ("data", "weights", "methods", "evaluation", "report")
+RESERVED = ("data", "weights", "features", "methods", "evaluation", "report")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Layout:
     def weights(self, role: str) -> Path:
         """The initial weights of the backbone of "train_cam" or "train_seg"."""
         return self.runs / "weights" / f"{role}.safetensors"
+
+    @property
+    def features(self) -> Path:
+        """What a frozen backbone makes of the images, a directory; empty where the backbone is trained."""
+        return self.runs / "features"
 
     def method(self, run: str) -> Path:
         """Which host and method a run trains with, and the checksums of their code."""
@@ -95,6 +100,11 @@ class RunLayout:
         return self.model / "memory.safetensors"
 
     @property
+    def memory_history(self) -> Path:
+        """Snapshots of the memory over the training, a file for each epoch that was kept."""
+        return self.root / "memory_history"
+
+    @property
     def cam_history(self) -> Path:
         """The classification network's training, a line for each epoch."""
         return self.root / "train_cam.csv"
@@ -145,7 +155,7 @@ class RunLayout:
 
     @property
     def evaluation(self) -> Path:
-        """What `evaluate` found: confusions, curves and examples."""
+        """What `evaluate` found: confusions, curves, examples and what the memory holds."""
         return self.dataset.evaluation / f"{self.run}-{self.seed}"
 
     @property

@@ -3,9 +3,11 @@
 from pydantic import Field
 
 from rca.artifacts import keep_only, read_json
+from rca.data.features import FeatureCache
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.labels.inference import InferenceSettings, score_images
+from rca.labels.inference import score_images
 from rca.labels.score_maps import assign_shard, write_shard
+from rca.labels.views import InferenceSettings
 from rca.models.cam_network import load_method, load_network
 from rca.models.storage import load_tensors
 from rca.progress import track
@@ -26,7 +28,7 @@ class MakeCamSettings(Settings):
 
     splits: tuple[str, ...] = Field(min_length=1)
     stride: int = Field(default=4, ge=1)
-    inference: InferenceSettings = InferenceSettings()
+    inference: InferenceSettings
     threads: int = Field(default=1, ge=1)
 
 
@@ -47,7 +49,8 @@ def run(context: Context) -> None:
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
-    scored = score_images(network, manifest, records, settings.inference, settings.stride)
+    cache = FeatureCache(context.layout.features)
+    scored = score_images(network, manifest, records, settings.inference, settings.stride, cache or None)
     maps = {record.id: one for record, one in track(scored, "score maps", len(records))}
     write_shard(paths.score_shard(shard), maps, {"stride": settings.stride, "tags": "given"})
     print(f"{len(maps)} images")

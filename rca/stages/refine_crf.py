@@ -24,10 +24,12 @@ class RefineCrfSettings(Settings):
     """How masks are refined.
 
     Attributes:
+        enabled: Whether they are refined at all; where not, `refined` stays empty.
         crf: The CRF's energies.
         workers: Processes; the result does not depend on it.
     """
 
+    enabled: bool = True
     crf: CrfSettings = CrfSettings()
     workers: int = Field(default=1, ge=1)
 

@@ -1,17 +1,23 @@
-"""Make the report: one page with the results, the dataset, the curves and examples of every run."""
+"""Make the report: one page with the results, the dataset, and the curves, examples and memory of every run."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rca.artifacts import read_json, write_directory
+from rca.artifacts import read_json, read_mask, write_directory
 from rca.data.manifest import read_manifest
 from rca.errors import UserError
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
+from rca.report.memory import MemoryTables
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import RunLayout
+from rca.tables import COLUMNS
+
+# Columns of words, even where they look like figures.
+NAMES = ("run", "metric", "class", "nearest", "image", "centre")
 
 
 class RenderReportSettings(Settings):
@@ -35,8 +41,9 @@ def run(context: Context) -> None:
         dataset=layout.dataset,
         manifest=read_manifest(layout.manifest),
         statistics=read_json(layout.manifest / "statistics.json"),
-        table=read_table(layout.results / "table.csv", ("run", "metric", "mean", "std", "seeds")),
+        table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
         results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in runs},
+        memories={run: read_memory(layout.of(run, seeds[0])) for run in context.read("memory_runs")},
         params=context.params_file.read_text(encoding="utf-8"),
         picture_width=settings.picture_width,
     )
@@ -62,6 +69,25 @@ def read_result(paths: RunLayout) -> SeedResult:
     )
 
 
+def read_memory(paths: RunLayout) -> MemoryTables:
+    """Read what `evaluate` left of the memory of one run with one seed.
+
+    Raises:
+        UserError: something is missing or corrupt.
+    """
+    directory = paths.evaluation / "memory"
+    regions = read_table(directory / "regions.csv", ("class", "centre", "entries", "image", "epoch", "cosine", "left"))
+    coverage = read_mask(directory / "regions.png") if len(regions) else np.empty((0, 16), np.uint8)
+    if coverage.shape != (16 * len(regions), 16):
+        raise UserError(f"{directory}/regions.png does not fit regions.csv: run evaluate again.")
+    return MemoryTables(
+        statistics=read_table(directory / "statistics.csv", ("class", "fill", "nearest", "cosine", "purity")),
+        map=read_table(directory / "map.csv", ("x", "y", "class", "image", "epoch")),
+        regions=regions,
+        coverage=coverage.reshape(-1, 16, 16),
+    )
+
+
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV file that an earlier stage wrote.
 
@@ -73,8 +99,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         UserError: it is missing or corrupt.
     """
     try:
-        # Only an empty cell is a missing figure: a run may be called "NA".
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"run": str, "metric": str})
+        # Only an empty cell is a missing figure: a run may be called "NA", a class "1".
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first.") from None
     except ValueError:  # pandas's own errors and broken UTF-8 are kinds of it

@@ -16,12 +16,14 @@ from typing import TextIO
 from rca.errors import UserError
 from rca.stages.context import Context
 from rca.stages.layout import LOGS
+from rca.stages.switches import write_nothing
 
 # Each stage, and what tells its instances apart.
 STAGES: dict[str, tuple[str, ...]] = {
     "generate_data": ("item",),
     "prepare_data": (),
     "fetch_weights": ("item",),
+    "cache_features": (),
     "pin_method": ("run",),
     "train_cam": ("run", "seed"),
     "snapshot_memory": ("run", "seed"),
@@ -92,7 +94,10 @@ def run_stage(context: Context) -> int:
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
         sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)  # type: ignore[assignment]
         try:
-            importlib.import_module(f"rca.stages.{context.stage}").run(context)
+            if write_nothing(context):
+                print("switched off")
+            else:
+                importlib.import_module(f"rca.stages.{context.stage}").run(context)
         except UserError as error:
             print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
             return 2

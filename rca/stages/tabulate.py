@@ -1,8 +1,11 @@
-"""Make the table over all runs: mean ± standard deviation over seeds, as CSV, Markdown and LaTeX."""
+"""Make the table over all runs: mean ± standard deviation over seeds, and each run's difference to the first.
+
+As CSV, Markdown and LaTeX; the LaTeX holds the means alone.
+"""
 
 from rca.artifacts import keep_only, read_json, write_text
 from rca.stages.context import Context
-from rca.tables import build_table, format_latex, format_markdown
+from rca.tables import build_table, format_differences, format_latex, format_markdown
 
 
 def run(context: Context) -> None:
@@ -19,6 +22,7 @@ def run(context: Context) -> None:
     }
     table = build_table(metrics)
     write_text(layout.results / "table.csv", table.to_csv(index=False, float_format="%.6f"))
-    write_text(layout.results / "table.md", format_markdown(table))
+    text = "\n".join(part for part in (format_markdown(table), format_differences(table)) if part)
+    write_text(layout.results / "table.md", text)
     write_text(layout.results / "table.tex", format_latex(table))
-    print(format_markdown(table))
+    print(text)

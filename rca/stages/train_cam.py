@@ -1,16 +1,20 @@
 """Train a run's classification network on image-level tags."""
 
+import shutil
+
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from rca.artifacts import read_json, write_text
+from rca.artifacts import read_json, write_directory, write_text
+from rca.data.features import FeatureCache, TrainingFeatures
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import read_manifest
 from rca.distributed import rank
 from rca.launch import launch
 from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
+from rca.models.snapshots import StartSettings, save_snapshot, start_from
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.settings import Settings
@@ -27,6 +31,8 @@ class TrainCamSettings(Settings):
         neck: Channels of a 1x1 convolution after the backbone; 0 for none.
         optimisation: The training.
         augmentation: What is done to an image.
+        start: The network and the memory to start from; both empty for the backbone's initial weights alone.
+        snapshot_every: Keep the memory after every so many epochs; 0 keeps the last alone.
         threads: Of the CPU, for each process of the training; another number gives other last digits.
     """
 
@@ -35,12 +41,32 @@ class TrainCamSettings(Settings):
     neck: int = Field(default=256, ge=0)
     optimisation: OptimisationSettings
     augmentation: AugmentationSettings
+    start: StartSettings = StartSettings()
+    snapshot_every: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _frozen_backbone_sees_whole_images(self) -> "TrainCamSettings":
+        if self.backbone.trainable == "none":
+            whole = AugmentationSettings(flip=self.augmentation.flip)
+            for key in ("scale", "crop", "jitter"):
+                if getattr(self.augmentation, key) != getattr(whole, key):
+                    raise ValueError(
+                        f"augmentation.{key} asks for new features in each epoch, but backbone.trainable is none: "
+                        "leave it out, or set backbone.trainable to all"
+                    )
+        return self
 
 
 def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The terms of the loss of a batch."""
     output = network(batch.image, batch.valid)
+    return network.method.compute_losses(output, batch, epoch)
+
+
+def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
+    """The same of a batch that holds the backbone's features in place of images."""
+    output = network.score(batch.image, batch.valid)
     return network.method.compute_losses(output, batch, epoch)
 
 
@@ -59,23 +85,39 @@ def _train(context: Context) -> None:
     torch.manual_seed(paths.seed)
     weights = layout.weights("train_cam")
     network = _build(settings, context, manifest.classes, pinned)
+    start_from(network, manifest, settings.start)
     device = choose_device()
     network.to(device)
     about = network.description
     records = manifest.select(settings.split)
-    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
+    frozen = settings.backbone.trainable == "none"
+    if frozen:
+        cache = FeatureCache(layout.features)
+        images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
+    else:
+        images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
     checkpoint = context.checkpoint(settings, (layout.manifest / "manifest.csv", weights, layout.method(paths.run)))
+    # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
+    history_so_far = checkpoint.with_suffix(".memory")
+
+    def start_epoch(epoch: int) -> None:
+        due = settings.snapshot_every and epoch and epoch % settings.snapshot_every == 0
+        if due and network.method.keeps_memory and rank() == 0:
+            path = history_so_far / f"epoch-{epoch:04}.safetensors"
+            save_snapshot(path, network, manifest, paths.run, paths.seed, epoch, None)
+        network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch)
+
     trainer = Trainer(
         network,
         network.backbone,
         optimisation,
         paths.seed,
         device,
-        compute_losses,
-        lambda epoch: network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch),
+        compute_losses_of_features if frozen else compute_losses,
+        start_epoch,
         checkpoint,
     )
     history = trainer.fit(loader, sampler)
@@ -83,6 +125,10 @@ def _train(context: Context) -> None:
         return
     save_network(paths.network, network.cpu())
     write_text(paths.cam_history, pd.DataFrame(history).to_csv(index=False))
+    with write_directory(paths.memory_history) as directory:
+        for snapshot in sorted(history_so_far.glob("*.safetensors")):
+            shutil.copyfile(snapshot, directory / snapshot.name)
+    shutil.rmtree(history_so_far, ignore_errors=True)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -100,8 +146,10 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
         initialisation=about["initialisation"],
+        epochs=settings.optimisation.epochs,
     )
     network = CamNetwork(description)
+    network.backbone.requires_grad_(settings.backbone.trainable == "all")
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

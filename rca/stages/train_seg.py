@@ -27,6 +27,7 @@ class TrainSegSettings(Settings):
     """How the segmentation network is built and trained.
 
     Attributes:
+        enabled: Whether it is trained at all; where not, nothing is segmented either.
         split: The images to train on.
         masks: Which of their masks.
         threshold: Which threshold those masks were made with.
@@ -37,6 +38,7 @@ class TrainSegSettings(Settings):
         threads: Of the CPU, for each process of the training; another number gives other last digits.
     """
 
+    enabled: bool = True
     split: str
     masks: Literal["refined", "pseudo"] = "refined"
     threshold: Literal["best", "fixed"] = "best"
@@ -106,6 +108,7 @@ def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) 
         initialisation=about["initialisation"],
     )
     network = Segmenter(description)
+    network.backbone.requires_grad_(settings.backbone.trainable == "all")
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

@@ -20,7 +20,7 @@ from rca.stages.run import STAGES
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # What a person meets: it knows the params file and the stages. All else outside `stages` and `pipeline` is the library.
-FRONT = {"cli.py", "commands.py", "config.py", "presets.py"}
+FRONT = {"cli.py", "commands.py", "config.py", "inspection.py", "presets.py"}
 LIBRARY = [
     path
     for path in MODULES
@@ -111,14 +111,15 @@ def test_declared_stages_are_those_that_can_be_run():
     assert set(TEMPLATES) == set(STAGES)
     assert {path.stem for path in (PACKAGE / "stages").glob("*.py")} == {
         *STAGES,
-        *("__init__", "context", "layout", "run"),
+        *("__init__", "context", "layout", "run", "switches"),
     }
 
 
 def test_declared_outputs_are_those_of_the_layout():
     params = load_params(ROOT / "params.yaml")
     layout = Layout(params["dataset"]["name"])
-    expected = {layout.manifest, layout.report, layout.weights("train_cam"), layout.weights("train_seg")}
+    expected = {layout.manifest, layout.features, layout.report}
+    expected |= {layout.weights("train_cam"), layout.weights("train_seg")}
     expected |= {Path("data", name) for name in params["generate"]}
     expected |= {layout.method(run) for run in params["runs"]}
     expected |= {layout.results / f"table.{suffix}" for suffix in ("csv", "md", "tex")}
@@ -126,7 +127,14 @@ def test_declared_outputs_are_those_of_the_layout():
         for seed in params["seeds"]:
             paths = layout.of(run, seed)
             expected |= {paths.network, paths.cam_history, paths.threshold, paths.threshold_curve, paths.segmenter}
-            expected |= {paths.seg_history, paths.predictions, paths.evaluation, paths.metrics, paths.per_class}
+            expected |= {
+                paths.memory_history,
+                paths.seg_history,
+                paths.predictions,
+                paths.evaluation,
+                paths.metrics,
+                paths.per_class,
+            }
             expected |= {paths.memory} if run in params["memory_runs"] else set()
             for shard in params["shards"]:
                 expected |= {paths.score_shard(shard), paths.pseudo / str(shard), paths.refined / str(shard)}
@@ -148,7 +156,7 @@ def test_only_the_bridge_knows_dvc():
 def test_knowledge_flows_one_way():
     """The library knows no stage; a stage knows no other stage, no bridge and nothing of the command line."""
     front = {f"rca.{Path(name).stem}" for name in FRONT}
-    shared = {f"rca.stages.{name}" for name in ("context", "layout")}
+    shared = {f"rca.stages.{name}" for name in ("context", "layout", "switches")}
     for path in MODULES:
         names = list_imports(path)
         if path in LIBRARY:

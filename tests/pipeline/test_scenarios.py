@@ -90,6 +90,26 @@ def test_an_edit_reruns_what_imports_the_module(real):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+def test_late_stages_can_be_switched_off(real, engine):
+    real.edit("params.yaml", "refine_crf:\n  crf", "refine_crf:\n  enabled: false\n  crf")
+    real.edit("params.yaml", "train_seg:\n  split", "train_seg:\n  enabled: false\n  split")
+    real.set_params({"evaluate.refined": [], "evaluate.segmentation": []})
+    real.rca("check")
+    getattr(real, engine)()
+    expected = [name for run in ("cam", "rca") for name in list_after(run, "refine_crf")]
+    assert real.list_ran() == sorted([*expected, *END])
+    root = real.path / "runs/shapes/rca/0"
+    assert not [path for name in ("refined", "predictions") for path in (root / name).rglob("*.png")]
+    assert "segmentation" not in (real.path / "results/shapes/table.md").read_text()
+    check_settled(real)
+    shutil.rmtree(root)
+    real.repro()
+    assert real.list_ran() == []
+    check_settled(real)
+
+
+@pytest.mark.slow
 def test_both_engines_leave_the_same_record(real, tmp_path_factory):
     project = build_real(tmp_path_factory.mktemp("fresh"), real.path)
     project.snakemake()

@@ -1,12 +1,16 @@
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from snapshots import write_snapshot
 
 from rca.cli import main
 from rca.data.manifest import Manifest, write_manifest
 from rca.labels.score_maps import write_shard
+from rca.memory_statistics import describe_memory, measure_purity, read_snapshot
 from rca.settings import load_params
 from rca.stages.run import STAGES
 
@@ -58,6 +62,9 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "network", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["inspect", "scores", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["inspect", "data", "nowhere"], "does not exist"),
+        (["inspect", "memory", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
+        (["inspect", "memory", "."], "holds no snapshot of a memory"),
+        (["inspect", "data", ".", "--manifest", "."], "--manifest says where a memory's true masks are"),
         (["check", "--params", "other.yaml"], "other.yaml does not exist"),
         (["show"], "table.md does not exist: run the pipeline first"),
         (["preset", "huge"], "There is no preset huge"),
@@ -110,7 +117,7 @@ def test_check_takes_a_sound_project_and_counts_its_images(
 def test_check_refuses_scored_images_without_score_maps(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    use_voc(project, make_voc, {"make_cam": {"splits": ["train"], "stride": 2, "threads": 1}})
+    use_voc(project, make_voc, {"make_cam": {"splits": ["train"], "stride": 2, "inference": {}, "threads": 1}})
     assert main(["check"]) == 2
     assert "evaluate.seed names val, but 1 of its images (d4, ...) get no score maps" in capsys.readouterr().err
 
@@ -143,3 +150,78 @@ def test_inspect_tells_a_network_from_a_memory(project: Path, capsys: pytest.Cap
     save_tensors(project / "x.safetensors", {}, {"method": "cam"})
     assert main(["inspect", "memory", "x.safetensors"]) == 2
     assert "x.safetensors is no snapshot of a memory" in capsys.readouterr().err
+
+
+CLASSES, IMAGES = ("cat", "dog", "cow"), ("a1", "b2", "c3", "d4")
+
+
+@pytest.fixture
+def run_tree(project: Path, manifest: Manifest) -> Path:
+    """The folder of a run whose memory has a snapshot, its manifest where the pipeline puts it."""
+    write_manifest(project / "runs/mine/data", manifest)
+    root = project / "runs/mine/rca/0"
+    for name in ("model/memory", "memory_history/epoch-0002", "memory_history/epoch-0004"):
+        path = root / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        write_snapshot(path, CLASSES, IMAGES, (9, 0, 2))
+    return root
+
+
+def inspect_memory(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
+    assert main(["inspect", "memory", *map(str, arguments)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_inspect_prints_the_figures_of_a_memory(
+    run_tree: Path, manifest: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_tree / "model/memory.safetensors"
+    head, names, *lines = inspect_memory(capsys, path)
+    assert head == "rca, run rca, seed 0: 6 slots for each class"
+    columns = ["class", "fill", "age", "images", "confidence", "spread", "purity", "cosine"]
+    assert names.split() == [*columns, "nearest", "other"]
+    assert max(map(len, (names, *lines))) <= 100
+    assert [line.split()[0] for line in lines] == [*CLASSES, "mean"]
+    snapshot = read_snapshot(path)
+    table = describe_memory(snapshot, measure_purity(snapshot, manifest))
+    cat = table.iloc[0]
+    wanted = ["cat", "6", f"{cat['age']:.1f}", str(cat["images"])]
+    wanted += [f"{cat[key]:.2f}" for key in ("confidence", "spread", "purity", "cosine")]
+    assert lines[0].split() == [*wanted, "cow"]
+    assert lines[1].split() == ["dog", "0", "-", "0", "-", "-", "-", "-"]
+    assert lines[3].split()[1] == "2.7"  # (6 + 0 + 2) / 3
+    assert lines[3].split()[6] == f"{table['purity'].mean():.2f}"
+
+
+def test_inspect_prints_a_line_for_each_snapshot(run_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_snapshot(run_tree / "memory_history/epoch-0004.safetensors", CLASSES, IMAGES, (1, 1, 1))
+    _, _, names, *lines = inspect_memory(capsys, run_tree / "memory_history")
+    assert names.split() == ["epoch", "fill", "age", "spread", "purity", "cosine"]
+    assert [line.split()[:2] for line in lines] == [["5", "2.7"], ["5", "1.0"]]
+    assert lines[1].split()[3] == "0.00"  # one region has no spread
+    assert "-" not in lines[0].split()
+
+
+def test_inspect_says_why_there_is_no_purity(
+    run_tree: Path, manifest: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = write_snapshot(run_tree.parents[3] / "alone.safetensors", CLASSES, IMAGES, (9, 0, 2))
+    *_, mean, reason = inspect_memory(capsys, alone)
+    assert mean.split()[6] == "-"
+    assert reason.startswith("No purity: the snapshot lies in no run's folder")
+    *_, mean = inspect_memory(capsys, alone, "--manifest", run_tree.parents[1] / "data")
+    assert mean.split()[6] != "-"
+
+    bare = [replace(record, mask=None) for record in manifest.images]
+    write_manifest(run_tree.parents[1] / "data", replace(manifest, images=tuple(bare)))
+    assert "no image of" in inspect_memory(capsys, run_tree / "model/memory.safetensors")[-1]
+    shutil.rmtree(manifest.root)
+    assert "is not here; run the command in the project" in inspect_memory(capsys, run_tree / "memory_history")[-1]
+
+
+def test_inspect_tells_a_mask_that_is_gone(
+    run_tree: Path, manifest: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(manifest.root / "SegmentationClass")
+    assert main(["inspect", "memory", str(run_tree / "model/memory.safetensors")]) == 2
+    assert "does not exist: restore it" in capsys.readouterr().err

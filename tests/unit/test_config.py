@@ -23,6 +23,24 @@ def test_there_is_the_embedded_preset() -> None:
     assert "shapes" in {path.stem for path in PRESETS}
 
 
+OFF = {
+    "refine_crf.enabled": False,
+    "train_seg.enabled": False,
+    "evaluate.refined": [],
+    "evaluate.segmentation": [],
+}
+
+
+FROZEN = {
+    "train_cam.backbone": {
+        "name": "mobilenet_v2",
+        "trainable": "none",
+        "weights": {"source": "torchvision", "name": "IMAGENET1K_V1"},
+    },
+    "train_cam.augmentation": {"flip": True},
+}
+
+
 def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     """The preset shapes with values changed at dotted keys; `...` deletes a key."""
     data = load_params(ROOT / "workflow/presets/shapes.yaml")
@@ -79,6 +97,18 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"dataset.name": "other"}, "generate may only name the dataset other"),
         ({"dataset.format": "coco17"}, "dataset"),
         ({"evaluate.segmentation": ["train"]}, "evaluate.segmentation names train: add it to predict_seg.splits"),
+        ({"refine_crf.enabled": False}, "evaluate.refined lists splits, but refine_crf.enabled is false: empty the"),
+        ({"train_seg.enabled": False}, "evaluate.segmentation lists splits, but train_seg.enabled is false: empty"),
+        ({"refine_crf.enabled": False, "evaluate.refined": []}, "train_seg.masks is refined, but refine_crf.enabled"),
+        ({**FROZEN, "train_cam.augmentation": {"crop": 96}}, "train_cam: augmentation.crop asks for new features"),
+        ({**FROZEN, "train_cam.augmentation": {"scale": [1.0, 1.2]}}, "augmentation.scale asks for new features"),
+        ({**FROZEN, "train_cam.augmentation": {"jitter": 0.1}}, "augmentation.jitter asks for new features"),
+        (
+            {**FROZEN, "run.rca.make_cam": {"inference": {"flip": False}}},
+            "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
+        ),
+        ({**FROZEN, "run.cam.train_cam": {"split": "val"}}, "run.cam.train_cam.split cannot differ between runs"),
+        ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -88,7 +118,7 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["data", "weights", "methods", "evaluation", "report"])
+@pytest.mark.parametrize("name", ["data", "weights", "features", "methods", "evaluation", "report"])
 def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"'{name}' cannot name a run"):
         read_changed(tmp_path, {"runs": [name], "memory_runs": []})
@@ -105,6 +135,12 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"seeds": [7], "shards": [0]},
         {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 2},
         {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 0},
+        {"train_seg.enabled": False, "evaluate.segmentation": []},
+        {"refine_crf.enabled": False, "evaluate.refined": [], "train_seg.masks": "pseudo"},
+        OFF,
+        FROZEN,
+        {**FROZEN, "run.cam.train_cam": {"optimisation": {"epochs": 3}}, "run.rca.make_cam": {"stride": 4}},
+        {"run.rca.make_cam": {"inference": {"flip": False}}},
         {"generate": ..., "dataset.name": "mine"},
     ],
 )

@@ -7,7 +7,8 @@ from PIL import Image
 from torch.nn import functional
 
 from rca.data.manifest import ImageRecord, Manifest
-from rca.labels.inference import InferenceSettings, normalise_maps, score_batch, score_images
+from rca.labels.inference import normalise_maps, score_batch, score_images
+from rca.labels.views import InferenceSettings
 from rca.models.cam_network import CamNetwork, NetworkDescription
 
 CLASSES = ("a", "b", "c")

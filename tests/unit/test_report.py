@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,131 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, RUNS, WIDTH, build_project, draw_mask, render
 
-from rca.artifacts import IGNORE, PALETTE, write_json, write_mask
-from rca.data.manifest import ImageRecord, Manifest, write_manifest
+from rca.artifacts import PALETTE
 from rca.errors import UserError
 from rca.report.build import describe_protocols, list_columns
 from rca.report.charts import summarise_seeds
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
-from rca.stages.context import Context
-from rca.stages.render_report import run
-from rca.tables import build_table
-
-EVIL = "<script>alert(1)</script>"
-RUNS, SEEDS, IDS = ("cam", "a<b&c"), (0, 1), ("one", "two", "three.x")
-HEIGHT, WIDTH = 48, 64
-KINDS = ("seed", "pseudo", "refined", "segmentation")
-PROTOCOL = {"predicted_ignore": "count_as_error", "tags": "given for seed", "best": "the best on val"}
-PARAMS = """\
-runs: [cam, "a<b&c"]
-seeds: [0, 1]
-dataset: {name: toy}
-render_report: {title: null, picture_width: 64}
-# <i>a comment</i>
-"""
-
-
-@dataclass
-class Page(HTMLParser):
-    """Collects what the tests look at."""
-
-    text: str
-    links: list[str] = field(default_factory=list)
-    images: list[dict[str, str | None]] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    words: str = ""
-    in_cell: bool = False
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.feed(self.text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        named = dict(attrs)
-        self.links += [value for name in ("src", "href", "srcset") if (value := named.get(name))]
-        if tag == "img":
-            self.images.append(named)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-        if self.in_cell:
-            self.rows[-1][-1] += data
-
-    def find_row(self, name: str) -> list[str]:
-        """The cells, white space collapsed, of the first row whose first cell is `name`."""
-        tidy = ([" ".join(cell.split()) for cell in row] for row in self.rows)
-        return next(row for row in tidy if row and row[0] == name)
-
-
-def draw_mask(shift: int) -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[4:20, 4 + shift : 24 + shift] = 1
-    mask[26:44, 30:50] = 2
-    mask[26:44, 52:60] = IGNORE
-    return mask
-
-
-def write_evaluation(directory: Path, run: str, seed: int) -> dict:
-    rng = np.random.default_rng([RUNS.index(run), seed])
-    metrics = {
-        "seed": {"train": {"best": {"miou": rng.random(), "precision": 0.5}, "fixed": {"miou": rng.random()}}},
-        "segmentation": {"val": {"miou": rng.random()}},
-        "classification": {"val": {"map": rng.random() if run == "cam" else None}},
-    }
-    for number, image_id in enumerate(IDS):
-        folder = directory / "examples" / image_id
-        folder.mkdir(parents=True)
-        write_mask(folder / "truth.png", draw_mask(0))
-        for kind in KINDS:
-            write_mask(folder / f"{kind}.png", draw_mask(number))
-    write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": PROTOCOL})
-    curve = pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "miou": rng.random(3), "precision": 0.5})
-    curve.to_csv(directory / "threshold.csv", index=False)
-    history = pd.DataFrame({"epoch": [1, 2], "learning_rate": 0.1, "loss_classification": rng.random(2)})
-    history.to_csv(directory / "train_cam.csv", index=False)
-    history.rename(columns={"loss_classification": "loss_cross_entropy"}).to_csv(
-        directory / "train_seg.csv", index=False
-    )
-    return metrics
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/toy").mkdir(parents=True)
-    records = []
-    for image_id in IDS:
-        photograph = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        Image.fromarray(photograph).save(tmp_path / f"data/toy/{image_id}.png")
-        record = ImageRecord(image_id, f"{image_id}.png", None, WIDTH, HEIGHT, (0, 1), ("train", "val"), "main", "")
-        records.append(record)
-    (tmp_path / "runs/toy/data").mkdir(parents=True)
-    write_manifest(tmp_path / "runs/toy/data", Manifest(Path("data/toy"), (EVIL, "cat"), tuple(records)))
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    metrics = {
-        run: [write_evaluation(Path("runs/toy/evaluation") / f"{run}-{seed}", run, seed) for seed in SEEDS]
-        for run in RUNS
-    }
-    (tmp_path / "results/toy").mkdir(parents=True)
-    build_table(metrics).to_csv("results/toy/table.csv", index=False, float_format="%.6f")
+    build_project(tmp_path)
     return tmp_path
-
-
-def render(project: Path) -> Page:
-    run(Context("render_report"))
-    return Page((project / "runs/toy/report/index.html").read_text(encoding="utf-8"))
 
 
 def test_figures_agree_with_the_table(project: Path) -> None:
@@ -147,7 +34,11 @@ def test_figures_agree_with_the_table(project: Path) -> None:
         for metric in metrics:
             if (name, metric) in table.index:
                 row = table.loc[(name, metric)]
-                wanted.append(f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}")
+                cell = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
+                if name != RUNS[0]:
+                    low, high = (f"{100 * row[end]:+.1f}" for end in ("low", "high"))
+                    cell += f" {100 * row['difference']:+.1f} [{low}, {high}]"
+                wanted.append(cell)
             else:
                 wanted.append("–")
         assert page.find_row(name) == wanted
@@ -168,14 +59,16 @@ def test_the_highest_of_a_column_is_bold(project: Path) -> None:
 def test_statistics(project: Path) -> None:
     page = render(project)
     assert page.find_row("train") == ["train", "3", "0", "2.00"]
-    assert page.find_row("cat") == ["cat", "3", "3"]
+    assert ["cat", "3", "3"] in page.list_rows()
 
 
 def test_links_lead_to_files_beside_the_page(project: Path) -> None:
     page = render(project)
     folder = project / "runs/toy/report"
     names = {attribute for attribute in page.links if not attribute.startswith("#")}
-    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1  # three charts, one comparison
+    regions = len(pd.read_csv(f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv"))
+    # Three charts, one comparison, and the regions of a memory.
+    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions
     for name in names:
         assert "://" not in name
         assert (folder / unquote(name)).is_file()
@@ -292,9 +185,21 @@ def test_a_kind_that_one_run_lacks_leaves_a_gap(project: Path) -> None:
 
 def test_one_seed_has_no_spread(project: Path) -> None:
     (project / "params.yaml").write_text(PARAMS.replace("seeds: [0, 1]", "seeds: [0]"))
-    table = pd.read_csv("results/toy/table.csv").assign(std=float("nan"), seeds=1)
+    unknown = dict.fromkeys(("std", "difference", "low", "high"), float("nan"))
+    table = pd.read_csv("results/toy/table.csv").assign(seeds=1, **unknown)
     table.to_csv("results/toy/table.csv", index=False)
-    assert "±" not in render(project).words
+    page = render(project)
+    assert "±" not in page.words
+    assert "paired over seeds" not in page.words
+
+
+def test_a_training_that_was_switched_off_has_no_chart(project: Path) -> None:
+    assert "segmentation network: cross entropy loss" in render(project).words
+    for path in (project / "runs/toy/evaluation").glob("*/train_seg.csv"):
+        path.write_text("epoch,learning_rate,loss_cross_entropy\n")
+    page = render(project)
+    assert "classification network: classification loss" in page.words
+    assert "segmentation network" not in page.words
 
 
 def test_a_title_of_ones_own(project: Path) -> None:

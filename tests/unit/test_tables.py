@@ -1,10 +1,12 @@
 import io
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from rca.tables import build_table, flatten, format_latex, format_markdown
+from rca.tables import COLUMNS, build_table, flatten, format_differences, format_latex, format_markdown
 
 VALUES = {"cam": [0.501, 0.523, 0.498], "rca_mix": [0.5551]}
 
@@ -82,3 +84,65 @@ def test_a_table_without_thresholds_has_one_line_for_each_run() -> None:
     found = pd.read_csv(io.StringIO(text.replace(" ", "")), sep="|").iloc[1:, 1:-1]
     assert found["run"].tolist() == ["a", "b"]
     assert found["segmentationval"].astype(float).tolist() == [25.0, 25.0]
+
+
+# --- differences to the first run
+
+PAIRED = {"cam": [0.501, 0.523, 0.498, 0.510], "rca": [0.524, 0.541, 0.515, 0.541], "worse": [0.5, 0.51, 0.49, 0.5]}
+
+
+def compare(runs: dict[str, list[float | None]]) -> pd.DataFrame:
+    """The table of runs whose seeds have one metric each."""
+    return build_table({run: [{"seed": {"val": {"miou": one}}} for one in values] for run, values in runs.items()})
+
+
+def test_differences_agree_with_a_paired_t_test() -> None:
+    table = compare(PAIRED).set_index("run")
+    for run in ("rca", "worse"):
+        result = stats.ttest_rel(PAIRED[run], PAIRED["cam"])
+        interval = result.confidence_interval(0.95)
+        expected = [np.mean(PAIRED[run]) - np.mean(PAIRED["cam"]), interval.low, interval.high]
+        np.testing.assert_allclose(table.loc[run, ["difference", "low", "high"]].to_list(), expected)
+    assert table.loc["cam", ["difference", "low", "high"]].isna().all()
+
+
+def test_only_seeds_that_both_runs_have_are_compared() -> None:
+    row = compare({"cam": [0.5, None, 0.7, 0.2], "rca": [0.6, 0.9, 0.9, 0.2]}).set_index("run").loc["rca"]
+    interval = stats.ttest_rel([0.6, 0.9, 0.2], [0.5, 0.7, 0.2]).confidence_interval(0.95)
+    np.testing.assert_allclose([row["difference"], row["low"], row["high"]], [0.1, interval.low, interval.high])
+    assert row["mean"] == pytest.approx(0.65)  # of all its own seeds
+
+
+@pytest.mark.parametrize("values", [{"cam": [0.5], "rca": [0.6]}, {"cam": [0.5, None], "rca": [None, 0.6]}])
+def test_one_pair_says_nothing_of_a_difference(values: dict[str, list[float | None]]) -> None:
+    table = compare(values)
+    assert table[["difference", "low", "high"]].isna().all(axis=None)
+    assert format_differences(table) == ""
+
+
+def test_a_kind_that_only_one_of_two_runs_has_is_not_compared() -> None:
+    both = {"seed": {"val": {"best": {"miou": 0.5}}}}
+    with_masks = {**both, "segmentation": {"val": {"miou": 0.7}}}
+    for metrics in ({"cam": [both] * 2, "rca": [with_masks] * 2}, {"cam": [with_masks] * 2, "rca": [both] * 2}):
+        table = build_table(metrics)
+        assert table.loc[table["difference"].notna(), ["run", "metric"]].to_numpy().tolist() == [
+            ["rca", "seed.val.best.miou"]
+        ]
+        assert "segmentation" in format_markdown(table)
+        assert "segmentation" not in format_differences(table)
+
+
+def test_differences_are_printed_in_points() -> None:
+    rows = [
+        ("cam", "seed.val.best.miou", 0.5, 0.01, 2, math.nan, math.nan, math.nan),
+        ("rca", "seed.val.best.miou", 0.52, 0.01, 2, 0.02, 0.009, 0.031),
+        ("rca", "seed.val.fixed.miou", 0.4, 0.01, 2, -0.1, -0.25, 0.05),
+    ]
+    sentence, _, *lines = format_differences(pd.DataFrame(rows, columns=COLUMNS)).splitlines()
+    assert sentence == "Difference to cam, paired over seeds, with its 95% interval, in points:"
+    assert lines == [
+        "| run | threshold | seed val |",
+        "| --- | --- | ---: |",
+        "| rca | best | +2.0 [+0.9, +3.1] |",
+        "| rca | fixed | -10.0 [-25.0, +5.0] |",
+    ]

@@ -35,10 +35,16 @@ def build(seed: int = 0) -> CamNetwork:
 
 
 def train(
-    manifest: Manifest, checkpoint: Path | None = None, stop_in: int | None = None, seed: int = 0, **changes: object
+    manifest: Manifest,
+    checkpoint: Path | None = None,
+    stop_in: int | None = None,
+    seed: int = 0,
+    trainable: bool = True,
+    **changes: object,
 ) -> tuple[CamNetwork, list[dict[str, float]]]:
     """Train RCA on four small images."""
     network, settings = build(seed), SETTINGS.model_copy(update=changes)
+    network.backbone.requires_grad_(trainable)
     augmentation = AugmentationSettings(scale=(0.8, 1.2), crop=36, jitter=0.2)
     images = TrainingImages(manifest, manifest.images, augmentation, (0.5,) * 3, (0.25,) * 3, seed)
 
@@ -89,11 +95,20 @@ def test_the_seed_decides_everything(manifest: Manifest) -> None:
     assert not same_weights(one, other)
 
 
-def test_a_backbone_without_a_rate_stays_as_it_came(manifest: Manifest) -> None:
-    trained, _ = train(manifest, backbone_learning_rate=0.0, freeze_batchnorm=True, epochs=2)
+@pytest.mark.parametrize("freeze_batchnorm", [True, False])
+def test_a_frozen_backbone_stays_as_it_came(manifest: Manifest, freeze_batchnorm: bool) -> None:
+    trained, _ = train(manifest, trainable=False, freeze_batchnorm=freeze_batchnorm, epochs=2)
     fresh = build()
     assert same_weights(trained.backbone, fresh.backbone)
+    assert not any(module.training for module in trained.backbone.modules())
+    assert all(parameter.grad is None for parameter in trained.backbone.parameters())
     assert not same_weights(trained.method.host, fresh.method.host)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3])
+def test_no_rate_freezes_a_backbone(rate: float) -> None:
+    with pytest.raises(ValueError, match="must be above 0; a backbone is frozen by"):
+        OptimisationSettings(epochs=1, batch_size=1, learning_rate=1.0, backbone_learning_rate=rate)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -135,6 +135,14 @@ def test_the_small_backbone_takes_no_weights(tmp_path: Path) -> None:
         settings(tmp_path / "w.pth", "small")
 
 
+def test_a_backbone_from_scratch_must_be_trained(tmp_path: Path) -> None:
+    given = {"name": "resnet50", "trainable": "none", "weights": {"source": "none"}}
+    with pytest.raises(UserError, match="backbone: a backbone that starts from scratch must be trained"):
+        build_settings(BackboneSettings, given, "backbone", Path("params.yaml"))
+    given["weights"] = {"source": "torchvision", "name": "IMAGENET1K_V1"}
+    assert build_settings(BackboneSettings, given, "backbone", Path("params.yaml")).trainable == "none"
+
+
 def test_a_checksum_must_look_like_one() -> None:
     given = {"source": "file", "path": "w.pth", "sha256": "abc"}
     with pytest.raises(UserError, match=r"weights\.sha256"):

@@ -1,0 +1,74 @@
+"""The views of an image that inference sums over, and what a backbone makes of them."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rca.data.features import View
+from rca.data.manifest import ImageRecord
+from rca.models.backbones import Backbone
+from rca.settings import Settings
+
+
+class InferenceSettings(Settings):
+    """How images are scored.
+
+    Attributes:
+        scales: Factors by which the image is resized; the maps of all are summed.
+        flip: Score the mirrored image as well.
+        batch_size: Images of one size that are scored at once.
+        precision: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
+    """
+
+    scales: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
+    flip: bool = True
+    batch_size: int = Field(default=8, ge=1)
+    precision: str = Field(default="bfloat16", pattern="^(float32|bfloat16)$")
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All ways in which an image is looked at."""
+        mirrorings = (False, True) if self.flip else (False,)
+        return tuple(View(scale, mirrored) for scale in self.scales for mirrored in mirrorings)
+
+
+def encode_views(backbone: Backbone, batch: Tensor, views: tuple[View, ...], precision: str) -> Iterator[Tensor]:
+    """The backbone's features of each view of some images.
+
+    Args:
+        backbone: In evaluation mode.
+        batch: (B, 3, H, W), normalised, on the backbone's device.
+        views: How the images are looked at.
+        precision: As in `InferenceSettings`.
+
+    Yields:
+        (B, D, h, w) for each view, in their order.
+    """
+    height, width = batch.shape[2:]
+    for view in views:
+        target = (max(1, round(height * view.scale)), max(1, round(width * view.scale)))
+        scaled = functional.interpolate(batch, target, mode="bilinear", antialias=True) if view.scale != 1 else batch
+        with torch.no_grad(), choose_precision(batch.device, precision):
+            features = backbone(scaled.flip(3) if view.mirrored else scaled)[1]
+        yield features
+
+
+def choose_precision(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass: bfloat16 on a GPU where that was asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and precision == "bfloat16")
+
+
+def group_by_size(records: Iterable[ImageRecord], number: int) -> Iterator[list[ImageRecord]]:
+    """Batches of up to `number` images of one height and width."""
+
+    def shape(record: ImageRecord) -> tuple[int, int]:
+        return record.height, record.width
+
+    for _, group in groupby(sorted(records, key=shape), shape):
+        chosen = list(group)
+        for start in range(0, len(chosen), number):
+            yield chosen[start : start + number]

@@ -1,0 +1,232 @@
+"""The report's section of a memory bank: a map of its entries, the regions that stand for its classes, its figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from rca.artifacts import read_photograph
+from rca.data.manifest import Manifest
+from rca.errors import UserError
+from rca.report.charts import COLOURS
+from rca.report.gallery import Picture
+from rca.report.pictures import DIMMED
+
+# Size of the map on the page and its margin, in pixels; the longest side of a region's picture.
+WIDTH, HEIGHT, MARGIN = 720, 480, 12
+CROP = 128
+# SVG paths about a point: disc, square, triangle, diamond, cross, triangle upside down.
+SHAPES = (
+    "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+    "m-3.1-3.1h6.2v6.2h-6.2z",
+    "m0-4.2 4 7h-8z",
+    "m0-4.6 4.2 4.6-4.2 4.6-4.2-4.6z",
+    "m-1.3-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",
+    "m0 4.2 4-7h-8z",
+)
+HEADINGS = {
+    "fill": "regions",
+    "images": "images",
+    "age": "age, epochs",
+    "confidence": "confidence",
+    "spread": "spread",
+    "purity": "purity",
+    "cosine": "cosine",
+}
+WHOLE = ("fill", "images")
+
+
+@dataclass(frozen=True)
+class MemoryTables:
+    """What `evaluate` left of a memory.
+
+    Attributes:
+        statistics: A line for each class and one for their mean, as `rca.memory_statistics.describe_memory` gives them.
+        map: What `rca.memory_map.place_entries` gave.
+        regions: The lines that `rca.memory_map.choose_regions` gave.
+        coverage: (M, 16, 16), uint8: how far each cell of a line's box belongs to the region.
+    """
+
+    statistics: pd.DataFrame
+    map: pd.DataFrame
+    regions: pd.DataFrame
+    coverage: np.ndarray
+
+
+@dataclass(frozen=True)
+class Point:
+    """An entry on the map: the SVG path of its mark, and what it is."""
+
+    path: str
+    title: str
+
+
+@dataclass(frozen=True)
+class MapClass:
+    """A class's part of the map.
+
+    Attributes:
+        name: The class.
+        colour: As CSS.
+        shape: The SVG path of its mark about a point.
+        points: Its entries.
+    """
+
+    name: str
+    colour: str
+    shape: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A prototype, or a centroid: its class, what it is, and the pictures of the regions nearest to it."""
+
+    name: str
+    caption: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that the page shows of a run's memory.
+
+    Attributes:
+        run: The run.
+        classes: The map.
+        entries: How many entries the bank holds; the map may show fewer.
+        centres: Prototypes and centroids, class by class.
+        rows: Of the table: a name, its figures, and the nearest other class; the last is the mean.
+    """
+
+    run: str
+    classes: list[MapClass]
+    entries: int
+    centres: list[Centre]
+    rows: list[tuple[str, dict[str, str], str]]
+
+    @property
+    def shown(self) -> int:
+        """How many entries the map shows."""
+        return sum(len(one.points) for one in self.classes)
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether the method made prototypes."""
+        return any(centre.caption.startswith("prototype") for centre in self.centres)
+
+
+def write_memories(page: Path, tables: Mapping[str, MemoryTables], manifest: Manifest) -> list[Memory]:
+    """Write the pictures of all runs' memories to `pictures/memory` and arrange the rest for the page.
+
+    Raises:
+        UserError: a region is of an image that is not in the manifest, or its photograph is missing or broken.
+    """
+    memories = []
+    for number, (run, one) in enumerate(tables.items()):
+        # A run's name may hold what a URL must not, so its folder goes by its number.
+        pictures = write_regions(page, page / "pictures" / "memory" / str(number), one, manifest)
+        names = one.statistics["class"].tolist()[:-1]
+        entries = int(one.statistics["fill"].iloc[:-1].sum())
+        centres = arrange_centres(one.regions, pictures)
+        memories.append(Memory(run, draw_map(one.map, names), entries, centres, arrange_rows(one.statistics)))
+    return memories
+
+
+def draw_map(places: pd.DataFrame, names: Sequence[str]) -> list[MapClass]:
+    """Fit the entries into the map, at one scale both ways, and give each class a mark of its own.
+
+    Colour and shape both differ from class to class, for those who do not tell colours apart; six times six classes
+    have each their own mark.
+
+    Args:
+        places: `x`, `y`, `class`, `image` and `epoch` of each entry.
+        names: All classes, in their order.
+    """
+    xy = places[["x", "y"]].to_numpy(np.float64)
+    if len(xy):
+        low, high = xy.min(0), xy.max(0)
+        room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+        scale = min((room / np.maximum(high - low, 1e-9)).min(), 1e9)
+        xy = (xy - (low + high) / 2) * scale + np.array([WIDTH, HEIGHT]) / 2
+    classes = []
+    for number, name in enumerate(names):
+        colour, shape = COLOURS[number % len(COLOURS)], SHAPES[(number + number // len(COLOURS)) % len(SHAPES)]
+        chosen = (places["class"] == name).to_numpy()
+        lines = zip(xy[chosen], places["image"].fillna("unknown image")[chosen], places["epoch"][chosen], strict=True)
+        points = [
+            Point(f"M{x:.1f} {y:.1f}{shape}", f"{name}, {image}, epoch {epoch + 1}") for (x, y), image, epoch in lines
+        ]
+        classes.append(MapClass(name, colour, shape, points))
+    return classes
+
+
+def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Manifest) -> list[Picture]:
+    """Cut each region's box out of its photograph and dim what does not belong to it, a picture for each line."""
+    folder.mkdir(parents=True)
+    pictures: dict[int, Picture] = {}
+    lines = tables.regions.reset_index(drop=True)
+    for image_id, group in lines.groupby("image", sort=True):
+        if image_id not in manifest.index:
+            raise UserError(f"A memory holds a region of {image_id}, which is not in the manifest: run evaluate again.")
+        photograph = read_photograph(manifest.photograph(manifest.images[manifest.index[image_id]]))
+        for number, line in zip(group.index, group.to_dict("records"), strict=True):
+            box = (line["left"], line["top"], line["right"], line["bottom"])
+            picture = cut_region(photograph, box, tables.coverage[number])
+            file = folder / f"{number}.jpg"
+            picture.save(file, quality=88)
+            what = f"region of {line['class']} in {image_id}"
+            alt = f"{what}, epoch {line['epoch'] + 1}, cosine {line['cosine']:.2f}"
+            pictures[number] = Picture(file.relative_to(page).as_posix(), image_id, alt, *picture.size)
+    return [pictures[number] for number in range(len(lines))]
+
+
+def cut_region(photograph: np.ndarray, box: Sequence[float], coverage: np.ndarray) -> Image.Image:
+    """A region in colour, with the rest of its box in dark grey.
+
+    Args:
+        photograph: (H, W, 3), uint8.
+        box: Left, top, right and bottom in pixels; what lies outside the photograph is left out.
+        coverage: (16, 16), uint8: how far each cell of the box belongs to the region, 0..255.
+
+    Returns:
+        RGB, `CROP` pixels on its longer side.
+    """
+    height, width = photograph.shape[:2]
+    left, top = min(max(math.floor(box[0]), 0), width - 1), min(max(math.floor(box[1]), 0), height - 1)
+    right, bottom = max(min(math.ceil(box[2]), width), left + 1), max(min(math.ceil(box[3]), height), top + 1)
+    scale = CROP / max(right - left, bottom - top)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    crop = Image.fromarray(photograph[top:bottom, left:right]).resize(size, Image.Resampling.LANCZOS)
+    grey = crop.convert("L").point(lambda value: round(DIMMED * value)).convert("RGB")
+    return Image.composite(crop, grey, Image.fromarray(coverage).resize(size, Image.Resampling.BILINEAR))
+
+
+def arrange_centres(regions: pd.DataFrame, pictures: Sequence[Picture]) -> list[Centre]:
+    """Give each prototype or centroid its pictures, in the order of the lines."""
+    groups: dict[tuple[str, str, int], list[Picture]] = {}
+    keys = zip(regions["class"], regions["centre"].astype(str), regions["entries"], strict=True)
+    for key, picture in zip(keys, pictures, strict=True):
+        groups.setdefault(key, []).append(picture)
+    centres = []
+    for (name, centre, entries), own in groups.items():
+        what = f"prototype {centre}" if centre.isdigit() else centre
+        centres.append(Centre(name, f"{what}, {entries} region{'s' if entries != 1 else ''}", own))
+    return centres
+
+
+def arrange_rows(statistics: pd.DataFrame) -> list[tuple[str, dict[str, str], str]]:
+    """The table's cells as they are printed; "" where a class has no such figure."""
+    rows = []
+    for number, line in enumerate(statistics.fillna({"nearest": ""}).to_dict("records"), 1):
+        cells = {}
+        for key in HEADINGS:
+            whole = key in WHOLE and number < len(statistics)
+            digits = 0 if whole else 1 if key in (*WHOLE, "age") else 2
+            cells[key] = "" if math.isnan(line[key]) else f"{line[key]:.{digits}f}"
+        rows.append((line["class"], cells, line["nearest"]))
+    return rows

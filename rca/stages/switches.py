@@ -1,0 +1,83 @@
+"""Stages that are switched off: their outputs are there, as the engines ask, and hold nothing.
+
+Apart from the stages themselves, which take seconds to import: an ablation starts hundreds that are off.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from rca.artifacts import write_directory, write_file, write_text
+from rca.stages.context import Context
+
+NOTHING = {"about": json.dumps({"enabled": False})}
+
+
+def write_nothing(context: Context) -> bool:
+    """Write the empty outputs of a stage that is off.
+
+    Returns:
+        Whether it is off; if not, nothing was written.
+    """
+    if context.stage not in SWITCHES:
+        return False
+    is_off, write = SWITCHES[context.stage]
+    off = is_off(context)
+    if off:
+        write(context)
+    return off
+
+
+def _is_disabled(context: Context) -> bool:
+    """Whether the plain data says so; what else it may say is left to the stage, which knows its settings."""
+    section = context.merge_section(context.stage)
+    return isinstance(section, dict) and section.get("enabled") is False
+
+
+def _has_no_segmenter(context: Context) -> bool:
+    """Whether train_seg was off; a file that is missing or broken is left to the stage that reads it."""
+    try:
+        with safe_open(context.paths.segmenter, "numpy") as file:
+            return file.metadata() == NOTHING
+    except (FileNotFoundError, SafetensorError):
+        return False
+
+
+def _has_trained_backbone(context: Context) -> bool:
+    backbone = context.read("train_cam.backbone")
+    return isinstance(backbone, dict) and backbone.get("trainable", "all") == "all"
+
+
+def _write_no_features(context: Context) -> None:
+    _empty(context.layout.features)
+
+
+def _write_no_masks(context: Context) -> None:
+    _empty(context.paths.refined / str(context.chosen_shard))
+
+
+def _write_no_segmenter(context: Context) -> None:
+    with write_file(context.paths.segmenter) as temporary:
+        save_file({}, temporary, NOTHING)
+    write_text(context.paths.seg_history, "epoch,learning_rate,loss_segmentation\n")
+
+
+def _write_no_predictions(context: Context) -> None:
+    _empty(context.paths.predictions)
+
+
+def _empty(directory: Path) -> None:
+    with write_directory(directory):
+        pass
+
+
+# How each stage that can be off tells so, and what it then leaves.
+SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]] = {
+    "cache_features": (_has_trained_backbone, _write_no_features),
+    "refine_crf": (_is_disabled, _write_no_masks),
+    "train_seg": (_is_disabled, _write_no_segmenter),
+    "predict_seg": (_has_no_segmenter, _write_no_predictions),
+}

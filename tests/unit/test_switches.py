@@ -1,0 +1,95 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from rca.models.storage import load_tensors, save_tensors
+from rca.stages.context import Context
+from rca.stages.run import run_stage
+from rca.stages.switches import write_nothing
+
+ROOT = Path("runs/tiny/rca/0")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def place(stage: str, run: dict[str, Any] | None = None, **sections: Any) -> Context:
+    """A stage of run rca in a project whose params hold `sections`, and what the run overrides."""
+    params = {"dataset": {"name": "tiny"}, "runs": ["rca"], "shards": [0, 1], "run": {"rca": run or {}}, **sections}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    return Context(stage, run="rca", seed=0, shard=1 if stage == "refine_crf" else None)
+
+
+def list_files() -> list[str]:
+    return sorted(path.as_posix() for path in ROOT.rglob("*"))
+
+
+def test_masks_that_are_not_refined_leave_an_empty_folder() -> None:
+    old = ROOT / "refined/1/best/a.png"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (ROOT / "refined/0").mkdir()
+    assert write_nothing(place("refine_crf", refine_crf={"enabled": False}))
+    assert list_files() == [f"{ROOT}/refined", f"{ROOT}/refined/0", f"{ROOT}/refined/1"]
+
+
+def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
+    assert write_nothing(place("train_seg", train_seg={"enabled": False}))
+    assert load_tensors(ROOT / "segmenter.safetensors", "train_seg") == ({}, {"enabled": False})
+    assert pd.read_csv(ROOT / "train_seg.csv").empty
+    old = ROOT / "predictions/val/a.png"
+    old.parent.mkdir(parents=True)
+    assert write_nothing(place("predict_seg"))
+    assert list_files() == [f"{ROOT}/{name}" for name in ("predictions", "segmenter.safetensors", "train_seg.csv")]
+
+
+@pytest.mark.parametrize("stage", ["refine_crf", "train_seg"])
+@pytest.mark.parametrize("section", [{}, {"enabled": True}, {"enabled": "false"}, {"enabled": None}, "off", None])
+def test_a_stage_that_is_not_told_to_be_off_runs(stage: str, section: Any) -> None:
+    assert not write_nothing(place(stage, **{stage: section}))
+    assert list_files() == []
+
+
+def test_a_run_may_say_otherwise_than_its_section() -> None:
+    for own in (True, False):
+        context = place("train_seg", {"train_seg": {"enabled": own}}, train_seg={"enabled": not own})
+        assert write_nothing(context) == (not own)
+
+
+@pytest.mark.parametrize("content", [None, b"junk"])
+def test_a_segmenter_that_cannot_be_read_is_left_to_the_stage(content: bytes | None) -> None:
+    if content:
+        ROOT.mkdir(parents=True)
+        (ROOT / "segmenter.safetensors").write_bytes(content)
+    assert not write_nothing(place("predict_seg"))
+
+
+def test_a_trained_segmenter_segments() -> None:
+    save_tensors(ROOT / "segmenter.safetensors", {}, {"backbone": "small"})
+    assert not write_nothing(place("predict_seg"))
+
+
+def test_a_switch_is_on_or_off(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(place("refine_crf", refine_crf={"enabled": 0})) == 2
+    assert "refine_crf.enabled is 0: input should be a valid boolean" in capfd.readouterr().err
+
+
+def test_a_stage_that_is_off_starts_without_torch() -> None:
+    place("train_seg", train_seg={"enabled": False})
+    script = """
+import sys
+from rca.stages.run import main
+for stage in ("train_seg", "predict_seg"):
+    assert main([stage, "--run", "rca", "--seed", "0"]) == 0
+assert not {"torch", "torchvision", "pandas", "sklearn"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert Path("logs/predict_seg.rca-0.log").read_text() == "switched off\n"
