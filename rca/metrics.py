@@ -6,7 +6,6 @@ All figures are fractions over the whole dataset, not means over images (the def
 from typing import Literal
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from rca.artifacts import IGNORE
 
@@ -131,6 +130,8 @@ def average_precision(scores: np.ndarray, tags: np.ndarray) -> float:
     Returns:
         0..1, the area under each class's precision-recall steps (no interpolation), averaged; NaN without a positive.
     """
+    from sklearn.metrics import average_precision_score  # takes a second, which choosing a threshold need not pay
+
     occurring = tags.any(0)
     if not occurring.any():
         return float("nan")

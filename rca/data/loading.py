@@ -15,7 +15,6 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import functional as colour
 
 from rca.artifacts import IGNORE, read_mask, read_photograph
 from rca.data.manifest import ImageRecord, Manifest
@@ -168,6 +167,8 @@ def augment(
         mirror = Image.Transpose.FLIP_LEFT_RIGHT
         image, mask = image.transpose(mirror), mask.transpose(mirror)
     if settings.jitter:
+        from torchvision.transforms import functional as colour
+
         for adjust in (colour.adjust_brightness, colour.adjust_contrast, colour.adjust_saturation):
             image = adjust(image, random.uniform(1 - settings.jitter, 1 + settings.jitter))
     return image, mask, frame

@@ -70,8 +70,8 @@ class AggregationOptions(Settings):
     Attributes:
         form: "softmax" joins each position's features with the mixture of prototypes that it resembles (the paper);
             "parametric" does so with learned queries, keys and values (as the released code, but normalised). "scores"
-            joins nothing: a class's map is how far a position resembles its prototypes rather than the background's,
-            trained where the plain maps are sure. "none" leaves the aggregation out.
+            joins nothing: a class's map is the share of its prototypes in what a position resembles, the background's
+            among the others; it is trained where the plain maps are sure. "none" leaves the aggregation out.
         prototypes: Of each row of the memory.
         temperature: Of the softmax over cosine similarities.
         start_epoch: The first epoch with prototypes, counted from 0; they are clustered anew before each epoch.
@@ -157,8 +157,7 @@ class Rca(Method):
         """Maps of "scores", 0..1; the plain ones in training, which looks at rows itself, and without prototypes."""
         if self.training or not self.prototypes_usable[-1].any():
             return plain
-        rows = self._resemble(features)
-        return (rows[:, :-1] - rows[:, -1:]).sigmoid()
+        return self._resemble(features).softmax(1)[:, :-1]
 
     def _resemble(self, features: Tensor) -> Tensor:
         """How far each position resembles each row of the memory, as logits (B, R, h, w)."""

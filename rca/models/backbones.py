@@ -1,13 +1,13 @@
 """Convolutional backbones at output stride 8 or 16, behind one interface.
 
 Dilation takes the place of the strides that would go beyond the output stride (Chen et al., DeepLab, 2018, section
-3.1), so that ImageNet weights still fit.
+3.1), so that ImageNet weights still fit. Torchvision takes a second to import: only
+those who build with it pay.
 """
 
 from collections.abc import Iterable
 from typing import Literal
 
-import torchvision
 from torch import Tensor, nn
 
 BackboneName = Literal["small", "vgg16", "resnet50", "resnet101", "mobilenet_v2"]
@@ -80,6 +80,8 @@ def _dilate(modules: Iterable[nn.Module], dilation: int) -> None:
 
 
 def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
+    import torchvision
+
     blocks = torchvision.models.mobilenet_v2(weights=None).features
     # Blocks 7 and 14 go to strides 16 and 32.
     if output_stride == 8:
@@ -91,6 +93,8 @@ def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
 
 
 def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
+    import torchvision
+
     build = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}[name]
     dilate = [False, output_stride == 8, True]
     net = build(weights=None, replace_stride_with_dilation=dilate)
@@ -99,6 +103,8 @@ def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
 
 
 def _build_vgg16(output_stride: OutputStride) -> Backbone:
+    import torchvision
+
     layers = torchvision.models.vgg16(weights=None).features
     # pool5 goes; at stride 8 pool4 keeps its window and loses its stride, and conv5 is dilated (DeepLab-V1).
     high = layers[10:30]

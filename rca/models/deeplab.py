@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from rca.models.backbones import BackboneName, OutputStride, build_backbone
 from rca.models.storage import load_tensors, save_tensors
@@ -55,6 +54,8 @@ class _DeepLabV3Plus(nn.Module):
 
     def __init__(self, low_channels: int, channels: int, outputs: int, output_stride: int) -> None:
         super().__init__()
+        from torchvision.models.segmentation.deeplabv3 import ASPP
+
         self.pyramid = ASPP(channels, [rate * 8 // output_stride for rate in (12, 24, 36)], 256)
         self.low = nn.Sequential(nn.Conv2d(low_channels, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
         self.decoder = nn.Sequential(

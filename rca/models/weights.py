@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import torchvision
 from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor
@@ -113,6 +112,8 @@ def describe(settings: BackboneSettings) -> str:
 
 
 def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor], Colour, Colour]:
+    import torchvision
+
     choices = torchvision.models.get_model_weights(name)
     if weights.name not in choices.__members__:
         known = ", ".join(choices.__members__)
@@ -175,6 +176,8 @@ def _torchvision_names(settings: BackboneSettings) -> dict[str, str]:
 
     Both hold the same layers in the same order; ours leaves off the classifier and what comes after the features.
     """
+    import torchvision
+
     with torch.device("meta"):  # names alone: nothing is initialised
         ours = list(build_backbone(settings.name, settings.output_stride).state_dict())
         theirs = list(torchvision.models.get_model(settings.name, weights=None).state_dict())

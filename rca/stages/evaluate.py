@@ -20,8 +20,6 @@ from rca.artifacts import keep_only, read_json, read_mask, write_directory, writ
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, assign_shard, enlarge, open_shard
-from rca.memory_map import choose_regions, place_entries
-from rca.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
 from rca.metrics import Confusion, PredictedIgnore, average_precision
 from rca.progress import track
 from rca.settings import Settings
@@ -194,6 +192,10 @@ def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> No
 
     The regions are one picture, 16 pixels wide, in the order of the lines of `regions.csv`.
     """
+    # Here, since reading a snapshot imports torch, which takes seconds that a run without a memory need not wait.
+    from rca.memory_map import choose_regions, place_entries
+    from rca.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
+
     directory.mkdir()
     snapshot = read_snapshot(snapshot_file)
     lines = describe_memory(snapshot, measure_purity(snapshot, manifest))

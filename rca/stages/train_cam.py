@@ -104,12 +104,11 @@ def _train(context: Context) -> None:
     history_so_far = checkpoint.with_suffix(".memory")
 
     def start_epoch(epoch: int) -> None:
+        network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch)
         due = settings.snapshot_every and epoch and epoch % settings.snapshot_every == 0
         if due and network.method.keeps_memory and rank() == 0:
             path = history_so_far / f"epoch-{epoch:04}.safetensors"
             save_snapshot(path, network, manifest, paths.run, paths.seed, epoch, None)
-        network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch)
-
     trainer = Trainer(
         network,
         network.backbone,
@@ -121,6 +120,8 @@ def _train(context: Context) -> None:
         checkpoint,
     )
     history = trainer.fit(loader, sampler)
+    # What the last epoch left in the memory: prototypes of its start would lag behind the features.
+    start_epoch(optimisation.epochs)
     if rank() > 0:
         return
     save_network(paths.network, network.cpu())

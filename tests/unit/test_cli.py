@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -225,3 +227,17 @@ def test_inspect_tells_a_mask_that_is_gone(
     shutil.rmtree(manifest.root / "SegmentationClass")
     assert main(["inspect", "memory", str(run_tree / "model/memory.safetensors")]) == 2
     assert "does not exist: restore it" in capsys.readouterr().err
+
+
+def test_stages_import_nothing_slow_that_they_do_not_need() -> None:
+    """An ablation starts hundreds: torch takes two seconds, torchvision and scikit-learn one each."""
+    script = """
+import importlib, sys
+def start(*stages):
+    for stage in stages:
+        importlib.import_module(f"rca.stages.{stage}")
+    return {"torch", "torchvision", "sklearn", "matplotlib", "pydensecrf"} & set(sys.modules)
+assert start("run", "choose_threshold", "make_pseudo", "refine_crf", "evaluate", "tabulate", "prepare_data") == set()
+assert start("pin_method", "snapshot_memory", "train_cam", "make_cam", "predict_seg") == {"torch"}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
