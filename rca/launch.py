@@ -42,8 +42,10 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
             " optimisation.processes, or raise gpu under resources."
         )
     messages = multiprocessing.get_context("spawn").SimpleQueue()
-    # It warns of each process that it ends; the sentence of the one that failed is enough.
+    # It warns of each process that it ends; the sentence of the one that failed is enough. In the processes torch would
+    # warn of every parameter that might have been idle and was not.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
         started = (processes, folder, messages, function, arguments)
         group = start_processes(_work, started, processes, join=False, start_method="spawn")

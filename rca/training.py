@@ -11,7 +11,6 @@ Only what a method draws for its own rows (the mixing of RCA's contrast) differs
 import math
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,9 +138,8 @@ class Trainer:
         step: nn.Module = _Step(self.network, self.compute_losses)
         if world_size() > 1:
             # Made after every rank has resumed: it waits for all, so none can delete or replace the checkpoint before.
-            # Parts of a method may lie idle in the first epochs, which torch looks for and then calls unusual.
+            # Parts of a method may lie idle until there are prototypes.
             step = DistributedDataParallel(step, find_unused_parameters=True)
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
             # No copying of buffers before each step, since they are the same on all ranks: each takes up the regions of
             # all in the same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set
             # here and not in the call, where torch has renamed it.

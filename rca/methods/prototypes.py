@@ -1,12 +1,14 @@
 """Prototypes: the K centres of each class's memory, by K-means, for all classes at once."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 def cluster_memory(entries: Tensor, filled: Tensor, number: int, iterations: int, seed: int) -> tuple[Tensor, Tensor]:
-    """K-means with a k-means++ start (Arthur & Vassilvitskii, 2007), class by class, in one batch.
+    """K-means with a greedy k-means++ start (Arthur & Vassilvitskii, 2007), class by class, in one batch.
 
     A class with fewer regions than `number` gets that many prototypes. An emptied cluster moves to the region that lies
     furthest from its centre. The same seed gives the same prototypes.
@@ -24,27 +26,57 @@ def cluster_memory(entries: Tensor, filled: Tensor, number: int, iterations: int
     classes, slots, _ = entries.shape
     number = min(number, slots)
     usable = torch.arange(number, device=entries.device) < filled.sum(1, keepdim=True)
-    centres = _choose_start(entries, filled, number, seed)
+    norms = torch.linalg.vector_norm(entries, dim=2).square()
+    centres = _choose_start(entries, norms, filled, number, seed)
+    prototypes, stands = centres.clone(), usable
+    # Classes settle at different times: all but `prototypes` and `stands` holds only those that still move.
+    moving = torch.arange(classes, device=entries.device)
     assignment = torch.full((classes, slots), -1, device=entries.device)
     for _ in range(iterations):
-        distance = torch.cdist(entries, centres).masked_fill(~usable[:, None], torch.inf)
-        nearest, previous = distance.argmin(2), assignment
-        assignment = nearest.masked_fill(~filled, -1)
-        if torch.equal(assignment, previous):
+        distance = _square_distance(entries, norms, centres).masked_fill(~usable[:, None], torch.inf)
+        previous, assignment = assignment, distance.argmin(2).masked_fill(~filled, -1)
+        moved = (assignment != previous).any(1)
+        if not bool(moved.any()):
             break
-        member = (assignment[..., None] == torch.arange(number, device=entries.device)).to(entries.dtype)
-        counts = member.sum(1)
-        means = member.transpose(1, 2) @ entries / counts.clamp(min=1)[..., None]
-        centres = torch.where((counts > 0)[..., None], means, centres)
-        centres = _move_empty(entries, filled, distance, centres, (counts == 0) & usable)
-    return centres * usable[..., None], usable
+        if not bool(moved.all()):
+            entries, norms, filled, usable = (one[moved] for one in (entries, norms, filled, usable))
+            centres, moving, assignment, distance = (one[moved] for one in (centres, moving, assignment, distance))
+        centres = _move_centres(entries, filled, usable, assignment, distance, centres)
+        prototypes[moving] = centres
+    return prototypes * stands[..., None], stands
 
 
-def _choose_start(entries: Tensor, filled: Tensor, number: int, seed: int) -> Tensor:
-    """k-means++: each further centre is drawn with a chance that grows with its squared distance to the others."""
+def _move_centres(
+    entries: Tensor, filled: Tensor, usable: Tensor, assignment: Tensor, distance: Tensor, centres: Tensor
+) -> Tensor:
+    """The second half of an iteration: each centre goes to the mean of its regions."""
+    member = (assignment[..., None] == torch.arange(centres.shape[1], device=entries.device)).to(entries.dtype)
+    counts = member.sum(1)
+    means = member.transpose(1, 2) @ entries / counts.clamp(min=1)[..., None]
+    centres = torch.where((counts > 0)[..., None], means, centres)
+    empty = (counts == 0) & usable
+    return _move_empty(entries, filled, distance, centres, empty) if bool(empty.any()) else centres
+
+
+def _square_distance(entries: Tensor, norms: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances (C, N, K) of entries (C, N, D), whose squared norms are given, to centres (C, K, D).
+
+    As one matrix product: without a pass over all entries for each centre.
+    """
+    products = entries @ centres.transpose(1, 2)
+    return (norms[..., None] - 2 * products + centres.square().sum(2)[:, None]).clamp(min=0)
+
+
+def _choose_start(entries: Tensor, norms: Tensor, filled: Tensor, number: int, seed: int) -> Tensor:
+    """Greedy k-means++.
+
+    Some candidates for each further centre are drawn with a chance that grows with their squared distance to the
+    centres so far; the one that leaves the smallest sum of distances is taken.
+    """
     generator = torch.Generator().manual_seed(seed)
     classes, slots, _ = entries.shape
     everyone = torch.arange(classes, device=entries.device)
+    trials = 2 + int(math.log(number))  # as many as scikit-learn draws
     weight = filled.to(entries.dtype)
     distance = torch.full((classes, slots), torch.inf, dtype=entries.dtype, device=entries.device)
     centres = []
@@ -52,10 +84,15 @@ def _choose_start(entries: Tensor, filled: Tensor, number: int, seed: int) -> Te
         # A class that has run out of distinct regions (or has none) takes any: `usable` tells which centres count.
         chances = torch.where(weight.sum(1, keepdim=True) > 0, weight, torch.ones_like(weight))
         edges = chances.cumsum(1)
-        draw = torch.rand(classes, 1, generator=generator, dtype=torch.float64).to(edges) * edges[:, -1:]
-        chosen = torch.searchsorted(edges, draw, right=True).clamp(max=slots - 1)[:, 0]
+        draws = torch.rand(classes, trials, generator=generator, dtype=torch.float64).to(edges) * edges[:, -1:]
+        candidates = torch.searchsorted(edges, draws, right=True).clamp(max=slots - 1)
+        to_each = _square_distance(entries, norms, entries[everyone[:, None], candidates])
+        left = torch.minimum(distance[..., None], to_each)
+        best = (left * filled[..., None]).sum(1).argmin(1)
+        chosen = candidates[everyone, best]
         centres.append(entries[everyone, chosen])
-        distance = torch.minimum(distance, (entries - centres[-1][:, None]).square().sum(2))
+        distance = left[everyone, :, best]
+        distance[everyone, chosen] = 0  # which rounding may have missed: no region is taken twice
         weight = distance * filled
     return torch.stack(centres, 1)
 

@@ -1,0 +1,216 @@
+"""What RCA costs beside the plain CAM: time and memory of a training step, and K-means beside scikit-learn's.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --device cuda
+
+Both methods take the same backbone and the same batch; RCA's bank is full and has its prototypes, and all terms of its
+loss are on. Steps are timed in turns in one process; memory is measured in a process of its own for each method.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from rca.data.loading import Sample
+from rca.methods.prototypes import cluster_memory
+from rca.models.cam_network import CamNetwork, NetworkDescription
+from rca.stages.train_cam import compute_losses
+
+EPOCH = 9  # late enough for all terms of the loss
+WARM_UP = {"cpu": 1, "cuda": 10}  # steps
+# On a CPU the processor's own time, which other work on the machine moves far less than the clock on the wall.
+CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
+
+
+class Setting(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        device: "cpu", in float32, or "cuda", in bfloat16.
+        backbone: Its name.
+        side: Of the square images, in pixels.
+        batch: Images in a step.
+        steps: How many are timed.
+        threads: Of the CPU.
+        classes: How many object classes there are.
+    """
+
+    device: str
+    backbone: str
+    side: int
+    batch: int
+    steps: int
+    threads: int
+    classes: int
+
+
+def make_step(method: str, setting: Setting) -> Callable[[], None]:
+    """A function that does one whole training step of a method."""
+    torch.manual_seed(0)
+    device = torch.device(setting.device)
+    names = tuple(f"class {number}" for number in range(setting.classes))
+    about = NetworkDescription(
+        setting.backbone, 16, 256, "cam", method, {}, names, (0.5,) * 3, (0.25,) * 3, "random weights"
+    )
+    network = CamNetwork(about).to(device, memory_format=torch.channels_last).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().requires_grad_(False)
+    if method == "rca":
+        fill_memory(network.method)
+    optimiser = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    batch = draw_batch(setting, device)
+
+    def step() -> None:
+        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.device == "cuda"):
+            losses = compute_losses(network, batch, EPOCH)
+            loss = torch.stack([term.float() for term in losses.values()]).sum()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        loss.item()  # waits for a GPU, as the trainer does
+
+    return step
+
+
+def draw_batch(setting: Setting, device: torch.device) -> Sample:
+    """Noise with one to three tags for an image."""
+    image = torch.randn(setting.batch, 3, setting.side, setting.side)
+    valid = torch.ones(setting.batch, 1, setting.side, setting.side)
+    tags = torch.zeros(setting.batch, setting.classes)
+    for number in range(setting.batch):
+        tags[number, torch.randperm(setting.classes)[: 1 + number % 3]] = 1
+    mask = torch.full(image.shape[:1] + image.shape[2:], 255)
+    frame = torch.tensor([1.0, 0, 1, 0]).repeat(setting.batch, 1)
+    batch = Sample(image, valid, tags, mask, torch.arange(setting.batch), frame)
+    batch = Sample(*(tensor.to(device) for tensor in batch))
+    return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+def fill_memory(method: Any) -> None:
+    """Fill every slot of a method's bank and cluster it."""
+    memory = method.memory
+    memory.entries.copy_(draw_entries(*memory.entries.shape, seed=0))
+    memory.written.fill_(memory.size)
+    method.start_epoch(EPOCH, seed=0)
+
+
+def draw_entries(classes: int, slots: int, channels: int, seed: int) -> torch.Tensor:
+    """Unit vectors (classes, slots, channels) around 15 directions for each class, as wide as those lie apart."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(classes, 15, channels, generator=generator)
+    chosen = torch.randint(15, (classes, slots), generator=generator)
+    around = torch.stack([one[index] for one, index in zip(directions, chosen, strict=True)])
+    noise = torch.randn(classes, slots, channels, generator=generator)
+    return nn.functional.normalize(around + noise, dim=2)
+
+
+def time_steps(setting: Setting) -> dict[str, float]:
+    """Seconds of the fastest step of each method, of steps done in turns: what else runs only ever adds to it."""
+    torch.set_num_threads(setting.threads)
+    steps = {method: make_step(method, setting) for method in ("cam", "rca")}
+    seconds: dict[str, list[float]] = {method: [] for method in steps}
+    clock = CLOCK[setting.device]
+    for number in range(WARM_UP[setting.device] + setting.steps):
+        for method in ("cam", "rca") if number % 2 else ("rca", "cam"):
+            start = clock()
+            steps[method]()
+            seconds[method].append(clock() - start)
+    return {method: min(found[WARM_UP[setting.device] :]) for method, found in seconds.items()}
+
+
+def measure_memory(method: str, setting: Setting) -> int:
+    """Bytes at the peak of two steps.
+
+    On a GPU all that torch has allocated; on a CPU (Linux alone) what the process holds beyond what it held before,
+    which leaves out the libraries, the weights and the bank.
+    """
+    torch.set_num_threads(setting.threads)
+    step = make_step(method, setting)
+    before = 0 if setting.device == "cuda" else read_status("VmRSS")
+    if setting.device == "cpu":
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # forget the peak so far
+    for _ in range(2):
+        step()
+    peak = torch.cuda.max_memory_allocated() if setting.device == "cuda" else read_status("VmHWM")
+    return peak - before
+
+
+def read_status(key: str) -> int:
+    """A size that Linux keeps of this process, in bytes."""
+    with open("/proc/self/status") as file:
+        (line,) = (line for line in file if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
+
+
+def compare_clusterings(repeats: int) -> tuple[float, float, float]:
+    """Our K-means and scikit-learn's, on one thread.
+
+    Returns:
+        Our seconds and those of scikit-learn for the data set that was fastest, and our inertia over its, a mean.
+    """
+    torch.set_num_threads(1)
+    ours, theirs, inertia = [], [], []
+    for seed in range(repeats + 1):  # the first one warms up
+        entries = draw_entries(20, 500, 512, seed)
+        start = time.process_time()
+        centres, _ = cluster_memory(entries, torch.ones(20, 500, dtype=torch.bool), 10, iterations=50, seed=seed)
+        middle = time.process_time()
+        with threadpool_limits(1):
+            fitted = [
+                KMeans(10, init="k-means++", n_init=1, max_iter=50, tol=0, random_state=seed).fit(one)
+                for one in entries.numpy()
+            ]
+        end = time.process_time()
+        ours.append(middle - start)
+        theirs.append(end - middle)
+        own = torch.cdist(entries.double(), centres.double()).amin(2).square().sum()
+        inertia.append(float(own) / sum(one.inertia_ for one in fitted))
+    return min(ours[1:]), min(theirs[1:]), statistics.mean(inertia[1:])
+
+
+def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def main() -> None:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--side", type=int, default=321, help="of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=8, help="images in a step")
+    parser.add_argument("--steps", type=int, help="timed steps: by default 2 on a CPU, 30 on a GPU")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--classes", type=int, nargs="+", default=[20, 80])
+    given = parser.parse_args()
+    steps = given.steps or (2 if given.device == "cpu" else 30)
+    precision = "bfloat16" if given.device == "cuda" else "float32"
+    print(f"{given.backbone}, {given.batch} images of {given.side}x{given.side}, {given.device}, {precision}")
+    for classes in given.classes:
+        setting = Setting(given.device, given.backbone, given.side, given.batch, steps, given.threads, classes)
+        seconds = run_alone(time_steps, setting)
+        memory = {method: run_alone(measure_memory, method, setting) for method in ("cam", "rca")}
+        for method, one in seconds.items():
+            rate, peak = given.batch / one, memory[method] / 2**20
+            print(f"{classes} classes, {method}: {one:.3f} s a step, {rate:.1f} images/s, peak {peak:.0f} MiB")
+        ratios = [found["rca"] / found["cam"] for found in (seconds, memory)]
+        print(f"{classes} classes, rca / cam: time {ratios[0]:.3f}, memory {ratios[1]:.3f}", flush=True)
+    ours, theirs, inertia = run_alone(compare_clusterings, 5)
+    print(f"K-means of 20 x 500 x 512 into 10: {ours:.3f} s, scikit-learn {theirs:.3f} s")
+    print(f"K-means, ours / scikit-learn: time {ours / theirs:.3f}, inertia {inertia:.4f}")
+
+
+if __name__ == "__main__":
+    main()
