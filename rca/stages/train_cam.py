@@ -109,6 +109,7 @@ def _train(context: Context) -> None:
         if due and network.method.keeps_memory and rank() == 0:
             path = history_so_far / f"epoch-{epoch:04}.safetensors"
             save_snapshot(path, network, manifest, paths.run, paths.seed, epoch, None)
+
     trainer = Trainer(
         network,
         network.backbone,
