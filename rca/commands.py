@@ -86,7 +86,7 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
 def _estimate_features(settings: Params, pixels: int) -> float:
     """About how many bytes the features of a frozen backbone will take."""
     backbone = settings.train_cam.backbone
-    if backbone.trainable == "all":
+    if backbone.trainable != "none":
         return 0
     with torch.device("meta"):  # its number of channels alone
         channels = build_backbone(backbone.name, backbone.output_stride).channels

@@ -193,9 +193,8 @@ class Trainer:
         """What stays in evaluation mode: a backbone that is not trained, or its BatchNorm where that is frozen."""
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return list(self.backbone.modules())
-        if not self.settings.freeze_batchnorm:
-            return []
-        return [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        return norms if self.settings.freeze_batchnorm else [one for one in norms if not one.weight.requires_grad]
 
     def _share_batchnorm(self) -> None:
         """Let BatchNorm that several processes train see the whole batch; torch has that for GPUs alone."""

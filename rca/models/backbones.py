@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 BackboneName = Literal["small", "vgg16", "resnet50", "resnet101", "mobilenet_v2"]
 OutputStride = Literal[8, 16]
+Trainable = Literal["all", "last_stage", "none"]
 
 
 class Backbone(nn.Module):
@@ -22,14 +23,22 @@ class Backbone(nn.Module):
         high: From there to the features at the output stride.
         low_channels: Channels after `low`.
         channels: Channels after `high`.
+        last: How many layers at the end of `high` make up the last stage (ResNet's layer4, VGG's conv5).
     """
 
-    def __init__(self, low: nn.Module, high: nn.Module, low_channels: int, channels: int) -> None:
+    def __init__(self, low: nn.Module, high: nn.Sequential, low_channels: int, channels: int, last: int) -> None:
         super().__init__()
         self.low = low
         self.high = high
         self.low_channels = low_channels
         self.channels = channels
+        self.last = last
+
+    def train_parts(self, trainable: Trainable) -> None:
+        """Let gradients reach the whole backbone, its last stage alone, or none of it."""
+        self.requires_grad_(trainable == "all")
+        if trainable == "last_stage":
+            self.high[-self.last :].requires_grad_(True)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Extract features.
@@ -89,7 +98,7 @@ def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
         _dilate(blocks[14:], 4)
     else:
         _dilate(blocks[14:], 2)
-    return Backbone(blocks[:4], blocks[4:], 24, 1280)
+    return Backbone(blocks[:4], blocks[4:], 24, 1280, last=5)  # from the block on that went to stride 32
 
 
 def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
@@ -99,7 +108,7 @@ def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
     dilate = [False, output_stride == 8, True]
     net = build(weights=None, replace_stride_with_dilation=dilate)
     low = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
-    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048)
+    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048, last=1)
 
 
 def _build_vgg16(output_stride: OutputStride) -> Backbone:
@@ -113,7 +122,7 @@ def _build_vgg16(output_stride: OutputStride) -> Backbone:
         for layer in high[24 - 10 :]:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (2, 2)
-    return Backbone(layers[:10], high, 128, 512)
+    return Backbone(layers[:10], high, 128, 512, last=6)
 
 
 def _build_small(output_stride: OutputStride) -> Backbone:
@@ -123,4 +132,4 @@ def _build_small(output_stride: OutputStride) -> Backbone:
         nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
         for inputs, outputs, stride in zip(widths, widths[1:], strides, strict=False)
     ]
-    return Backbone(nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:]), widths[2], widths[-1])
+    return Backbone(nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:]), widths[2], widths[-1], last=2)

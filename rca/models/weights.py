@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rca.artifacts import hash_file
 from rca.errors import UserError
-from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.backbones import BackboneName, OutputStride, Trainable, build_backbone
 from rca.models.storage import save_tensors
 from rca.settings import Settings
 
@@ -55,13 +55,14 @@ class BackboneSettings(Settings):
     Attributes:
         name: Its name.
         output_stride: Pixels for each feature.
-        trainable: "all" of it is trained, or "none": then it stays as its weights made it.
+        trainable: "all" of it is trained, its "last_stage" alone (ResNet's layer4, VGG's conv5), or "none" of it. What
+            is not trained stays as its weights made it.
         weights: What it starts with.
     """
 
     name: BackboneName
     output_stride: OutputStride = 16
-    trainable: Literal["all", "none"] = "all"
+    trainable: Trainable = "all"
     weights: Annotated[NoWeights | TorchvisionWeights | FileWeights, Field(discriminator="source")]
 
     @model_validator(mode="after")
@@ -72,7 +73,7 @@ class BackboneSettings(Settings):
 
     @model_validator(mode="after")
     def _frozen_has_weights(self) -> "BackboneSettings":
-        if self.trainable == "none" and self.weights.source == "none":
+        if self.trainable != "all" and self.weights.source == "none":
             raise ValueError("a backbone that starts from scratch must be trained: set trainable to all")
         return self
 

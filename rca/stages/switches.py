@@ -48,7 +48,7 @@ def _has_no_segmenter(context: Context) -> bool:
 
 def _has_trained_backbone(context: Context) -> bool:
     backbone = context.read("train_cam.backbone")
-    return isinstance(backbone, dict) and backbone.get("trainable", "all") == "all"
+    return isinstance(backbone, dict) and backbone.get("trainable", "all") != "none"
 
 
 def _write_no_features(context: Context) -> None:

@@ -151,7 +151,7 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         epochs=settings.optimisation.epochs,
     )
     network = CamNetwork(description)
-    network.backbone.requires_grad_(settings.backbone.trainable == "all")
+    network.backbone.train_parts(settings.backbone.trainable)
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

@@ -108,7 +108,7 @@ def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) 
         initialisation=about["initialisation"],
     )
     network = Segmenter(description)
-    network.backbone.requires_grad_(settings.backbone.trainable == "all")
+    network.backbone.train_parts(settings.backbone.trainable)
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network

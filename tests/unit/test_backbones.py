@@ -95,3 +95,21 @@ def test_vgg_at_stride_8_dilates_its_last_block_alone() -> None:
 def test_a_resnet101_is_a_deeper_resnet50() -> None:
     blocks = [len(build_backbone(name, 16).high[1]) for name in ("resnet50", "resnet101")]
     assert blocks == [6, 23]
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [("vgg16", 6), ("resnet50", 30), ("mobilenet_v2", 39), ("small", 6)],  # weights and biases of conv5, layer4, ...
+)
+def test_the_last_stage_alone_is_trained(name: BackboneName, tensors: int) -> None:
+    backbone = build_backbone(name, 16)
+    backbone.train_parts("last_stage")
+    trained = [key for key, one in backbone.named_parameters() if one.requires_grad]
+    keys = [key for key, _ in backbone.named_parameters()]
+    assert trained == keys[-tensors:]
+    if name == "resnet50":
+        assert all(key.startswith("high.2.") for key in trained)
+    backbone.train_parts("none")
+    assert not any(one.requires_grad for one in backbone.parameters())
+    backbone.train_parts("all")
+    assert all(one.requires_grad for one in backbone.parameters())
