@@ -193,8 +193,12 @@ class Trainer:
         """What stays in evaluation mode: a backbone that is not trained, or its BatchNorm where that is frozen."""
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return list(self.backbone.modules())
-        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
-        return norms if self.settings.freeze_batchnorm else [one for one in norms if not one.weight.requires_grad]
+        norms: list[nn.Module] = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        return (
+            norms
+            if self.settings.freeze_batchnorm
+            else [one for one in norms if not any(part.requires_grad for part in one.parameters())]
+        )
 
     def _share_batchnorm(self) -> None:
         """Let BatchNorm that several processes train see the whole batch; torch has that for GPUs alone."""

@@ -19,7 +19,7 @@ from rca.methods.base import Method, Output
 from rca.methods.contrast import contrast_mixed, contrast_regions
 from rca.methods.memory import MemoryBank, Update
 from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_rows
-from rca.methods.regions import Regions, find_background, find_peaks, find_regions, locate_regions
+from rca.methods.regions import Regions, find_background, find_regions, locate_regions, share_of_peak
 from rca.models.pooling import pool_mean, pool_regions
 from rca.settings import Settings
 
@@ -191,7 +191,8 @@ class Rca(Method):
 
     def _pool(self, output: Output, plain: Tensor, background: Tensor, batch: Sample) -> Regions:
         """The batch's regions, image by image, their embeddings with gradient."""
-        masks = torch.cat([find_regions(plain, output.valid, self.options.region_threshold), background], 1)
+        regions = find_regions(plain, output.valid, batch.tags, self.options.region_threshold)
+        masks = torch.cat([regions, background], 1)
         everywhere = background.flatten(2).any(2)
         # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
         present = torch.cat([batch.tags > 0, everywhere], 1) & masks.flatten(2).any(2)
@@ -222,8 +223,7 @@ class Rca(Method):
         self, features: Tensor, plain: Tensor, valid: Tensor, background: Tensor, tags: Tensor
     ) -> Tensor:
         """Cross-entropy of the rows present in an image, at the positions whose plain map is sure."""
-        share = plain / find_peaks(plain, valid).clamp(min=1e-5)
-        highest, label = share.masked_fill((tags == 0)[..., None, None], 0).max(1)
+        highest, label = share_of_peak(plain, valid, tags).max(1)
         target = label.masked_fill(highest <= self.options.aggregation.sure, UNSURE)
         target = target.masked_fill(background[:, 0] > 0, plain.shape[1]).masked_fill(valid[:, 0] == 0, UNSURE)
         present = torch.cat([tags > 0, torch.ones_like(tags[:, :1], dtype=torch.bool)], 1)

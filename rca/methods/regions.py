@@ -36,20 +36,24 @@ class Regions(NamedTuple):
         return Regions(*(part[chosen] for part in self))
 
 
-def find_regions(maps: Tensor, valid: Tensor, threshold: Literal["mean"] | float) -> Tensor:
+def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["mean"] | float) -> Tensor:
     """Pseudo regions: where a class's map is high.
 
     Args:
         maps: (B, C, h, w), before ReLU.
         valid: (B, 1, h, w), 0 on padding.
-        threshold: "mean" for the map's own mean (RCA, section 3.2), a number for that share of its maximum.
+        tags: (B, C) of 0 and 1.
+        threshold: "mean" for the map's own mean (RCA, section 3.2; regions may overlap). A number for that share of its
+            maximum, where no other tagged map has a larger share of its own: else two classes that go together, as
+            face and body do, have one region and one prototype.
 
     Returns:
         (B, C, h, w), 1 in the region and 0 outside. A constant map has an empty region.
     """
-    mean = threshold == "mean"
-    limit = pool_mean(maps, valid)[..., None, None] if mean else float(threshold) * find_peaks(maps, valid)
-    return ((maps > limit) & (valid > 0)).to(maps.dtype)
+    if threshold == "mean":
+        return ((maps > pool_mean(maps, valid)[..., None, None]) & (valid > 0)).to(maps.dtype)
+    share = share_of_peak(maps, valid, tags)
+    return ((share > threshold) & (share == share.amax(1, keepdim=True)) & (valid > 0)).to(maps.dtype)
 
 
 def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float) -> Tensor:
@@ -64,9 +68,14 @@ def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float)
     Returns:
         (B, 1, h, w), 1 in the region and 0 outside.
     """
-    share = maps / find_peaks(maps, valid).clamp(min=1e-5)
-    highest = share.masked_fill(tags[..., None, None] == 0, 0).amax(1, keepdim=True)
+    highest = share_of_peak(maps, valid, tags).amax(1, keepdim=True)
     return ((highest < threshold) & (valid > 0)).to(maps.dtype)
+
+
+def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+    """Each tagged map as a share of its maximum over the image (B, C, h, w), 0 for classes that are not tagged."""
+    share = maps / find_peaks(maps, valid).clamp(min=1e-5)
+    return share.masked_fill(tags[..., None, None] == 0, 0)
 
 
 def find_peaks(maps: Tensor, valid: Tensor) -> Tensor:

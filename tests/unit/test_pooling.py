@@ -42,13 +42,24 @@ def test_regions_pool_the_features_inside_them(maps: Tensor) -> None:
         np.testing.assert_allclose(found[image, region], expected)
 
 
+TAGS = torch.tensor([[1, 1, 0, 1], [0, 0, 1, 0], [1, 1, 1, 1]], dtype=torch.float64)
+
+
 @pytest.mark.parametrize("threshold", ["mean", 0.0, 0.4])
 def test_a_region_is_where_a_map_exceeds_its_limit(maps: Tensor, valid: Tensor, threshold: str | float) -> None:
-    found = find_regions(maps, valid, threshold)
-    for image, channel in np.ndindex(3, 4):
-        one, weights = maps[image, channel].numpy(), valid[image, 0].numpy()
-        limit = np.average(one, weights=weights) if threshold == "mean" else threshold * one[weights > 0].max()
-        np.testing.assert_array_equal(found[image, channel], (one > limit) & (weights > 0))
+    found = find_regions(maps, valid, TAGS, threshold)
+    for image in range(3):
+        inside = valid[image, 0].numpy() > 0
+        tagged = TAGS[image].nonzero()[:, 0].tolist()
+        share = {label: maps[image, label].numpy() / maps[image, label].numpy()[inside].max() for label in tagged}
+        for label in tagged:
+            one = maps[image, label].numpy()
+            if threshold == "mean":
+                expected = one > np.average(one, weights=valid[image, 0].numpy())
+            else:
+                rivals = [share[other] for other in tagged if other != label]
+                expected = (share[label] > threshold) & np.all([share[label] > rival for rival in rivals], axis=0)
+            np.testing.assert_array_equal(found[image, label], expected & inside)
 
 
 @pytest.mark.parametrize("threshold", ["mean", 0.4])
@@ -58,7 +69,9 @@ def test_padding_changes_neither_scores_nor_regions(
 ) -> None:
     padded, padded_valid = pad(maps, padding), pad(valid, 0)
     torch.testing.assert_close(pool_mean(padded, padded_valid), pool_mean(maps, valid))
-    regions, padded_regions = find_regions(maps, valid, threshold), find_regions(padded, padded_valid, threshold)
+    regions, padded_regions = (
+        find_regions(one, where, TAGS, threshold) for one, where in ((maps, valid), (padded, padded_valid))
+    )
     assert torch.equal(padded_regions, pad(regions, 0))
     torch.testing.assert_close(pool_regions(padded, padded_regions), pool_regions(maps, regions))
 
