@@ -30,7 +30,7 @@ SMALL_VOC = {
 
 
 def list_commands(readme: str) -> list[str]:
-    """The command lines of the README's shell blocks, without their comments."""
+    """The command lines of the README's shell blocks, without their comments; blocks of `sh` need data of one's own."""
     blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
     lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith(ELSEWHERE)]
