@@ -104,18 +104,22 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     image.save(path, format="PNG")
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask.
+def read_mask(path: Path, what: str = "mask") -> np.ndarray:
+    """Read a mask, or another map of one channel.
+
+    Args:
+        path: The file.
+        what: What messages call it.
 
     Returns:
-        (H, W), uint8, the labels as stored.
+        (H, W), uint8, the values as stored.
 
     Raises:
-        UserError: the file is missing, broken, or no 8-bit mask of one channel.
+        UserError: the file is missing, broken, or no 8-bit picture of one channel.
     """
-    with _open_image(path, "mask") as image:
+    with _open_image(path, what) as image:
         if image.mode not in ("P", "L"):
-            raise UserError(f"{path} is a {image.mode} picture: a mask must be an 8-bit PNG of one channel.")
+            raise UserError(f"{path} is a {image.mode} picture: a {what} must be an 8-bit PNG of one channel.")
         return np.array(image, dtype=np.uint8)
 
 

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def manifest(make_voc: MakeVoc) -> Manifest:
     for name, height, width, labels in IMAGES:
         photograph, mask = f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"
         tags = tuple(label - 1 for label in labels if label not in (0, 255))
-        checksum = hash_file(root / photograph)
-        records.append(ImageRecord(name, photograph, mask, width, height, tags, splits[name], "main", checksum))
+        record = ImageRecord(
+            name, photograph, mask, width, height, tags, splits[name], "main", hash_file(root / photograph)
+        )
+        records.append(replace(record, mask_sha256=hash_file(root / mask)))
     return Manifest(root, CLASSES, tuple(records))

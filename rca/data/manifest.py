@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from rca.artifacts import read_json, write_json, write_text
+from rca.data.listing import locate
 from rca.errors import UserError
 
 # An image id is also a file name and a key in a shard, and `;` separates values in manifest.csv.
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-COLUMNS = ("id", "image", "mask", "width", "height", "tags", "splits", "source", "sha256")
+COLUMNS = (
+    *("id", "image", "mask", "saliency", "width", "height", "tags", "splits", "source", "weight"),
+    *("sha256", "mask_sha256", "saliency_sha256"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,18 @@ class ImageRecord:
 
     Attributes:
         id: Its name, unique in the dataset.
-        image: The photograph's path, relative to the dataset's root.
-        mask: The true mask's path, relative to the root; None where there is none.
+        image: The photograph's path (`rca.data.listing` says relative to what; so the others).
+        mask: The true mask's path; None where there is none.
         width: In pixels.
         height: In pixels.
         tags: Indices of the classes that it shows, ascending, 0..C-1.
         splits: The splits that it belongs to; it may be several.
         source: Where it comes from ("main" for the dataset's own images).
         sha256: Checksum of the photograph's file.
+        saliency: The saliency map's path; None where there is none.
+        weight: What it counts in a training, above 0.
+        mask_sha256: Checksum of the mask's file, "" where there is none.
+        saliency_sha256: Likewise of the saliency map's.
     """
 
     id: str
@@ -48,6 +56,10 @@ class ImageRecord:
     splits: tuple[str, ...]
     source: str
     sha256: str
+    saliency: str | None = None
+    weight: float = 1.0
+    mask_sha256: str = ""
+    saliency_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class Manifest:
 
     def photograph(self, record: ImageRecord) -> Path:
         """Where a record's photograph lies."""
-        return self.root / record.image
+        return locate(self.root, record.image)
 
     def truth(self, record: ImageRecord) -> Path:
         """Where a record's true mask lies.
@@ -98,7 +110,17 @@ class Manifest:
         """
         if record.mask is None:
             raise UserError(f"The image {record.id} has no mask, so it cannot be scored: choose another split.")
-        return self.root / record.mask
+        return locate(self.root, record.mask)
+
+    def saliency(self, record: ImageRecord) -> Path:
+        """Where a record's saliency map lies.
+
+        Raises:
+            UserError: it has none.
+        """
+        if record.saliency is None:
+            raise UserError(f"The image {record.id} has no saliency map: add it, or choose what needs none.")
+        return locate(self.root, record.saliency)
 
     def encode_tags(self, record: ImageRecord) -> np.ndarray:
         """A record's tags as (C,) float32 of 0 and 1."""
@@ -138,8 +160,8 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     writer.writerow(COLUMNS)
     for record in manifest.images:
         tags = ";".join(manifest.classes[tag] for tag in record.tags)
-        row = (record.id, record.image, record.mask or "", record.width, record.height)
-        writer.writerow((*row, tags, ";".join(record.splits), record.source, record.sha256))
+        row = {**asdict(record), "tags": tags, "splits": ";".join(record.splits)}
+        writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
     write_text(directory / "manifest.csv", table.getvalue())
     write_json(directory / "dataset.json", {"root": manifest.root.as_posix(), "classes": list(manifest.classes)})
     write_json(directory / "statistics.json", summarise(manifest))
@@ -171,6 +193,10 @@ def read_manifest(directory: Path) -> Manifest:
                     splits=tuple(split(row["splits"])),
                     source=row["source"],
                     sha256=row["sha256"],
+                    saliency=row["saliency"] or None,
+                    weight=float(row["weight"]),
+                    mask_sha256=row["mask_sha256"],
+                    saliency_sha256=row["saliency_sha256"],
                 )
                 for row in csv.DictReader(file)
             )

@@ -129,3 +129,14 @@ def test_an_id_given_twice_and_an_empty_split_are_refused(manifest: Manifest) ->
         check_manifest(replace(manifest, images=(*manifest.images, manifest.images[0])), ("train",))
     with pytest.raises(UserError, match="No image belongs to the split test"):
         check_manifest(manifest, ("train", "test"))
+
+
+def test_saliency_and_weight_survive(tmp_path: Path, manifest: Manifest) -> None:
+    image = replace(manifest.images[0], saliency="saliency/a1.png", weight=0.1, source="web", saliency_sha256="ab")
+    changed = replace(manifest, images=(image, *manifest.images[1:]))
+    write_manifest(tmp_path, changed)
+    found = read_manifest(tmp_path)
+    assert found == changed
+    assert found.saliency(found.images[0]) == manifest.root / "saliency/a1.png"
+    with pytest.raises(UserError, match="b2 has no saliency map"):
+        found.saliency(found.images[1])

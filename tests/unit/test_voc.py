@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rca.data.formats import read_dataset
+from rca.data.formats import list_dataset, read_dataset
 from rca.data.manifest import Manifest
-from rca.data.voc import VOC_CLASSES, VocSettings, read_voc
+from rca.data.voc import VOC_CLASSES, VocSettings
 from rca.errors import UserError
 
 SETTINGS = VocSettings(name="tiny", format="voc", splits=("train", "val"))
@@ -20,14 +20,14 @@ def test_a_dataset_is_read_as_it_was_written(make_voc: Callable[..., Path], mani
 
 
 def test_only_the_lists_asked_for_are_read(make_voc: Callable[..., Path]) -> None:
-    found = read_voc(make_voc(), SETTINGS.model_copy(update={"splits": ("val",)}))
+    found = read_dataset(make_voc(), SETTINGS.model_copy(update={"splits": ("val",)}))
     assert [(record.id, record.splits) for record in found.images] == [("c3", ("val",)), ("d4", ("val",))]
 
 
 def test_an_image_twice_on_a_list_is_one_image_once_in_its_split(make_voc: Callable[..., Path]) -> None:
     root = make_voc()
     (root / LISTS / "train.txt").write_text("a1\nb2\na1\n")
-    records = read_voc(root, SETTINGS.model_copy(update={"splits": ("train",)})).images
+    records = read_dataset(root, SETTINGS.model_copy(update={"splits": ("train",)})).images
     assert [(record.id, record.splits) for record in records] == [("a1", ("train",)), ("b2", ("train",))]
 
 
@@ -37,7 +37,7 @@ def test_masks_are_looked_for_in_the_order_of_their_folders(make_voc: Callable[.
     own.mkdir()
     Image.fromarray(np.full((40, 52), 3, np.uint8)).save(own / "a1.png")
     settings = SETTINGS.model_copy(update={"masks": ("SegmentationClass", "SegmentationClassAug")})
-    found = {record.id: record for record in read_voc(root, settings).images}
+    found = {record.id: record for record in read_dataset(root, settings).images}
     assert found["a1"].mask == "SegmentationClass/a1.png"
     assert found["a1"].tags == (2,)
     assert found["b2"].mask == "SegmentationClassAug/b2.png"
@@ -48,13 +48,13 @@ def test_photographs_may_be_png(make_voc: Callable[..., Path]) -> None:
     with Image.open(root / "JPEGImages/a1.jpg") as photograph:
         photograph.save(root / "JPEGImages/a1.png")
     (root / "JPEGImages/a1.jpg").unlink()
-    assert read_voc(root, SETTINGS).images[0].image == "JPEGImages/a1.png"
+    assert read_dataset(root, SETTINGS).images[0].image == "JPEGImages/a1.png"
 
 
 def test_vocs_own_classes_need_no_file(make_voc: Callable[..., Path]) -> None:
     root = make_voc()
     (root / "classes.txt").unlink()
-    found = read_voc(root, SETTINGS.model_copy(update={"classes": "voc"}))
+    found = list_dataset(root, SETTINGS.model_copy(update={"classes": "voc"}))
     assert found.classes == VOC_CLASSES
     assert (len(VOC_CLASSES), VOC_CLASSES[0], VOC_CLASSES[14], VOC_CLASSES[19]) == (
         20,

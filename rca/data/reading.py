@@ -1,0 +1,108 @@
+"""From a listing to the manifest: every photograph, mask and saliency map is opened and checked once, in parallel."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from rca.artifacts import IGNORE, hash_file, read_mask, read_photograph
+from rca.data.listing import Entry, Listing, locate
+from rca.data.manifest import ImageRecord, Manifest
+from rca.errors import UserError
+from rca.progress import track
+
+
+def read_listing(root: Path, listing: Listing, workers: int = 1) -> Manifest:
+    """Open and check all that a listing names.
+
+    Args:
+        root: The dataset's.
+        listing: What a format listed.
+        workers: How many processes decode; the result does not depend on it.
+
+    Raises:
+        UserError: the first fault, in the order of the listing.
+    """
+    check = partial(check_entry, root, listing.classes)
+    records = tuple(_map(check, listing.entries, workers))
+    return Manifest(root, listing.classes, records)
+
+
+def _map(check: partial[ImageRecord], entries: tuple[Entry, ...], workers: int) -> Iterator[ImageRecord]:
+    if workers == 1:
+        yield from track(map(check, entries), "reading images", len(entries))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        yield from track(pool.map(check, entries, chunksize=16), "reading images", len(entries))
+
+
+def check_entry(root: Path, classes: tuple[str, ...], entry: Entry) -> ImageRecord:
+    """Open and check what belongs to one image.
+
+    Args:
+        root: The dataset's.
+        classes: Its classes.
+        entry: The image.
+
+    Raises:
+        UserError: the photograph, the mask or the saliency map is missing or broken, they differ in size, the mask
+            holds an unknown label, or a tag is no class.
+    """
+    photograph = read_photograph(locate(root, entry.image))
+    size = photograph.shape[:2]
+    mask = None
+    if entry.mask is not None:
+        mask = _read_map(locate(root, entry.mask), size, "mask")
+        _check_labels(mask, len(classes), locate(root, entry.mask))
+    if entry.saliency is not None:
+        _read_map(locate(root, entry.saliency), size, "saliency map")
+    return ImageRecord(
+        id=entry.id,
+        image=entry.image,
+        mask=entry.mask,
+        saliency=entry.saliency,
+        width=size[1],
+        height=size[0],
+        tags=_find_tags(root, classes, entry, mask),
+        splits=entry.splits,
+        source=entry.source,
+        weight=entry.weight,
+        sha256=hash_file(locate(root, entry.image)),
+        mask_sha256="" if entry.mask is None else hash_file(locate(root, entry.mask)),
+        saliency_sha256="" if entry.saliency is None else hash_file(locate(root, entry.saliency)),
+    )
+
+
+def _read_map(path: Path, size: tuple[int, ...], what: str) -> np.ndarray:
+    """A picture of one channel, of the photograph's size (height, width)."""
+    found = read_mask(path, what)
+    if found.shape != size:
+        sizes = f"{found.shape[1]}x{found.shape[0]}, its photograph {size[1]}x{size[0]}"
+        raise UserError(f"The {what} {path} is {sizes}: make them the same size.")
+    return found
+
+
+def _check_labels(mask: np.ndarray, classes: int, path: Path) -> None:
+    labels = np.unique(mask)
+    unknown = labels[(labels > classes) & (labels != IGNORE)]
+    if len(unknown):
+        raise UserError(
+            f"The mask {path} holds the label {unknown[0]}, but there are {classes} classes: "
+            "mend the mask or add the class."
+        )
+
+
+def _find_tags(root: Path, classes: tuple[str, ...], entry: Entry, mask: np.ndarray | None) -> tuple[int, ...]:
+    """The image's classes as indices, ascending: those listed, or else those in its mask."""
+    if entry.tags is None:
+        return () if mask is None else tuple(int(label) - 1 for label in np.unique(mask) if label not in (0, IGNORE))
+    for tag in entry.tags:
+        if tag not in classes:
+            raise UserError(
+                f"The image {locate(root, entry.image)} has the tag {tag!r}, which is no class: mend the tag, or add "
+                "the class."
+            )
+    return tuple(sorted({classes.index(tag) for tag in entry.tags}))
