@@ -35,10 +35,11 @@ OVERRIDABLE: dict[str, type[Settings]] = {
     "train_seg": TrainSegSettings,
     "predict_seg": PredictSegSettings,
 }
-# Weights and features are made once for all runs, an engine reserves the same cores for all, and all are scored alike.
-SHARED_KEYS = ("backbone", "threads", "workers", "enabled")
+# Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
+# dvc.yaml names the split that a stage depends on.
+SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split")
 # What cache_features goes by: with a frozen backbone it is the same for all runs as well.
-SHARED_VIEWS = {"train_cam": ("split", "augmentation"), "make_cam": ("splits", "inference")}
+SHARED_VIEWS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
 
 
 class ResourceSettings(Settings):

@@ -80,18 +80,20 @@ class FeatureCache:
     """Features of images, in files that are mapped into memory.
 
     Args:
-        directory: What a `FeatureWriter` filled; an empty one is of a backbone that is trained.
+        directories: What `FeatureWriter`s filled, in folders below or not; empty ones are of a backbone that is
+            trained.
 
     Raises:
-        UserError: the directory does not exist, or a file in it is broken.
+        UserError: a directory does not exist, or a file in it is broken.
     """
 
-    def __init__(self, directory: Path) -> None:
-        if not directory.is_dir():
-            raise UserError(f"{directory} does not exist: run cache_features first.")
-        self.directory = directory
+    def __init__(self, *directories: Path) -> None:
+        for directory in directories:
+            if not directory.is_dir():
+                raise UserError(f"{directory} does not exist: run cache_features first.")
+        self.directories = directories
         self._files: dict[str, Any] = {}
-        for path in sorted(directory.glob("*.safetensors")):
+        for path in sorted(path for directory in directories for path in directory.rglob("*.safetensors")):
             try:
                 file = safe_open(path, "pt")
             except SafetensorError as error:
@@ -109,7 +111,8 @@ class FeatureCache:
         """
         name = name_features(image_id, view)
         if name not in self._files:
-            raise UserError(f"{self.directory} holds no features {name}: run cache_features again.")
+            places = " and ".join(map(str, self.directories))
+            raise UserError(f"{places} holds no features {name}: run cache_features again.")
         return self._files[name].get_tensor(name).float()
 
 

@@ -1,14 +1,15 @@
 """One manifest for every dataset format: what the images are, where they lie, and what is known of them.
 
-On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.json` (root and class names) and
-`statistics.json` (counts).
+On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.json` (root and class names),
+`statistics.json` (counts), and parts of the table that `rca.data.partition` tells of.
 """
 
 import csv
 import io
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -155,34 +156,49 @@ def check_manifest(manifest: Manifest, splits: tuple[str, ...]) -> None:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write a manifest into a directory that exists."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in manifest.images:
-        tags = ";".join(manifest.classes[tag] for tag in record.tags)
-        row = {**asdict(record), "tags": tags, "splits": ";".join(record.splits)}
-        writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
-    write_text(directory / "manifest.csv", table.getvalue())
+    write_table(directory / "manifest.csv", manifest.classes, manifest.images)
     write_json(directory / "dataset.json", {"root": manifest.root.as_posix(), "classes": list(manifest.classes)})
     write_json(directory / "statistics.json", summarise(manifest))
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read what `write_manifest` wrote.
+def write_table(path: Path, classes: tuple[str, ...], records: Iterable[ImageRecord]) -> None:
+    """Write a line for each image, whole or not at all."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        tags = ";".join(classes[tag] for tag in record.tags)
+        row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
+        writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
+    write_text(path, table.getvalue())
+
+
+def read_manifest(directory: Path, *parts: str) -> Manifest:
+    """Read a manifest, or parts of it.
+
+    Args:
+        directory: Where it lies.
+        parts: Which of its tables, e.g. `splits/train`; none for all images. A record's position in the manifest is
+            that among these parts.
 
     Raises:
         UserError: a file is missing or corrupt.
     """
     dataset = read_json(directory / "dataset.json")
-    path = directory / "manifest.csv"
-    position = {name: index for index, name in enumerate(dataset["classes"])}
+    classes = tuple(dataset["classes"])
+    tables = [_read_table(directory / f"{part}.csv", classes) for part in parts or ("manifest",)]
+    return Manifest(Path(dataset["root"]), classes, tuple(record for table in tables for record in table))
+
+
+def _read_table(path: Path, classes: tuple[str, ...]) -> tuple[ImageRecord, ...]:
+    position = {name: index for index, name in enumerate(classes)}
 
     def split(text: str) -> list[str]:
         return text.split(";") if text else []
 
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            images = tuple(
+            return tuple(
                 ImageRecord(
                     id=row["id"],
                     image=row["image"],
@@ -204,7 +220,6 @@ def read_manifest(directory: Path) -> Manifest:
         raise UserError(f"{path} does not exist: run prepare_data first.") from None
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is corrupt: run prepare_data again.") from None
-    return Manifest(Path(dataset["root"]), tuple(dataset["classes"]), images)
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Score maps on disk: a shard is one safetensors file that holds the maps of many images.
 
-One file for many images, since ten thousand small files make every cache and every network disk slow; the shard of an
-image depends on its id alone, so that new images touch only their own shards.
+One file for many images, since ten thousand small files make every cache and every network disk slow; which is whose
+`rca.data.partition` says.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +31,6 @@ class ScoreMaps(NamedTuple):
     labels: np.ndarray
     scores: np.ndarray
     logits: np.ndarray
-
-
-def assign_shard(image_id: str, shards: int) -> int:
-    """The shard of an image, 0..shards-1, by a hash that is the same on every machine."""
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") % shards
 
 
 def write_shard(path: Path, maps: dict[str, ScoreMaps], about: dict[str, Any]) -> None:

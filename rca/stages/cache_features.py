@@ -3,14 +3,17 @@
 A backbone that is trained leaves nothing to keep: then this stage is off.
 """
 
+from collections.abc import Iterable
+
 import torch
 
-from rca.artifacts import read_photograph, write_directory
+from rca.artifacts import keep_only, read_photograph, write_directory
 from rca.data.features import FeatureWriter, View, list_training_views
 from rca.data.loading import AugmentationSettings, normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.partition import check_splits
 from rca.labels.views import InferenceSettings, encode_views, group_by_size
-from rca.models.backbones import build_backbone
+from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.progress import track
@@ -19,51 +22,77 @@ from rca.training import choose_device, set_determinism
 
 
 def run(context: Context) -> None:
-    """Write the features of every view that train_cam and make_cam ask for."""
+    """Write the features of every view that train_cam and make_cam ask for, of one shard."""
     settings = context.settings(BackboneSettings, "train_cam.backbone")
     augmentation = context.settings(AugmentationSettings, "train_cam.augmentation")
     inference = context.settings(InferenceSettings, "make_cam.inference")
-    layout = context.layout
+    layout, shard = context.layout, context.chosen_shard
     set_determinism(context.read("make_cam.threads"))
-    manifest = read_manifest(layout.manifest)
-    wanted = [(context.read("train_cam.split"), list_training_views(augmentation))]
-    wanted += [(split, inference.views) for split in context.read("make_cam.splits")]
+    split, scored = context.read("train_cam.split"), context.read("make_cam.splits")
+    check_splits(layout.manifest, (split, *scored))
+    manifest = read_manifest(layout.manifest, f"shards/{shard}")
+    wanted = [(split, list_training_views(augmentation)), *((one, inference.views) for one in scored)]
     tensors, about = load_tensors(layout.weights("train_cam"), "fetch_weights")
     backbone = build_backbone(settings.name, settings.output_stride)
     backbone.load_state_dict(tensors)
-    device = choose_device()
-    backbone.eval().to(device)
-    mean, std = tuple(about["mean"]), tuple(about["std"])
-    with write_directory(layout.features) as directory:
-        writer = FeatureWriter(directory)
-        for views, records in group_by_views(manifest, wanted).items():
-            batches = list(group_by_size(records, inference.batch_size))
-            for batch in track(batches, f"features of {len(views)} views", len(batches)):
-                photographs = [read_photograph(manifest.photograph(record)) for record in batch]
-                images = torch.stack([normalise(one, mean, std) for one in photographs]).to(device)
-                encoded = encode_views(backbone, images, views, inference.precision)
-                for view, features in zip(views, encoded, strict=True):
-                    for record, one in zip(batch, features, strict=True):
-                        writer.add(record.id, view, one)
-            print(f"{len(records)} images, {len(views)} views each")
-        writer.flush()
+    backbone.eval().to(choose_device())
+    statistics = tuple(about["mean"]), tuple(about["std"])
+    # Apart from the others, so that those neither share a file with the images that are trained on nor a batch.
+    trained_on = [record for record in manifest.images if split in record.splits]
+    others = [record for record in manifest.images if split not in record.splits]
+    for directory, records in zip(layout.feature_shard(shard), (trained_on, others), strict=True):
+        keep_only(directory.parent, map(str, context.read("shards")))
+        with write_directory(directory) as draft:
+            writer = FeatureWriter(draft)
+            for views, group in group_by_views(records, wanted).items():
+                write_features(writer, backbone, manifest, group, views, statistics, inference)
+                print(f"{len(group)} images, {len(views)} views each")
+            writer.flush()
+
+
+def write_features(
+    writer: FeatureWriter,
+    backbone: Backbone,
+    manifest: Manifest,
+    records: list[ImageRecord],
+    views: tuple[View, ...],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    inference: InferenceSettings,
+) -> None:
+    """Write the features of some images.
+
+    Args:
+        writer: What takes them.
+        backbone: In evaluation mode.
+        manifest: The dataset.
+        records: The images.
+        views: How each is looked at.
+        statistics: Mean and standard deviation, per channel, of pixels in 0..1.
+        inference: Batch size and precision.
+    """
+    device = next(backbone.parameters()).device
+    batches = list(group_by_size(records, inference.batch_size))
+    for batch in track(batches, f"features of {len(views)} views", len(batches)):
+        photographs = [read_photograph(manifest.photograph(record)) for record in batch]
+        images = torch.stack([normalise(one, *statistics) for one in photographs]).to(device)
+        encoded = encode_views(backbone, images, views, inference.precision)
+        for view, features in zip(views, encoded, strict=True):
+            for record, one in zip(batch, features, strict=True):
+                writer.add(record.id, view, one)
 
 
 def group_by_views(
-    manifest: Manifest, wanted: list[tuple[str, tuple[View, ...]]]
+    records: Iterable[ImageRecord], wanted: list[tuple[str, tuple[View, ...]]]
 ) -> dict[tuple[View, ...], list[ImageRecord]]:
-    """The images of some splits by the views that are asked of them, each image once.
+    """Images by the views that are asked of them, each image once; those of which none are asked are left out.
 
     Args:
-        manifest: The dataset.
+        records: The images.
         wanted: Splits, and the views that are asked of each of their images.
     """
-    views: dict[str, set[View]] = {}
-    for split, of_split in wanted:
-        for record in manifest.select(split):
-            views.setdefault(record.id, set()).update(of_split)
     groups: dict[tuple[View, ...], list[ImageRecord]] = {}
-    for record in manifest.images:
-        if record.id in views:
-            groups.setdefault(tuple(sorted(views[record.id])), []).append(record)
+    for record in records:
+        views = {view for split, of_split in wanted if split in record.splits for view in of_split}
+        if views:
+            groups.setdefault(tuple(sorted(views)), []).append(record)
     return groups

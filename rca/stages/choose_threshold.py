@@ -6,8 +6,9 @@ from pydantic import Field
 
 from rca.artifacts import keep_only, read_mask, write_json, write_text
 from rca.data.manifest import read_manifest
+from rca.data.partition import assign_shard
 from rca.labels.background import Background, find_threshold
-from rca.labels.score_maps import assign_shard, enlarge, open_shard
+from rca.labels.score_maps import enlarge, open_shard
 from rca.metrics import ThresholdSweep
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -32,7 +33,7 @@ def run(context: Context) -> None:
     settings = context.settings(ChooseThresholdSettings)
     paths, shards = context.paths, context.read("shards")
     keep_only(paths.scores, [paths.score_shard(shard).name for shard in shards])
-    manifest = read_manifest(context.layout.manifest)
+    manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)
     records = manifest.select(settings.split)

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from rca.artifacts import keep_only, read_json, read_mask, write_directory, write_json, write_mask, write_text
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
-from rca.labels.score_maps import Shard, assign_shard, enlarge, open_shard
+from rca.labels.score_maps import Shard, enlarge, open_shard
 from rca.metrics import Confusion, PredictedIgnore, average_precision
 from rca.progress import track
 from rca.settings import Settings

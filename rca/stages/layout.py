@@ -44,8 +44,17 @@ class Layout:
 
     @property
     def features(self) -> Path:
-        """What a frozen backbone makes of the images, a directory; empty where the backbone is trained."""
+        """What a frozen backbone makes of the images; nothing where the backbone is trained."""
         return self.runs / "features"
+
+    @property
+    def training_features(self) -> Path:
+        """Those of the images that are trained on, a directory for each shard: other images must not train anew."""
+        return self.features / "train"
+
+    def feature_shard(self, shard: int) -> tuple[Path, Path]:
+        """The features of a shard: of the images that are trained on, and of the others."""
+        return self.training_features / str(shard), self.features / "other" / str(shard)
 
     def method(self, run: str) -> Path:
         """Which host and method a run trains with, and the checksums of their code."""
@@ -137,6 +146,15 @@ class RunLayout:
     def refined(self) -> Path:
         """Pseudo labels after the CRF, a directory for each shard."""
         return self.root / "refined"
+
+    def masks(self, kind: str) -> Path:
+        """The masks of the kind "pseudo" or "refined", a directory for each shard."""
+        return {"pseudo": self.pseudo, "refined": self.refined}[kind]
+
+    @property
+    def pinned_masks(self) -> Path:
+        """The checksums of the masks that the segmentation network is trained on."""
+        return self.root / "masks.json"
 
     @property
     def segmenter(self) -> Path:

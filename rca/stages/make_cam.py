@@ -4,9 +4,10 @@ from pydantic import Field
 
 from rca.artifacts import keep_only, read_json
 from rca.data.features import FeatureCache
-from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.manifest import read_manifest
+from rca.data.partition import check_splits, select_from_shard
 from rca.labels.inference import score_images
-from rca.labels.score_maps import assign_shard, write_shard
+from rca.labels.score_maps import write_shard
 from rca.labels.views import InferenceSettings
 from rca.models.cam_network import load_method, load_network
 from rca.models.storage import load_tensors
@@ -32,24 +33,21 @@ class MakeCamSettings(Settings):
     threads: int = Field(default=1, ge=1)
 
 
-def select_shard(manifest: Manifest, splits: tuple[str, ...], shard: int, shards: int) -> tuple[ImageRecord, ...]:
-    """The images of some splits that belong to a shard."""
-    return tuple(record for record in manifest.select_any(splits) if assign_shard(record.id, shards) == shard)
-
-
 def run(context: Context) -> None:
     """Write the shard's score maps."""
     settings = context.settings(MakeCamSettings)
     paths, shard = context.paths, context.chosen_shard
     set_determinism(settings.threads)
-    manifest = read_manifest(context.layout.manifest)
-    records = select_shard(manifest, settings.splits, shard, len(context.read("shards")))
-    keeps_memory = load_method(read_json(context.layout.method(paths.run))["method"]).keeps_memory
+    layout = context.layout
+    check_splits(layout.manifest, settings.splits)
+    manifest = read_manifest(layout.manifest, f"shards/{shard}")
+    records = select_from_shard(manifest, settings.splits)
+    keeps_memory = load_method(read_json(layout.method(paths.run))["method"]).keeps_memory
     # Where the run's method kept a memory before it was changed, the old snapshot still lies here.
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
-    cache = FeatureCache(context.layout.features)
+    cache = FeatureCache(*layout.feature_shard(shard))
     scored = score_images(network, manifest, records, settings.inference, settings.stride, cache or None)
     maps = {record.id: one for record, one in track(scored, "score maps", len(records))}
     write_shard(paths.score_shard(shard), maps, {"stride": settings.stride, "tags": "given"})

@@ -12,7 +12,7 @@ from rca.stages.layout import CHOICES
 def run(context: Context) -> None:
     """Write the shard's masks, in a folder for each threshold."""
     paths, shard = context.paths, context.chosen_shard
-    manifest = read_manifest(context.layout.manifest)
+    manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
     with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
         for choice in CHOICES:

@@ -31,11 +31,11 @@ def run(context: Context) -> None:
     settings = context.settings(PredictSegSettings)
     paths = context.paths
     set_determinism(settings.threads)
-    manifest = read_manifest(context.layout.manifest)
     network = load_segmenter(paths.segmenter).to(choose_device())
     with write_directory(paths.predictions) as directory:
         for split in settings.splits:
             (directory / split).mkdir()
+            manifest = read_manifest(context.layout.manifest, f"splits/{split}")
             records = manifest.select(split)
             for record in track(records, f"segmenting {split}", len(records)):
                 mask = predict_mask(network, read_photograph(manifest.photograph(record)), settings.prediction)

@@ -1,10 +1,11 @@
-"""Read and check the whole dataset once, and write its manifest."""
+"""Read and check the whole dataset once, and write its manifest, whole and in parts."""
 
 from pydantic import Field
 
 from rca.artifacts import write_directory
 from rca.data.formats import DatasetSettings, read_dataset
 from rca.data.manifest import summarise, write_manifest
+from rca.data.partition import write_parts
 from rca.settings import Settings
 from rca.stages.context import Context
 
@@ -20,11 +21,12 @@ class PrepareDataSettings(Settings):
 
 
 def run(context: Context) -> None:
-    """Write the manifest."""
+    """Write the manifest and its parts."""
     settings = context.settings(PrepareDataSettings)
     dataset = context.settings(DatasetSettings, "dataset")
     manifest = read_dataset(context.layout.root, dataset, settings.workers)
     with write_directory(context.layout.manifest) as directory:
         write_manifest(directory, manifest)
+        write_parts(directory, manifest, context.read("shards"))
     for split, counts in summarise(manifest)["splits"].items():
         print(f"{split}: {counts['images']} images, {counts['with_mask']} with a mask")

@@ -60,7 +60,7 @@ def run(context: Context) -> None:
     """Write the shard's refined masks, in a folder for each threshold."""
     settings = context.settings(RefineCrfSettings)
     paths, shard = context.paths, context.chosen_shard
-    manifest = read_manifest(context.layout.manifest)
+    manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
     with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.refined / str(shard)) as directory:
         for choice in CHOICES:

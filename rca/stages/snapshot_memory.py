@@ -10,7 +10,8 @@ from rca.stages.context import Context
 def run(context: Context) -> None:
     """Write the snapshot."""
     paths = context.paths
-    manifest = read_manifest(context.layout.manifest)
+    # Entries name images by their position among those that were trained on.
+    manifest = read_manifest(context.layout.manifest, f"splits/{context.read('train_cam.split')}")
     network = load_network(paths.network, {})
     epochs, checksum = network.description.epochs, hash_file(paths.network)
     save_snapshot(paths.memory, network, manifest, paths.run, paths.seed, epochs, checksum)

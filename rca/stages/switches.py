@@ -5,12 +5,13 @@ Apart from the stages themselves, which take seconds to import: an ablation star
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rca.artifacts import write_directory, write_file, write_text
+from rca.artifacts import write_directory, write_file, write_json, write_text
 from rca.stages.context import Context
 
 NOTHING = {"about": json.dumps({"enabled": False})}
@@ -31,10 +32,10 @@ def write_nothing(context: Context) -> bool:
     return off
 
 
-def _is_disabled(context: Context) -> bool:
+def _is_disabled(context: Context, section: str | None = None) -> bool:
     """Whether the plain data says so; what else it may say is left to the stage, which knows its settings."""
-    section = context.merge_section(context.stage)
-    return isinstance(section, dict) and section.get("enabled") is False
+    data = context.merge_section(section or context.stage)
+    return isinstance(data, dict) and data.get("enabled") is False
 
 
 def _has_no_segmenter(context: Context) -> bool:
@@ -52,11 +53,16 @@ def _has_trained_backbone(context: Context) -> bool:
 
 
 def _write_no_features(context: Context) -> None:
-    _empty(context.layout.features)
+    for directory in context.layout.feature_shard(context.chosen_shard):
+        _empty(directory)
 
 
 def _write_no_masks(context: Context) -> None:
     _empty(context.paths.refined / str(context.chosen_shard))
+
+
+def _pin_no_masks(context: Context) -> None:
+    write_json(context.paths.pinned_masks, {})
 
 
 def _write_no_segmenter(context: Context) -> None:
@@ -78,6 +84,7 @@ def _empty(directory: Path) -> None:
 SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]] = {
     "cache_features": (_has_trained_backbone, _write_no_features),
     "refine_crf": (_is_disabled, _write_no_masks),
+    "pin_masks": (partial(_is_disabled, section="train_seg"), _pin_no_masks),
     "train_seg": (_is_disabled, _write_no_segmenter),
     "predict_seg": (_has_no_segmenter, _write_no_predictions),
 }

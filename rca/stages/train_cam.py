@@ -80,7 +80,8 @@ def _train(context: Context) -> None:
     settings = context.settings(TrainCamSettings)
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
-    manifest = read_manifest(layout.manifest)
+    part = f"splits/{settings.split}"
+    manifest = read_manifest(layout.manifest, part)
     pinned = read_json(layout.method(paths.run))
     torch.manual_seed(paths.seed)
     weights = layout.weights("train_cam")
@@ -92,14 +93,14 @@ def _train(context: Context) -> None:
     records = manifest.select(settings.split)
     frozen = settings.backbone.trainable == "none"
     if frozen:
-        cache = FeatureCache(layout.features)
+        cache = FeatureCache(layout.training_features)
         images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
     else:
         images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
-    checkpoint = context.checkpoint(settings, (layout.manifest / "manifest.csv", weights, layout.method(paths.run)))
+    checkpoint = context.checkpoint(settings, (layout.manifest / f"{part}.csv", weights, layout.method(paths.run)))
     # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
     history_so_far = checkpoint.with_suffix(".memory")
 

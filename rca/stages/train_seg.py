@@ -1,7 +1,6 @@
 """Train a run's segmentation network on its pseudo labels."""
 
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -9,28 +8,25 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.artifacts import IGNORE, keep_only, write_text
+from rca.artifacts import IGNORE, hash_file, read_json, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.distributed import divide_by_count, rank
-from rca.labels.score_maps import assign_shard
+from rca.errors import UserError
+from rca.labels.training_masks import TrainingMaskSettings
 from rca.launch import launch
 from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, save_segmenter
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
-from rca.settings import Settings
 from rca.stages.context import Context
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
-class TrainSegSettings(Settings):
-    """How the segmentation network is built and trained.
+class TrainSegSettings(TrainingMaskSettings):
+    """How the segmentation network is built and trained, beside the images and their masks.
 
     Attributes:
         enabled: Whether it is trained at all; where not, nothing is segmented either.
-        split: The images to train on.
-        masks: Which of their masks.
-        threshold: Which threshold those masks were made with.
         backbone: The backbone and its initial weights.
         head: What sits on it.
         optimisation: The training.
@@ -39,9 +35,6 @@ class TrainSegSettings(Settings):
     """
 
     enabled: bool = True
-    split: str
-    masks: Literal["refined", "pseudo"] = "refined"
-    threshold: Literal["best", "fixed"] = "best"
     backbone: BackboneSettings
     head: HeadName = "deeplab_v2"
     optimisation: OptimisationSettings
@@ -64,27 +57,26 @@ def run(context: Context) -> None:
 def _train(context: Context) -> None:
     """What each process of the training does; the first one writes."""
     settings = context.settings(TrainSegSettings)
-    layout, paths, shards = context.layout, context.paths, context.read("shards")
+    layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
-    manifest = read_manifest(layout.manifest)
-    masks = paths.refined if settings.masks == "refined" else paths.pseudo
-    for folder in (paths.refined, paths.pseudo):
-        keep_only(folder, [str(shard) for shard in shards])
+    manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
+    records = manifest.select(settings.split)
+    folder, shards = paths.masks(settings.masks), len(context.read("shards"))
 
     def find_mask(record: ImageRecord) -> Path:
-        return masks / str(assign_shard(record.id, len(shards))) / settings.threshold / f"{record.id}.png"
+        return settings.find(folder, record.id, shards)
 
+    check_masks(read_json(paths.pinned_masks), {record.id: find_mask(record) for record in records})
     torch.manual_seed(paths.seed)
     network = _build(settings, layout.weights("train_seg"), manifest.classes)
     device = choose_device()
     network.to(device)
     about = network.description
-    records = manifest.select(settings.split)
     images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, {settings.masks} masks, on {device}")
-    checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), *map(find_mask, records)))
+    checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
     trainer = Trainer(*parts, checkpoint=checkpoint)
     history = trainer.fit(loader, sampler)
@@ -93,6 +85,21 @@ def _train(context: Context) -> None:
     save_segmenter(paths.segmenter, network.cpu())
     write_text(paths.seg_history, pd.DataFrame(history).to_csv(index=False))
     checkpoint.unlink(missing_ok=True)
+
+
+def check_masks(pinned: dict[str, str], masks: dict[str, Path]) -> None:
+    """Check that masks are those that were pinned.
+
+    Args:
+        pinned: Checksums by image id.
+        masks: Files by image id.
+
+    Raises:
+        UserError: a mask is missing or another one.
+    """
+    for image_id, path in masks.items():
+        if hash_file(path) != pinned.get(image_id):
+            raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
 
 
 def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) -> Segmenter:

@@ -118,7 +118,8 @@ def test_declared_stages_are_those_that_can_be_run():
 def test_declared_outputs_are_those_of_the_layout():
     params = load_params(ROOT / "params.yaml")
     layout = Layout(params["dataset"]["name"])
-    expected = {layout.manifest, layout.features, layout.report}
+    expected = {layout.manifest, layout.report}
+    expected |= {path for shard in params["shards"] for path in layout.feature_shard(shard)}
     expected |= {layout.weights("train_cam"), layout.weights("train_seg")}
     expected |= {Path("data", name) for name in params["generate"]}
     expected |= {layout.method(run) for run in params["runs"]}
@@ -128,6 +129,7 @@ def test_declared_outputs_are_those_of_the_layout():
             paths = layout.of(run, seed)
             expected |= {paths.network, paths.cam_history, paths.threshold, paths.threshold_curve, paths.segmenter}
             expected |= {
+                paths.pinned_masks,
                 paths.memory_history,
                 paths.seg_history,
                 paths.predictions,

@@ -32,7 +32,7 @@ def list_stages(run: str, *stages: str, shards: int = 1) -> list[str]:
 def list_after(run: str, first: str, shards: int = 1) -> list[str]:
     """Those of a run from one of its stages on."""
     order = ["train_cam", "snapshot_memory", "make_cam", "choose_threshold", "make_pseudo", "refine_crf"]
-    after = [*order[order.index(first) :], "train_seg", "predict_seg", "evaluate"]
+    after = [*order[order.index(first) :], "pin_masks", "train_seg", "predict_seg", "evaluate"]
     return list_stages(run, *after, shards=shards)
 
 

@@ -16,9 +16,10 @@ from rca.artifacts import hash_file, read_photograph
 from rca.data.features import FeatureCache, FeatureWriter, TrainingFeatures, View, list_training_views
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader, normalise
 from rca.data.manifest import Manifest, read_manifest
+from rca.data.partition import assign_shard
 from rca.errors import UserError
 from rca.labels.inference import score_images
-from rca.labels.score_maps import assign_shard, open_shard
+from rca.labels.score_maps import open_shard
 from rca.labels.views import InferenceSettings, encode_views
 from rca.models.cam_network import CamNetwork, NetworkDescription, load_network
 from rca.models.storage import load_tensors
@@ -122,7 +123,7 @@ def test_features_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_each_image_is_kept_at_the_views_that_someone_asks_for(manifest: Manifest) -> None:
     flips, small = list_training_views(WHOLE), (View(0.5, False),)
-    found = group_by_views(manifest, [("train", flips), ("val", small), ("val", flips[:1])])
+    found = group_by_views(manifest.images, [("train", flips), ("val", small), ("val", flips[:1])])
     named = {views: [record.id for record in records] for views, records in found.items()}
     assert named == {
         flips: ["a1", "b2"],
@@ -234,7 +235,8 @@ def project(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
 
     def build(**backbone: object) -> None:
         write_project(make_voc, backbone)
-        run_stages("prepare_data", "fetch_weights train_cam", "cache_features")
+        run_stages("prepare_data", "fetch_weights train_cam")
+        run_stages("cache_features --shard 0", "cache_features --shard 1")
 
     return build
 
@@ -242,9 +244,11 @@ def project(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
 def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None]) -> None:
     project(trainable="none")
     manifest = read_manifest(Path("runs/mine/data"))
-    kept = {name for path in Path("runs/mine/features").iterdir() for name in load_file(path)}
     ends = ("1.0", "1.0/mirrored", "1.5", "1.5/mirrored")
-    assert kept == {f"{record.id}/{end}" for record in manifest.images for end in ends}
+    for part, ids in (("train", {"a1", "b2", "c3"}), ("other", {"d4"})):
+        for shard in (0, 1):
+            kept = {name for path in Path(f"runs/mine/features/{part}/{shard}").iterdir() for name in load_file(path)}
+            assert kept == {f"{one}/{end}" for one in ids if assign_shard(one, 2) == shard for end in ends}
     place = "--run rca --seed 0"
     run_stages("pin_method --run rca", f"train_cam {place}", f"snapshot_memory {place}")
     run_stages(f"make_cam {place} --shard 0", f"make_cam {place} --shard 1")
@@ -262,6 +266,7 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
 
 def test_a_trained_backbone_leaves_nothing_to_keep(project: Callable[..., None]) -> None:
     project()
-    assert list(Path("runs/mine/features").iterdir()) == []
-    assert Path("logs/cache_features.log").read_text() == "switched off\n"
-    assert len(FeatureCache(Path("runs/mine/features"))) == 0
+    directories = [Path(f"runs/mine/features/{part}/{shard}") for part in ("train", "other") for shard in (0, 1)]
+    assert [list(directory.iterdir()) for directory in directories] == [[], [], [], []]
+    assert Path("logs/cache_features.0.log").read_text() == "switched off\n"
+    assert len(FeatureCache(*directories)) == 0

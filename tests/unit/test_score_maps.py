@@ -1,5 +1,3 @@
-import hashlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from rca.errors import UserError
-from rca.labels.score_maps import ScoreMaps, assign_shard, enlarge, open_shard, write_shard
+from rca.labels.score_maps import ScoreMaps, enlarge, open_shard, write_shard
 
 
 def draw_maps(seed: int, labels: list[int], height: int, width: int) -> ScoreMaps:
@@ -72,18 +70,6 @@ def test_a_broken_shard_is_named(shard: Path, damage: str) -> None:
     shard.write_bytes({"truncated": content[:-9], "empty": b"", "noise": b"noise" * 40}[damage])
     with pytest.raises(UserError, match=r"0\.safetensors is broken"), open_shard(shard):
         pass
-
-
-@pytest.mark.parametrize(("image_id", "expected"), [("2007_000032", 1), ("2007_000039", 3), ("img-1.b", 6)])
-def test_the_shard_of_an_image_never_changes(image_id: str, expected: int) -> None:
-    assert assign_shard(image_id, 7) == expected
-    assert assign_shard(image_id, 7) == int(hashlib.sha256(image_id.encode()).hexdigest()[:16], 16) % 7
-
-
-def test_shards_are_balanced() -> None:
-    counts = Counter(assign_shard(f"2008_{number:06d}", 5) for number in range(5000))
-    assert sorted(counts) == [0, 1, 2, 3, 4]
-    assert max(counts.values()) - min(counts.values()) < 200
 
 
 @pytest.mark.parametrize(("height", "width"), [(43, 61), (11, 13), (23, 14)])

@@ -42,6 +42,9 @@ def test_masks_that_are_not_refined_leave_an_empty_folder() -> None:
 
 
 def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
+    assert write_nothing(place("pin_masks", train_seg={"enabled": False}))
+    assert (ROOT / "masks.json").read_text() == "{}\n"
+    (ROOT / "masks.json").unlink()
     assert write_nothing(place("train_seg", train_seg={"enabled": False}))
     assert load_tensors(ROOT / "segmenter.safetensors", "train_seg") == ({}, {"enabled": False})
     assert pd.read_csv(ROOT / "train_seg.csv").empty

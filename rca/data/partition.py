@@ -1,0 +1,73 @@
+"""The manifest in parts, so that a stage depends on the images that it reads and on no others.
+
+Beside `manifest.csv` lie, in the same columns:
+
+* `splits/<split>.csv`: the images of a split as a training sees them: no true masks, no other splits;
+* `truth/<split>.csv`: the same with the masks, for what looks at them;
+* `shards/<k>.csv`: the images of a shard that belong to any split, without masks;
+* `sources.csv`: the images of extra sources, which belong to no split.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rca.data.listing import MAIN
+from rca.data.manifest import ImageRecord, Manifest, write_table
+from rca.errors import UserError
+
+
+def assign_shard(image_id: str, shards: int) -> int:
+    """The shard of an image, 0..shards-1, by a hash that is the same on every machine."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") % shards
+
+
+def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> None:
+    """Write the parts of a manifest.
+
+    Args:
+        directory: Where the manifest lies.
+        manifest: All images.
+        shards: Counted up from 0.
+    """
+    splits = sorted({split for record in manifest.images for split in record.splits})
+    for split in splits:
+        records = [replace(record, splits=(split,)) for record in manifest.select(split)]
+        write_table(directory / f"truth/{split}.csv", manifest.classes, records)
+        write_table(directory / f"splits/{split}.csv", manifest.classes, map(hide_mask, records))
+    members: dict[int, list[ImageRecord]] = {shard: [] for shard in shards}
+    for record in manifest.images:
+        if record.splits:
+            members[assign_shard(record.id, len(shards))].append(hide_mask(record))
+    for shard, records in members.items():
+        write_table(directory / f"shards/{shard}.csv", manifest.classes, records)
+    extra = [hide_mask(record) for record in manifest.images if record.source != MAIN]
+    write_table(directory / "sources.csv", manifest.classes, extra)
+
+
+def hide_mask(record: ImageRecord) -> ImageRecord:
+    """A record without its true mask: an edit of the mask must not train or score anew."""
+    return replace(record, mask=None, mask_sha256="")
+
+
+def check_splits(directory: Path, splits: Iterable[str]) -> None:
+    """Check that splits exist.
+
+    Args:
+        directory: Where the manifest lies.
+        splits: Their names.
+
+    Raises:
+        UserError: the dataset has no split of that name.
+    """
+    known = sorted(path.stem for path in (directory / "splits").glob("*.csv"))
+    for split in splits:
+        if split not in known:
+            raise UserError(f"No image belongs to the split {split}: the dataset's splits are {', '.join(known)}.")
+
+
+def select_from_shard(shard: Manifest, splits: Iterable[str]) -> tuple[ImageRecord, ...]:
+    """The images of a shard that belong to at least one of some splits; it may hold none of them."""
+    wanted = set(splits)
+    return tuple(record for record in shard.images if wanted.intersection(record.splits))

@@ -1,0 +1,25 @@
+"""Which masks a segmentation network is trained on."""
+
+from pathlib import Path
+from typing import Literal
+
+from rca.data.partition import assign_shard
+from rca.settings import Settings
+
+
+class TrainingMaskSettings(Settings):
+    """Which images a segmentation network is trained on, and which of their masks.
+
+    Attributes:
+        split: The images to train on.
+        masks: Which of their masks.
+        threshold: Which threshold those masks were made with.
+    """
+
+    split: str
+    masks: Literal["refined", "pseudo"] = "refined"
+    threshold: Literal["best", "fixed"] = "best"
+
+    def find(self, folder: Path, image_id: str, shards: int) -> Path:
+        """Where an image's mask lies in the folder of such masks, which has a folder for each shard."""
+        return folder / str(assign_shard(image_id, shards)) / self.threshold / f"{image_id}.png"

@@ -1,0 +1,104 @@
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rca.data.manifest import Manifest, read_manifest, write_manifest
+from rca.data.partition import assign_shard, check_splits, hide_mask, select_from_shard, write_parts
+from rca.errors import UserError
+
+
+@pytest.mark.parametrize(("image_id", "expected"), [("2007_000032", 1), ("2007_000039", 3), ("img-1.b", 6)])
+def test_the_shard_of_an_image_never_changes(image_id: str, expected: int) -> None:
+    assert assign_shard(image_id, 7) == expected
+    assert assign_shard(image_id, 7) == int(hashlib.sha256(image_id.encode()).hexdigest()[:16], 16) % 7
+
+
+def test_shards_are_balanced() -> None:
+    counts = Counter(assign_shard(f"2008_{number:06d}", 5) for number in range(5000))
+    assert sorted(counts) == [0, 1, 2, 3, 4]
+    assert max(counts.values()) - min(counts.values()) < 200
+
+
+@pytest.fixture
+def whole(manifest: Manifest) -> Manifest:
+    """The small dataset with an image of another source."""
+    extra = replace(manifest.images[1], id="web.e5", splits=(), source="web", weight=0.5)
+    return replace(manifest, images=(*manifest.images, extra))
+
+
+@pytest.fixture
+def written(tmp_path: Path, whole: Manifest) -> Path:
+    write(tmp_path / "whole", whole)
+    return tmp_path / "whole"
+
+
+def write(directory: Path, manifest: Manifest, shards: int = 3) -> None:
+    directory.mkdir()
+    write_manifest(directory, manifest)
+    write_parts(directory, manifest, range(shards))
+
+
+def list_files(directory: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(directory.rglob("*.csv")):
+        yield path.relative_to(directory).as_posix(), path.read_bytes()
+
+
+def test_parts_hold_what_a_stage_may_see(written: Path, whole: Manifest) -> None:
+    assert read_manifest(written) == whole
+    by_id = {record.id: record for record in whole.images}
+    for split, ids in (("train", ("a1", "b2", "c3")), ("val", ("c3", "d4"))):
+        assert read_manifest(written, f"truth/{split}").images == tuple(
+            replace(by_id[one], splits=(split,)) for one in ids
+        )
+        blind = read_manifest(written, f"splits/{split}").images
+        assert blind == tuple(hide_mask(replace(by_id[one], splits=(split,))) for one in ids)
+        assert all((record.mask, record.mask_sha256) == (None, "") for record in blind)
+    found = {shard: read_manifest(written, f"shards/{shard}").images for shard in range(3)}
+    assert {record.id: shard for shard, images in found.items() for record in images} == {
+        one: assign_shard(one, 3) for one in ("a1", "b2", "c3", "d4")
+    }
+    assert all(record == hide_mask(by_id[record.id]) for images in found.values() for record in images)
+    assert [record.id for record in read_manifest(written, "sources").images] == ["web.e5"]
+
+
+def test_parts_that_are_read_together_are_one_manifest(written: Path) -> None:
+    both = read_manifest(written, "splits/val", "sources")
+    assert both.index == {"c3": 0, "d4": 1, "web.e5": 2}
+
+
+def test_a_new_image_touches_its_split_and_its_shard_alone(tmp_path: Path, written: Path, whole: Manifest) -> None:
+    new = replace(whole.images[0], id="n6", splits=("val",))
+    images = (*whole.images[:4], new, whole.images[4])
+    write(tmp_path / "more", replace(whole, images=images))
+    before, after = dict(list_files(written)), dict(list_files(tmp_path / "more"))
+    assert before.keys() == after.keys()
+    changed = {name for name, content in before.items() if after[name] != content}
+    assert changed == {"manifest.csv", "splits/val.csv", "truth/val.csv", f"shards/{assign_shard('n6', 3)}.csv"}
+
+
+def test_another_split_and_another_mask_leave_a_training_alone(tmp_path: Path, written: Path, whole: Manifest) -> None:
+    a1 = replace(whole.images[0], splits=("train", "extra"), mask_sha256="0" * 64)
+    write(tmp_path / "more", replace(whole, images=(a1, *whole.images[1:])))
+    before, after = dict(list_files(written)), dict(list_files(tmp_path / "more"))
+    assert after["splits/train.csv"] == before["splits/train.csv"]
+    assert after["truth/train.csv"] != before["truth/train.csv"]
+
+
+def test_a_shard_need_not_hold_a_split(written: Path) -> None:
+    shard = read_manifest(written, f"shards/{assign_shard('d4', 3)}")
+    chosen = select_from_shard(shard, ("val",))
+    assert "d4" in {record.id for record in chosen}
+    assert not {"a1", "b2"} & {record.id for record in chosen}
+    assert select_from_shard(shard, ("test",)) == ()
+    check_splits(written, ("train", "val"))
+    with pytest.raises(UserError, match="split test: the dataset's splits are train, val"):
+        check_splits(written, ("val", "test"))
+
+
+def test_a_missing_part_is_named(written: Path) -> None:
+    with pytest.raises(UserError, match=r"splits/test\.csv does not exist: run prepare_data first"):
+        read_manifest(written, "splits/test")
