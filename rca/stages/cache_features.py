@@ -41,7 +41,7 @@ def run(context: Context) -> None:
             for batch in track(batches, f"features of {len(views)} views", len(batches)):
                 photographs = [read_photograph(manifest.photograph(record)) for record in batch]
                 images = torch.stack([normalise(one, mean, std) for one in photographs]).to(device)
-                encoded = encode_views(backbone, images, views, inference.precision)
+                encoded = encode_views(lambda batch: backbone(batch)[1], images, views, inference.precision)
                 for view, features in zip(views, encoded, strict=True):
                     for record, one in zip(batch, features, strict=True):
                         writer.add(record.id, view, one)
