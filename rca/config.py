@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rca.data.formats import DatasetSettings
 from rca.errors import UserError
-from rca.models.cam_network import load_host, load_method, read_options
+from rca.models.cam_network import check_pair, load_host, load_method, read_options
 from rca.settings import Settings, build_settings, load_params, merge
 from rca.stages.choose_threshold import ChooseThresholdSettings
 from rca.stages.evaluate import EvaluateSettings
@@ -72,12 +72,14 @@ class RunSettings(Settings):
 
     Attributes:
         host: How the base network is trained: a module in rca/hosts.
+        host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
         options: The method's options, where they differ from its defaults.
         train_cam: What the run overrides in the section of that name; likewise the others.
     """
 
     host: str
+    host_options: dict[str, Any]
     method: str
     options: dict[str, Any]
     train_cam: dict[str, Any]
@@ -196,7 +198,9 @@ def read_params(path: Path, source: Path | None = None) -> Params:
     params = build_settings(Params, data, "", source)
     for name in params.runs:
         run = params.run[name]
-        load_host(run.host)
+        cached = params.train_cam.backbone.trainable == "none"
+        check_pair(run.host, run.method, f"{source}: run.{name}", cached)
+        read_options(load_host(run.host), run.host_options, f"run.{name}.host_options", source)
         read_options(load_method(run.method), run.options, f"run.{name}.options", source)
         for section, kind in OVERRIDABLE.items():
             override = getattr(run, section)
@@ -210,7 +214,7 @@ def read_params(path: Path, source: Path | None = None) -> Params:
                 _check_gpus(params, section, settings.optimisation.processes, source)
             if isinstance(settings, TrainSegSettings):
                 _check_masks(params, settings, source)
-            if params.train_cam.backbone.trainable == "none":
+            if cached:
                 _check_views(params, name, section, settings, source)
     memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:

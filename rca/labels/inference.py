@@ -1,6 +1,7 @@
 """Score maps of images: several scales, mirrored and not, summed (the field's common inference)."""
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from rca.artifacts import read_photograph
 from rca.data.features import FeatureCache
 from rca.data.loading import normalise
 from rca.data.manifest import ImageRecord, Manifest
+from rca.hosts.base import Levels
 from rca.labels.score_maps import ScoreMaps
 from rca.labels.views import InferenceSettings, choose_precision, encode_views, group_by_size
 from rca.models.cam_network import CamNetwork
@@ -39,33 +41,37 @@ def score_images(
         A record and its maps, in an order that depends on the images' sizes.
     """
     for batch in group_by_size(records, settings.batch_size):
+        tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in batch]))
         if cache is None:
             images = np.stack([read_photograph(manifest.photograph(record)) for record in batch])
-            maps, logits = score_batch(network, images, settings, stride)
+            maps, logits = score_batch(network, images, settings, stride, tags)
         else:
-            views = (torch.stack([cache.read(record.id, view) for record in batch]) for view in settings.views)
+            views = ((torch.stack([cache.read(one.id, view) for one in batch]), None) for view in settings.views)
             size = (batch[0].height, batch[0].width)
-            maps, logits = score_features(network, views, (len(batch), *size), settings, stride)
+            maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags)
         for record, one, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
-            kept = normalise_maps(one[list(record.tags)]).half()
+            kept = normalise_maps(one[list(record.tags)], network.host.normalisation).half()
             yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
 
 
-def normalise_maps(maps: Tensor) -> Tensor:
-    """Divide each map by its maximum.
+def normalise_maps(maps: Tensor, by: Literal["max", "min_max"] = "max") -> Tensor:
+    """Divide each map by its maximum, after its minimum was taken off where that is asked for.
 
     Args:
         maps: (K, h, w), at least 0.
+        by: "min_max" for maps that are nowhere 0, as those that an attention has smoothed (SEAM).
 
     Returns:
         (K, h, w), 0..1.
     """
+    if by == "min_max":
+        maps = maps - maps.amin((1, 2), keepdim=True)
     return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
 
 
 def score_batch(
-    network: CamNetwork, images: np.ndarray, settings: InferenceSettings, stride: int
+    network: CamNetwork, images: np.ndarray, settings: InferenceSettings, stride: int, tags: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Score images of one size.
 
@@ -74,6 +80,7 @@ def score_batch(
         images: (B, H, W, 3), uint8, RGB.
         settings: How.
         stride: Pixels of the image for each value of a map.
+        tags: As in `score_features`.
 
     Returns:
         As `score_features`.
@@ -81,22 +88,28 @@ def score_batch(
     about = network.description
     device = next(network.parameters()).device
     batch = torch.stack([normalise(image, about.mean, about.std) for image in images]).to(device)
-    encoded = encode_views(network.backbone, batch, settings.views, settings.precision)
-    return score_features(network, encoded, images.shape[:3], settings, stride)
+    encoded = encode_views(network.encode, batch, settings.views, settings.precision)
+    return score_features(network, encoded, images.shape[:3], settings, stride, tags)
 
 
 @torch.no_grad()
 def score_features(
-    network: CamNetwork, encoded: Iterable[Tensor], shape: tuple[int, ...], settings: InferenceSettings, stride: int
+    network: CamNetwork,
+    encoded: Iterable[tuple[Tensor, Levels | None]],
+    shape: tuple[int, ...],
+    settings: InferenceSettings,
+    stride: int,
+    tags: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Score images of one size by the backbone's features of their views.
+    """Score images of one size by what the backbone made of their views.
 
     Args:
         network: In evaluation mode.
-        encoded: (B, D, h, w) for each of `settings.views`, in their order.
+        encoded: What `CamNetwork.encode` gives for each of `settings.views`, in their order.
         shape: Number, height and width of the images.
         settings: How.
         stride: Pixels of the image for each value of a map.
+        tags: (B, C) of 0 and 1, the classes that may be there; None for all.
 
     Returns:
         The class activation maps after ReLU, summed over scales and flips (B, C, ceil(H/stride), ceil(W/stride)), and
@@ -107,14 +120,15 @@ def score_features(
     size = (-(-height // stride), -(-width // stride))
     maps = torch.zeros(number, classes, *size, device=device)
     logits = torch.zeros(number, classes, device=device)
-    for view, features in zip(settings.views, encoded, strict=True):
+    tags = None if tags is None else tags.to(device)
+    for view, (features, levels) in zip(settings.views, encoded, strict=True):
         features = features.to(device)
         with choose_precision(device, settings.precision):
-            output = network.score(features, torch.ones_like(features[:, :1]))
+            output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
         # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
         plain = output.maps if output.auxiliary is None else output.auxiliary
         logits += pool_mean(plain.float(), output.valid)
-        activation = output.maps.float().relu()
+        activation = output.scores.float().relu()
         activation = activation.flip(3) if view.mirrored else activation
         maps += functional.interpolate(activation, size, mode="bilinear")
     return maps, logits / len(settings.views)

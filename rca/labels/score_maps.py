@@ -24,7 +24,7 @@ class ScoreMaps(NamedTuple):
 
     Attributes:
         labels: (K,), uint8, ascending: the labels 1..C that were scored (the image's tags).
-        scores: (K, h, w), float16, 0..1: each label's map, normalised by its maximum, at the shard's stride.
+        scores: (K, h, w), float16, 0..1: each label's map, normalised as the host asks for, at the shard's stride.
         logits: (C,), float32: the classifier's score of every class.
     """
 

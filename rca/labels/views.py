@@ -1,17 +1,19 @@
 """The views of an image that inference sums over, and what a backbone makes of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from rca.data.features import View
 from rca.data.manifest import ImageRecord
-from rca.models.backbones import Backbone
+from rca.models.resizing import rescale
 from rca.settings import Settings
+
+Encoding = TypeVar("Encoding")
 
 
 class InferenceSettings(Settings):
@@ -36,25 +38,25 @@ class InferenceSettings(Settings):
         return tuple(View(scale, mirrored) for scale in self.scales for mirrored in mirrorings)
 
 
-def encode_views(backbone: Backbone, batch: Tensor, views: tuple[View, ...], precision: str) -> Iterator[Tensor]:
-    """The backbone's features of each view of some images.
+def encode_views(
+    encode: Callable[[Tensor], Encoding], batch: Tensor, views: tuple[View, ...], precision: str
+) -> Iterator[Encoding]:
+    """What a backbone makes of each view of some images.
 
     Args:
-        backbone: In evaluation mode.
+        encode: From images to what it makes of them; in evaluation mode.
         batch: (B, 3, H, W), normalised, on the backbone's device.
         views: How the images are looked at.
         precision: As in `InferenceSettings`.
 
     Yields:
-        (B, D, h, w) for each view, in their order.
+        That for each view, in their order.
     """
-    height, width = batch.shape[2:]
     for view in views:
-        target = (max(1, round(height * view.scale)), max(1, round(width * view.scale)))
-        scaled = functional.interpolate(batch, target, mode="bilinear", antialias=True) if view.scale != 1 else batch
+        scaled = rescale(batch, view.scale)
         with torch.no_grad(), choose_precision(batch.device, precision):
-            features = backbone(scaled.flip(3) if view.mirrored else scaled)[1]
-        yield features
+            encoding = encode(scaled.flip(3) if view.mirrored else scaled)
+        yield encoding
 
 
 def choose_precision(device: torch.device, precision: str) -> torch.autocast:

@@ -4,7 +4,7 @@ A method is one module in this folder that defines `METHOD` (a subclass of `Meth
 inference, labels and evaluation are shared, so that a comparison compares the methods alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -21,16 +21,26 @@ class Output(NamedTuple):
     """What a network gives for a batch.
 
     Attributes:
-        maps: (B, C, h, w), the class activation maps that inference scores with, before ReLU.
+        maps: (B, C, h, w), the method's class activation maps, before ReLU.
         features: (B, D, h, w), what the maps were computed from.
         valid: (B, 1, h, w), the part of each feature's field that lies on the image, 0..1.
         auxiliary: (B, C, h, w), maps of the plain features, where a method scores with others; else None.
+        refined: (B, C, h, w), what the host makes of the maps for inference, at least 0, where it refines them; else
+            None.
+        second: The same of the second view of the batch, where host or method ask for one; else None.
     """
 
     maps: Tensor
     features: Tensor
     valid: Tensor
     auxiliary: Tensor | None = None
+    refined: Tensor | None = None
+    second: "Output | None" = None
+
+    @property
+    def scores(self) -> Tensor:
+        """The maps that inference takes (B, C, h, w): the refined ones where the host refines."""
+        return self.maps if self.refined is None else self.refined
 
 
 class Method(nn.Module):
@@ -40,12 +50,21 @@ class Method(nn.Module):
         options: The method's own settings.
         channels: Of the features.
         classes: How many object classes there are.
-        make_host: Builds the host's head for a number of feature channels.
+        make_host: Builds the host for a number of feature channels.
+
+    Attributes:
+        host: How maps come about and learn from tags; a `rca.hosts.base.Host`.
+        Options: The settings class of the method's options.
+        keeps_memory: Whether inference needs the memory, which then travels as a snapshot of its own.
+        needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
+        refuses: The hosts that the method does not go with, by name: why, as the end of a sentence.
     """
 
     host: Any
     Options: ClassVar[type[Settings]] = NoOptions
     keeps_memory: ClassVar[bool] = False
+    needs_second_view: ClassVar[bool] = False
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self, options: Settings, channels: int, classes: int, make_host: Callable[[int, int], nn.Module]
@@ -58,14 +77,16 @@ class Method(nn.Module):
         return Output(self.host(features), features, valid)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """The weighted terms of the training loss, by name. A method with a memory takes up the batch here.
+        """The weighted terms of the training loss, by name: the host's, to which a method adds its own.
+
+        A method with a memory takes up the batch here.
 
         Args:
-            output: Of `forward`.
+            output: Of `forward`, with what the host refined and the second view added.
             batch: What it was computed from.
             epoch: Counted from 0.
         """
-        return {"classification": self.host.classification_loss(output.maps, output.valid, batch.tags)}
+        return self.host.compute_losses(output, batch, epoch)
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Prepare for an epoch, e.g. cluster the memory."""

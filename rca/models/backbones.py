@@ -23,15 +23,28 @@ class Backbone(nn.Module):
         high: From there to the features at the output stride.
         low_channels: Channels after `low`.
         channels: Channels after `high`.
+        levels: After how many layers of `high` its two earlier levels end: what ResNet's layer2 and layer3 give.
+        level_channels: Channels after each of them.
         last: How many layers at the end of `high` make up the last stage (ResNet's layer4, VGG's conv5).
     """
 
-    def __init__(self, low: nn.Module, high: nn.Sequential, low_channels: int, channels: int, last: int) -> None:
+    def __init__(
+        self,
+        low: nn.Module,
+        high: nn.Sequential,
+        low_channels: int,
+        channels: int,
+        levels: tuple[int, int],
+        level_channels: tuple[int, int],
+        last: int,
+    ) -> None:
         super().__init__()
         self.low = low
         self.high = high
         self.low_channels = low_channels
         self.channels = channels
+        self.levels = levels
+        self.level_channels = level_channels
         self.last = last
 
     def train_parts(self, trainable: Trainable) -> None:
@@ -51,6 +64,18 @@ class Backbone(nn.Module):
         """
         low = self.low(images)
         return low, self.high(low)
+
+    def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features of the two earlier levels, and those at the output stride that `forward` gives.
+
+        Args:
+            images: (B, 3, H, W), as for `forward`.
+        """
+        features, found, start = self.low(images), [], 0
+        for end in (*self.levels, len(self.high)):
+            features, start = self.high[start:end](features), end
+            found.append(features)
+        return tuple(found)
 
 
 def build_backbone(name: BackboneName, output_stride: OutputStride) -> Backbone:
@@ -98,7 +123,7 @@ def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
         _dilate(blocks[14:], 4)
     else:
         _dilate(blocks[14:], 2)
-    return Backbone(blocks[:4], blocks[4:], 24, 1280, last=5)  # from the block on that went to stride 32
+    return Backbone(blocks[:4], blocks[4:], 24, 1280, (3, 10), (32, 96), last=5)  # the last stage went to stride 32
 
 
 def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
@@ -108,7 +133,7 @@ def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
     dilate = [False, output_stride == 8, True]
     net = build(weights=None, replace_stride_with_dilation=dilate)
     low = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
-    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048, last=1)
+    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048, (1, 2), (512, 1024), last=1)
 
 
 def _build_vgg16(output_stride: OutputStride) -> Backbone:
@@ -122,7 +147,7 @@ def _build_vgg16(output_stride: OutputStride) -> Backbone:
         for layer in high[24 - 10 :]:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (2, 2)
-    return Backbone(layers[:10], high, 128, 512, last=6)
+    return Backbone(layers[:10], high, 128, 512, (7, 14), (256, 512), last=6)  # a level ends with its pooling
 
 
 def _build_small(output_stride: OutputStride) -> Backbone:
@@ -132,4 +157,5 @@ def _build_small(output_stride: OutputStride) -> Backbone:
         nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
         for inputs, outputs, stride in zip(widths, widths[1:], strides, strict=False)
     ]
-    return Backbone(nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:]), widths[2], widths[-1], last=2)
+    low, high = nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:])
+    return Backbone(low, high, widths[2], widths[-1], (1, 2), widths[3:5], last=2)

@@ -2,13 +2,15 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from rca.errors import UserError
+from rca.hosts.base import Host, Levels
 from rca.methods.base import Method, Output
 from rca.models.backbones import BackboneName, OutputStride, build_backbone
 from rca.models.pooling import shrink_valid
@@ -32,6 +34,7 @@ class NetworkDescription:
         std: Likewise.
         initialisation: Backbone and origin of its weights, in words.
         epochs: How many epochs it was trained.
+        host_options: The host's options, as given.
     """
 
     backbone: BackboneName
@@ -45,6 +48,7 @@ class NetworkDescription:
     std: tuple[float, ...]
     initialisation: str
     epochs: int = 0
+    host_options: dict[str, Any] = field(default_factory=dict)
 
 
 class CamNetwork(nn.Module):
@@ -54,7 +58,7 @@ class CamNetwork(nn.Module):
         description: What to build.
 
     Raises:
-        UserError: an unknown host or method, or options that the method does not take.
+        UserError: an unknown host or method, options that they do not take, or a pair that does not go together.
     """
 
     def __init__(self, description: NetworkDescription) -> None:
@@ -66,29 +70,55 @@ class CamNetwork(nn.Module):
         if description.neck:
             self.neck = nn.Sequential(nn.Conv2d(channels, description.neck, 1), nn.ReLU())
             channels = description.neck
-        kind = load_method(description.method)
+        check_pair(description.host, description.method, "the network")
+        host, kind = load_host(description.host), load_method(description.method)
+        host_options = read_options(host, description.host_options, "host_options", f"host {description.host}")
         options = read_options(kind, description.options, "options", f"method {description.method}")
-        self.method: Method = kind(options, channels, len(description.classes), load_host(description.host))
+        make_host = partial(host, options=host_options, level_channels=self.backbone.level_channels)
+        self.method: Method = kind(options, channels, len(description.classes), make_host)
 
-    def forward(self, images: Tensor, valid: Tensor) -> Output:
+    @property
+    def host(self) -> Host:
+        """How the maps come about and learn from tags."""
+        return self.method.host
+
+    @property
+    def needs_second_view(self) -> bool:
+        """Whether the loss looks at the batch a second time, at another scale."""
+        return self.host.needs_second_view or self.method.needs_second_view
+
+    def forward(self, images: Tensor, valid: Tensor, tags: Tensor | None = None) -> Output:
         """Score a batch.
 
         Args:
             images: (B, 3, H, W), normalised.
             valid: (B, 1, H, W), 1 on the image and 0 on padding.
+            tags: (B, C) of 0 and 1, the classes that may be there; None for all.
         """
-        return self.score(self.backbone(images)[1], valid)
+        features, levels = self.encode(images)
+        return self.score(features, valid, levels, tags)
 
-    def score(self, features: Tensor, valid: Tensor) -> Output:
+    def encode(self, images: Tensor) -> tuple[Tensor, Levels | None]:
+        """What the backbone makes of images (B, 3, H, W): the features that are scored, and the levels a host needs."""
+        if not self.host.needs_levels:
+            return self.backbone(images)[1], None
+        earlier, later, features = self.backbone.extract_levels(images)
+        return features, (images, earlier, later)
+
+    def score(
+        self, features: Tensor, valid: Tensor, levels: Levels | None = None, tags: Tensor | None = None
+    ) -> Output:
         """Score a batch by what the backbone made of it.
 
         Args:
             features: (B, D, h, w), at the output stride.
             valid: (B, 1, h, w) or as large as the images, 1 on the image and 0 on padding.
+            levels: What `encode` gave with the features.
+            tags: As in `forward`.
         """
         features = self.neck(features)
         size = (features.shape[2], features.shape[3])
-        return self.method(features, shrink_valid(valid, size))
+        return self.host.refine(self.method(features, shrink_valid(valid, size)), levels, tags)
 
 
 def load_method(name: str) -> type[Method]:
@@ -100,7 +130,7 @@ def load_method(name: str) -> type[Method]:
     return _load("methods", name, "METHOD")
 
 
-def load_host(name: str) -> Any:
+def load_host(name: str) -> type[Host]:
     """The class of a host, from the module `rca/hosts/<name>.py`.
 
     Raises:
@@ -118,8 +148,31 @@ def _load(folder: str, name: str, attribute: str) -> Any:
     return getattr(module, attribute)
 
 
-def read_options(kind: type[Method], options: dict[str, Any], key: str, source: Path | str) -> Settings:
-    """A method's options as typed settings.
+def check_pair(host: str, method: str, source: Path | str, cached: bool = False) -> None:
+    """Tell why a host and a method do not go together, if they do not.
+
+    Args:
+        host: The host's module.
+        method: The method's module.
+        source: What messages begin with.
+        cached: Whether they are to be trained on features that were computed once, without the images.
+
+    Raises:
+        UserError: they do not.
+    """
+    refused = load_method(method).refuses.get(host)
+    if refused:
+        raise UserError(f"{source}: the method {method} does not go with the host {host}: {refused}.")
+    for part, name, kind in (("host", host, load_host(host)), ("method", method, load_method(method))):
+        if cached and (kind.needs_second_view or getattr(kind, "needs_levels", False)):
+            raise UserError(
+                f"{source}: the {part} {name} looks at the images themselves, but train_cam.backbone.trainable is none:"
+                " set that to last_stage or all."
+            )
+
+
+def read_options(kind: type[Method] | type[Host], options: dict[str, Any], key: str, source: Path | str) -> Settings:
+    """The options of a method or a host as typed settings.
 
     Raises:
         UserError: an option is unknown or out of range.

@@ -75,7 +75,7 @@ def write_features(
     for batch in track(batches, f"features of {len(views)} views", len(batches)):
         photographs = [read_photograph(manifest.photograph(record)) for record in batch]
         images = torch.stack([normalise(one, *statistics) for one in photographs]).to(device)
-        encoded = encode_views(backbone, images, views, inference.precision)
+        encoded = encode_views(lambda batch: backbone(batch)[1], images, views, inference.precision)
         for view, features in zip(views, encoded, strict=True):
             for record, one in zip(batch, features, strict=True):
                 writer.add(record.id, view, one)

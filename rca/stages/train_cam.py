@@ -1,6 +1,7 @@
 """Train a run's classification network on image-level tags."""
 
 import shutil
+from functools import partial
 
 import pandas as pd
 import torch
@@ -13,13 +14,16 @@ from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_
 from rca.data.manifest import read_manifest
 from rca.distributed import rank
 from rca.launch import launch
-from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
+from rca.models.cam_network import CamNetwork, NetworkDescription, check_pair, save_network
+from rca.models.resizing import rescale
 from rca.models.snapshots import StartSettings, save_snapshot, start_from
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+
+SECOND_VIEW = 0.3
 
 
 class TrainCamSettings(Settings):
@@ -31,6 +35,8 @@ class TrainCamSettings(Settings):
         neck: Channels of a 1x1 convolution after the backbone; 0 for none.
         optimisation: The training.
         augmentation: What is done to an image.
+        second_view: The scale of the second view of a batch, for a host or a method that looks twice (SEAM: 0.3 of a
+            crop of 448).
         start: The network and the memory to start from; both empty for the backbone's initial weights alone.
         snapshot_every: Keep the memory after every so many epochs; 0 keeps the last alone.
         threads: Of the CPU, for each process of the training; another number gives other last digits.
@@ -41,6 +47,7 @@ class TrainCamSettings(Settings):
     neck: int = Field(default=256, ge=0)
     optimisation: OptimisationSettings
     augmentation: AugmentationSettings
+    second_view: float = Field(default=SECOND_VIEW, gt=0, le=1)
     start: StartSettings = StartSettings()
     snapshot_every: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
@@ -58,15 +65,19 @@ class TrainCamSettings(Settings):
         return self
 
 
-def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
-    """The terms of the loss of a batch."""
-    output = network(batch.image, batch.valid)
+def compute_losses(
+    network: CamNetwork, batch: Sample, epoch: int, second_view: float = SECOND_VIEW
+) -> dict[str, Tensor]:
+    """The terms of the loss of a batch; where host or method look twice, also of its second view, at another scale."""
+    output = network(batch.image, batch.valid, batch.tags)
+    if network.needs_second_view:
+        output = output._replace(second=network(rescale(batch.image, second_view), batch.valid, batch.tags))
     return network.method.compute_losses(output, batch, epoch)
 
 
 def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The same of a batch that holds the backbone's features in place of images."""
-    output = network.score(batch.image, batch.valid)
+    output = network.score(batch.image, batch.valid, tags=batch.tags)
     return network.method.compute_losses(output, batch, epoch)
 
 
@@ -85,13 +96,14 @@ def _train(context: Context) -> None:
     pinned = read_json(layout.method(paths.run))
     torch.manual_seed(paths.seed)
     weights = layout.weights("train_cam")
+    frozen = settings.backbone.trainable == "none"
+    check_pair(pinned["host"], pinned["method"], f"run {paths.run}", cached=frozen)
     network = _build(settings, context, manifest.classes, pinned)
     start_from(network, manifest, settings.start)
     device = choose_device()
     network.to(device)
     about = network.description
     records = manifest.select(settings.split)
-    frozen = settings.backbone.trainable == "none"
     if frozen:
         cache = FeatureCache(layout.training_features)
         images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
@@ -117,7 +129,7 @@ def _train(context: Context) -> None:
         optimisation,
         paths.seed,
         device,
-        compute_losses_of_features if frozen else compute_losses,
+        compute_losses_of_features if frozen else partial(compute_losses, second_view=settings.second_view),
         start_epoch,
         checkpoint,
     )
@@ -150,6 +162,7 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         std=tuple(about["std"]),
         initialisation=about["initialisation"],
         epochs=settings.optimisation.epochs,
+        host_options=context.read(f"run.{context.run}.host_options"),
     )
     network = CamNetwork(description)
     network.backbone.train_parts(settings.backbone.trainable)

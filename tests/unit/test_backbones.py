@@ -92,6 +92,31 @@ def test_vgg_at_stride_8_dilates_its_last_block_alone() -> None:
     assert all(layer.padding == layer.dilation for layer in convolutions)
 
 
+@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("stride", [8, 16])
+@torch.no_grad()
+def test_earlier_levels_lie_on_the_way_to_the_features(name: BackboneName, stride: OutputStride) -> None:
+    backbone, image = build(name, stride), draw_image(70, 45)
+    *levels, features = backbone.extract_levels(image)
+    low, expected = backbone(image)
+    torch.testing.assert_close(features, expected)
+    assert tuple(level.shape[1] for level in levels) == backbone.level_channels
+    heights = [one.shape[2] for one in (low, *levels, features)]
+    assert heights == sorted(heights, reverse=True)
+    for end, level in zip(backbone.levels, levels, strict=True):
+        torch.testing.assert_close(backbone.high[end:](level), expected)
+
+
+@torch.no_grad()
+def test_earlier_levels_of_a_resnet_end_with_its_middle_stages() -> None:
+    original, backbone, image = build_original("resnet50"), build("resnet50", 16), draw_image(64, 96)
+    copy_weights(original, backbone)
+    one, two, _ = backbone.extract_levels(image)
+    expected = original[:6](image)  # conv1, bn1, relu, maxpool, layer1, layer2
+    torch.testing.assert_close(one, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(two, original[6](expected), rtol=1e-3, atol=1e-4)
+
+
 def test_a_resnet101_is_a_deeper_resnet50() -> None:
     blocks = [len(build_backbone(name, 16).high[1]) for name in ("resnet50", "resnet101")]
     assert blocks == [6, 23]

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,16 @@ from safetensors.torch import save_file
 from rca.data.loading import Sample
 from rca.errors import UserError
 from rca.methods.base import Output
-from rca.models.cam_network import CamNetwork, NetworkDescription, load_host, load_method, load_network, save_network
+from rca.models.cam_network import (
+    CamNetwork,
+    NetworkDescription,
+    check_pair,
+    load_host,
+    load_method,
+    load_network,
+    save_network,
+)
+from rca.models.storage import save_tensors
 
 OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}}
 PLAIN = NetworkDescription(
@@ -97,11 +106,35 @@ def test_the_network_tells_what_is_padding() -> None:
         ({"options": {"memory": {"size": -1}}}, r"options\.memory\.size is -1"),
         ({"options": {"contrast": {"weight": "0.1"}}}, r"options\.contrast\.weight is \"0\.1\""),
         ({"method": "cam"}, r"options\.memory is an unknown key"),
+        ({"host_options": {"memory": {}}}, r"host cam: host_options\.memory is an unknown key"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_a_sentence(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         CamNetwork(replace(RCA, **change))
+
+
+def test_a_pair_that_does_not_go_together_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_method("rca"), "refuses", {"cam": "its classifier is too plain"})
+    with pytest.raises(UserError, match="the method rca does not go with the host cam: its classifier is too plain"):
+        CamNetwork(RCA)
+    check_pair("cam", "cam", "here")
+
+
+def test_what_looks_at_images_refuses_cached_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_pair("cam", "rca", "here", cached=True)
+    monkeypatch.setattr(load_method("rca"), "needs_second_view", True)
+    check_pair("cam", "rca", "here")
+    with pytest.raises(UserError, match=r"here: the method rca looks at the images themselves, but train_cam.backbone"):
+        check_pair("cam", "rca", "here", cached=True)
+
+
+def test_a_network_from_before_there_were_host_options_is_loaded(tmp_path: Path) -> None:
+    network, path = build(PLAIN), tmp_path / "network.safetensors"
+    fields = asdict(network.description)
+    del fields["host_options"]
+    save_tensors(path, network.state_dict(), fields)
+    assert load_network(path, {}).description == PLAIN
 
 
 @pytest.mark.parametrize("threshold", ["mean", 0.3])

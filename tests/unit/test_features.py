@@ -52,7 +52,9 @@ def fill_cache(directory: Path, manifest: Manifest, backbone: nn.Module) -> Feat
     writer = FeatureWriter(directory, 20_000)
     for record in manifest.images:
         image = normalise(read_photograph(manifest.photograph(record)), MEAN, STD)
-        for view, features in zip(VIEWS.views, encode_views(backbone, image[None], VIEWS.views, ""), strict=True):
+        for view, features in zip(
+            VIEWS.views, encode_views(lambda one: backbone(one)[1], image[None], VIEWS.views, ""), strict=True
+        ):
             writer.add(record.id, view, features[0])
     writer.flush()
     return FeatureCache(directory)

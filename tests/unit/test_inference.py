@@ -89,6 +89,14 @@ def test_each_map_is_divided_by_its_own_maximum() -> None:
     assert not found[2].any()
 
 
+def test_a_map_that_is_nowhere_0_is_spread_over_its_whole_range() -> None:
+    maps = 3 + torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 0])[:, None, None]
+    found = normalise_maps(maps, "min_max")
+    low, high = float(maps[0].min()), float(maps[0].max())
+    torch.testing.assert_close(found[0], (maps[0] - low) / (high - low + 1e-5))
+    assert not found[1].any()
+
+
 def write_dataset(root: Path) -> Manifest:
     """Seven images of three sizes, interleaved."""
     records = []

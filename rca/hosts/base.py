@@ -1,0 +1,87 @@
+"""What a host is: how the base network turns features into maps and learns from tags; the plain CAM unless overridden.
+
+A host is one module in this folder that defines `HOST` (a subclass of `Host`). Any method goes on any host.
+"""
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.data.loading import Sample
+from rca.distributed import mean_of_rows
+from rca.methods.base import NoOptions, Output
+from rca.models.pooling import pool_mean
+from rca.settings import Settings
+
+Levels = tuple[Tensor, Tensor, Tensor]
+"""The images (B, 3, H, W) and the features of the backbone's two earlier levels."""
+
+
+class Host(nn.Module):
+    """A 1x1 classifier on the features, trained on image-level tags; other hosts override what they change.
+
+    Args:
+        channels: Of the features.
+        classes: How many object classes there are.
+        options: The host's own settings; None for the defaults.
+        level_channels: Of the features of the backbone's two earlier levels, for a host that needs them.
+
+    Attributes:
+        Options: The settings class of the host's options.
+        needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
+        needs_levels: Whether `refine` looks at the images and at earlier levels of the backbone.
+        normalisation: How inference brings the summed maps to 0..1: by their maximum, or by minimum and maximum.
+    """
+
+    Options: ClassVar[type[Settings]] = NoOptions
+    needs_second_view: ClassVar[bool] = False
+    needs_levels: ClassVar[bool] = False
+    normalisation: ClassVar[Literal["max", "min_max"]] = "max"
+
+    def __init__(
+        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Class activation maps (B, C, h, w), before ReLU, of features (B, D, h, w)."""
+        return self.classifier(features)
+
+    def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
+        """Add the maps that inference takes in place of the method's (`Output.refined`), for a host that has others.
+
+        Args:
+            output: Of the method.
+            levels: What `needs_levels` asked for; None where it did not.
+            tags: (B, C) of 0 and 1, the classes that may be there; None for all.
+        """
+        return output
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """The weighted terms of the host's loss, by name.
+
+        Args:
+            output: Of the network.
+            batch: What it was computed from.
+            epoch: Counted from 0.
+
+        Returns:
+            `classification`, a mean over the views where there are two, and what a host adds.
+        """
+        loss = self.classification_loss(output.maps, output.valid, batch.tags)
+        if output.second is not None:
+            second = self.classification_loss(output.second.maps, output.second.valid, batch.tags)
+            loss = (loss + second) / 2
+        return {"classification": loss}
+
+    def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+        """Multi-label soft margin: binary cross-entropy of the pooled maps, a mean over images and classes.
+
+        Args:
+            maps: (B, C, h, w).
+            valid: (B, 1, h, w), 1 on the image and 0 on padding.
+            tags: (B, C) of 0 and 1.
+        """
+        return mean_of_rows(functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none"))
