@@ -88,6 +88,15 @@ class Method(nn.Module):
         """
         return self.host.compute_losses(output, batch, epoch)
 
+    def locate(self, output: Output, tags: Tensor | None) -> Output:
+        """What inference takes in place of `forward`'s maps, knowing which classes may be there.
+
+        Args:
+            output: Of `forward`.
+            tags: (B, C) of 0 and 1; None where nothing is known.
+        """
+        return output
+
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Prepare for an epoch, e.g. cluster the memory."""
 

@@ -173,3 +173,24 @@ def score_rows(features: Tensor, prototypes: Tensor, usable: Tensor, temperature
     similarity = (keys @ flat / temperature).unflatten(1, prototypes.shape[:2])
     similarity = similarity.masked_fill(~usable[..., None], -1e4)
     return similarity.logsumexp(2).unflatten(2, features.shape[2:])
+
+
+def score_image(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
+    """Score an image by prototypes of its own: each row's is the mean of the positions that resemble the row most.
+
+    Positions count by the square of their share. Image-specific prototypes are those of SIPE (Chen et al.,
+    Self-supervised Image-specific Prototype Exploration, CVPR 2022), which takes them from class activation maps.
+
+    Args:
+        features: (B, D, h, w).
+        shares: (B, R, h, w), 0..1: how far each position resembles each row; rows that are 0 everywhere stay so.
+        temperature: Of the softmax over cosine similarities.
+
+    Returns:
+        (B, R, h, w), float32: each position's shares anew, summing to 1.
+    """
+    flat = functional.normalize(features.float().flatten(2), dim=1)
+    weights = shares.flatten(2).square()
+    prototypes = functional.normalize(weights @ flat.transpose(1, 2), dim=2)
+    similarity = (prototypes @ flat / temperature).unflatten(2, features.shape[2:])
+    return similarity.masked_fill(~weights.any(2)[..., None, None], -torch.inf).softmax(1)

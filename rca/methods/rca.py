@@ -18,7 +18,7 @@ from rca.distributed import count_rows, divide_by_count, gather_rows, mean_of_ro
 from rca.methods.base import Method, Output
 from rca.methods.contrast import contrast_mixed, contrast_regions
 from rca.methods.memory import MemoryBank, Update
-from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_rows
+from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_image, score_rows
 from rca.methods.regions import Regions, find_background, find_regions, locate_regions, share_of_peak
 from rca.models.pooling import pool_mean, pool_regions
 from rca.settings import Settings
@@ -78,6 +78,8 @@ class AggregationOptions(Settings):
         auxiliary_weight: Of the classification loss on the plain maps ("softmax" and "parametric").
         position_weight: Of the loss at the positions that are sure ("scores").
         sure: A position is sure of a class where its plain map exceeds this share of its maximum ("scores").
+        image_rounds: How often an image's positions are then scored anew with prototypes of the image itself, which know
+            its light and its individuals as the memory cannot ("scores").
     """
 
     form: Literal["none", "softmax", "parametric", "scores"] = "softmax"
@@ -87,6 +89,7 @@ class AggregationOptions(Settings):
     auxiliary_weight: float = Field(default=0.4, ge=0)
     position_weight: float = Field(default=0.1, ge=0)
     sure: float = Field(default=0.7, gt=0, lt=1)
+    image_rounds: int = Field(default=0, ge=0)
 
 
 class RcaOptions(Settings):
@@ -141,10 +144,8 @@ class Rca(Method):
     def forward(self, features: Tensor, valid: Tensor) -> Output:
         """Score features (B, D, h, w), by what they recall of the memory where aggregation is on."""
         plain, form = self.host(features), self.options.aggregation.form
-        if form == "none":
+        if form in ("none", "scores"):
             return Output(plain, features, valid)
-        if form == "scores":
-            return Output(self._score(features, plain), features, valid, plain)
         if form == "parametric":
             recalled = self.attention(features, self.prototypes, self.prototypes_usable)
         else:
@@ -153,11 +154,18 @@ class Rca(Method):
         joined = self.join(torch.cat([features, recalled], 1))
         return Output(self.aggregated_host(joined), features, valid, plain)
 
-    def _score(self, features: Tensor, plain: Tensor) -> Tensor:
-        """Maps of "scores", 0..1; the plain ones in training, which looks at rows itself, and without prototypes."""
-        if self.training or not self.prototypes_usable[-1].any():
-            return plain
-        return self._resemble(features).softmax(1)[:, :-1]
+    def locate(self, output: Output, tags: Tensor | None) -> Output:
+        """The maps of "scores", 0..1: the shares of the classes that may be there; without prototypes the plain ones."""
+        if self.options.aggregation.form != "scores" or not self.prototypes_usable[-1].any():
+            return output
+        rows = self._resemble(output.features)
+        if tags is not None:
+            present = functional.pad(tags, (0, 1), value=1)  # the background may always be there
+            rows = rows.masked_fill(present[..., None, None] == 0, -torch.inf)
+        shares = rows.softmax(1)
+        for _ in range(self.options.aggregation.image_rounds):
+            shares = score_image(output.features, shares * output.valid, self.options.aggregation.temperature)
+        return output._replace(maps=shares[:, :-1], auxiliary=output.maps)
 
     def _resemble(self, features: Tensor) -> Tensor:
         """How far each position resembles each row of the memory, as logits (B, R, h, w)."""
@@ -177,8 +185,10 @@ class Rca(Method):
             positions = self._position_loss(output.features, plain.detach(), output.valid, background, batch.tags)
             losses["positions"] = aggregation.position_weight * positions
         regions = self._pool(output, plain.detach(), background, batch)
-        if contrast.weight and epoch >= contrast.start_epoch and count_rows(regions.row):
-            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(regions.embedding, regions.row))
+        # The background is no class: it is what objects must differ from, and its regions need not be alike.
+        queries = regions.select(regions.row < batch.tags.shape[1])
+        if contrast.weight and epoch >= contrast.start_epoch and count_rows(queries.row):
+            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(queries.embedding, queries.row))
         # Every rank takes up the regions of all, so that their banks are one process's bank.
         sure = Regions(*gather_rows(*regions.select(regions.confidence > self.options.memory.gate)))
         self.memory.update(sure, epoch)

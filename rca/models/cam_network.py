@@ -118,7 +118,10 @@ class CamNetwork(nn.Module):
         """
         features = self.neck(features)
         size = (features.shape[2], features.shape[3])
-        return self.host.refine(self.method(features, shrink_valid(valid, size)), levels, tags)
+        output = self.method(features, shrink_valid(valid, size))
+        if not self.training:
+            output = self.method.locate(output, tags)
+        return self.host.refine(output, levels, tags)
 
 
 def load_method(name: str) -> type[Method]:

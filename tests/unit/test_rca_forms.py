@@ -54,10 +54,23 @@ def test_the_background_has_the_last_row() -> None:
         torch.testing.assert_close(rca.memory.entries[-1, slot], expected)
 
 
-def test_the_background_takes_part_in_the_contrast() -> None:
-    with_row, without = learn(build())["contrast"], learn(build(background=None))["contrast"]
-    assert with_row.isfinite()
-    assert not torch.allclose(with_row, without)
+def test_the_background_is_a_negative_of_the_contrast_and_no_query() -> None:
+    rca = build()
+    learn(rca)
+    features, valid, batch = draw_batch(2)
+    output = rca(features, valid)
+    entries, rows = rca.memory.read()
+    entries = entries.clone()
+    found = rca.compute_losses(output, batch, 2)["contrast"]
+    losses = []
+    for image, label in batch.tags.nonzero().tolist():
+        one, inside = output.maps[image, label].detach(), valid[image, 0] > 0
+        query = functional.normalize(features[image][:, (one > one[inside].mean()) & inside].mean(1), dim=0)
+        terms = torch.exp(entries @ query / 0.07).double()
+        negatives = terms[rows != label].sum()  # the background's among them
+        losses.append(float(-torch.log(terms[rows == label] / (terms[rows == label] + negatives)).mean()))
+    assert (rows == CLASSES).any()
+    assert float(found) == pytest.approx(0.3 * np.mean(losses), rel=1e-3)
 
 
 def test_without_a_bank_a_batch_is_contrasted_with_itself() -> None:
@@ -91,7 +104,7 @@ def test_every_form_learns_and_scores(form: str) -> None:
     assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in rca.parameters())
     features, valid, _ = draw_batch(5)
     plain = rca.host(features)
-    output = rca.eval()(features, valid)
+    output = rca.eval().locate(rca(features, valid), None)
     assert torch.equal(output.auxiliary, plain)
     assert output.maps.shape == plain.shape
     assert not torch.allclose(output.maps, plain)
@@ -100,20 +113,55 @@ def test_every_form_learns_and_scores(form: str) -> None:
 def test_scores_are_the_share_of_a_class_among_all_rows() -> None:
     rca = build("scores")
     learn(rca)
-    features, valid, _ = draw_batch(3)
-    maps = rca.eval()(features, valid).maps
+    features, valid, batch = draw_batch(3)
+    plain = rca(features, valid)
+    anything, tagged = rca.locate(plain, None), rca.locate(plain, batch.tags)
+    assert torch.equal(tagged.auxiliary, plain.maps)
     prototypes, usable = rca.prototypes, rca.prototypes_usable
     for image, y, x in [(0, 0, 0), (2, 4, 6), (4, 2, 3)]:
         position = features[image, :, y, x]
-        terms = [
-            sum(
-                float(torch.exp(functional.cosine_similarity(position, one, dim=0) / 0.1))
-                for one in prototypes[row][usable[row]]
+        terms = np.array(
+            [
+                sum(
+                    float(torch.exp(functional.cosine_similarity(position, one, dim=0) / 0.1))
+                    for one in prototypes[row][usable[row]]
+                )
+                for row in range(CLASSES + 1)
+            ]
+        )
+        assert anything.maps[image, :, y, x].tolist() == pytest.approx(terms[:-1] / terms.sum(), rel=1e-3)
+        among = terms * [*batch.tags[image].tolist(), 1]
+        assert tagged.maps[image, :, y, x].tolist() == pytest.approx(among[:-1] / among.sum(), rel=1e-3)
+
+
+def test_further_rounds_score_with_prototypes_of_the_image_itself() -> None:
+    rca = build("scores")
+    learn(rca)
+    features, valid, batch = draw_batch(3)
+    once = rca.locate(rca(features, valid), batch.tags).maps
+    rca.options = rca.options.model_copy(
+        update={"aggregation": rca.options.aggregation.model_copy(update={"image_rounds": 1})}
+    )
+    twice = rca.locate(rca(features, valid), batch.tags).maps
+    for image in range(len(features)):
+        rows = [*batch.tags[image].nonzero()[:, 0].tolist(), CLASSES]
+        shares = torch.cat([once[image], 1 - once[image].sum(0, keepdim=True)])
+        places = [(y, x) for y, x in np.ndindex(5, 7) if valid[image, 0, y, x]]
+        own = {
+            row: sum(
+                float(shares[row, y, x] * valid[image, 0, y, x]) ** 2
+                * functional.normalize(features[image, :, y, x], dim=0)
+                for y, x in places
             )
-            for row in range(CLASSES + 1)
-        ]
-        expected = [term / sum(terms) for term in terms[:-1]]
-        assert maps[image, :, y, x].tolist() == pytest.approx(expected, rel=1e-3)
+            for row in rows
+        }
+        for y, x in [(0, 0), (4, 6)]:
+            terms = {
+                row: float(torch.exp(functional.cosine_similarity(features[image, :, y, x], one, dim=0) / 0.1))
+                for row, one in own.items()
+            }
+            expected = [terms.get(row, 0) / sum(terms.values()) for row in range(CLASSES)]
+            assert twice[image, :, y, x].tolist() == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
 def test_the_loss_on_positions_looks_at_sure_ones_alone() -> None:
@@ -150,7 +198,7 @@ def test_scores_are_the_plain_maps_until_there_are_prototypes() -> None:
     rca = build("scores").eval()
     features, valid, _ = draw_batch()
     output = rca(features, valid)
-    assert torch.equal(output.maps, output.auxiliary)
+    assert torch.equal(rca.locate(output, None).maps, output.maps)
 
 
 @pytest.mark.parametrize(
