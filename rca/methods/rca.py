@@ -78,8 +78,8 @@ class AggregationOptions(Settings):
         auxiliary_weight: Of the classification loss on the plain maps ("softmax" and "parametric").
         position_weight: Of the loss at the positions that are sure ("scores").
         sure: A position is sure of a class where its plain map exceeds this share of its maximum ("scores").
-        image_rounds: How often an image's positions are then scored anew with prototypes of the image itself, which know
-            its light and its individuals as the memory cannot ("scores").
+        image_rounds: How often an image's positions are then scored anew with prototypes of the image itself, which
+            know its light and its individuals as the memory cannot ("scores").
     """
 
     form: Literal["none", "softmax", "parametric", "scores"] = "softmax"
@@ -155,7 +155,7 @@ class Rca(Method):
         return Output(self.aggregated_host(joined), features, valid, plain)
 
     def locate(self, output: Output, tags: Tensor | None) -> Output:
-        """The maps of "scores", 0..1: the shares of the classes that may be there; without prototypes the plain ones."""
+        """The maps of "scores", 0..1: shares among the classes that may be there; the plain ones without prototypes."""
         if self.options.aggregation.form != "scores" or not self.prototypes_usable[-1].any():
             return output
         rows = self._resemble(output.features)
