@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from rca.config import Params, read_params
+from rca.data.expectations import find_shortfalls
 from rca.data.formats import read_dataset
 from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
@@ -45,8 +46,10 @@ def check(params: Path) -> None:
     if settings.generate and not layout.root.exists():
         print(f"{layout.root}: will be generated.")
         return
-    manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1)
+    manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks, report=print)
     _check_splits(settings, manifest)
+    for shortfall in find_shortfalls(manifest, settings.dataset):
+        print(f"warning: {shortfall}")
     for split, counts in summarise(manifest)["splits"].items():
         print(f"{layout.root}: {split}: {counts['images']} images, {counts['with_mask']} with a mask.")
     need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free

@@ -4,8 +4,11 @@ Paths are relative to the dataset's root. Those that begin with `./` are relativ
 extra sources and masks that were drawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 MAIN = "main"
 """The source of a dataset's own images."""
@@ -24,6 +27,8 @@ class Entry:
         splits: The splits that it belongs to; it may be several.
         source: Where it comes from.
         weight: What it counts in a training, above 0; 1 for the dataset's own images.
+        draw: Makes the mask (H, W), uint8, where the dataset has it in another form than a picture; `mask` is then the
+            file that it is to be written to. A worker process calls it, so it must be small and picklable.
     """
 
     id: str
@@ -34,6 +39,7 @@ class Entry:
     splits: tuple[str, ...] = ()
     source: str = MAIN
     weight: float = 1.0
+    draw: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,25 @@ class Listing:
     Attributes:
         classes: Names of the C object classes; label 0 is the background, label n is `classes[n - 1]`.
         entries: The images, ordered by id.
+        notes: What was left out and why, in sentences.
     """
 
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
 
 
 def locate(root: Path, path: str) -> Path:
     """Where a path of an entry leads."""
     return Path(path) if path.startswith("./") else root / path
+
+
+def name_drawn(folder: Path, image_id: str) -> str:
+    """The path of a mask that is drawn, as an entry has it.
+
+    Args:
+        folder: Where drawn masks will lie, absolute or relative to the working directory.
+        image_id: The image's.
+    """
+    path = (folder / f"{image_id}.png").as_posix()
+    return path if folder.is_absolute() else f"./{path}"

@@ -94,6 +94,18 @@ class Manifest:
         wanted = {record.id for split in splits for record in self.select(split)}
         return tuple(record for record in self.images if record.id in wanted)
 
+    def select_sources(self, sources: tuple[str, ...]) -> tuple[ImageRecord, ...]:
+        """The images of some sources, in the manifest's order.
+
+        Raises:
+            UserError: there is no such source.
+        """
+        known = sorted({record.source for record in self.images})
+        for source in sources:
+            if source not in known:
+                raise UserError(f"There is no source {source}: the dataset's sources are {', '.join(known)}.")
+        return tuple(record for record in self.images if record.source in sources)
+
     @cached_property
     def index(self) -> dict[str, int]:
         """The position of each image id in `images`."""

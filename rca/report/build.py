@@ -134,7 +134,7 @@ def build_report(page: Path, source: Source) -> None:
         protocols=describe_protocols(source.results),
         splits=describe_splits(source.statistics),
         charts=[
-            draw_threshold_chart(page, source.results, lines),
+            *draw_threshold_charts(page, source.results, lines),
             *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
         ],
         examples=examples,
@@ -209,20 +209,23 @@ def describe_splits(statistics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return described
 
 
-def draw_threshold_chart(page: Path, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]) -> Chart:
-    """Draw mIoU in percent over thresholds."""
+def draw_threshold_charts(
+    page: Path, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]
+) -> list[Chart]:
+    """Draw mIoU in percent over thresholds; no chart where no threshold was tried."""
     curves = {
         run: 100 * summarise_seeds([result.threshold for result in seeds], "threshold", "miou")
         for run, seeds in results.items()
     }
     curves = {run: curve for run, curve in curves.items() if len(curve)}
+    if not curves:
+        return []
     file = "pictures/threshold.svg"
     draw_curves(page / file, curves, lines, "threshold", "mIoU, %", mark_highest=True)
     best = (f"{run}: highest {one['mean'].max():.1f} at {one['mean'].idxmax():.2f}" for run, one in curves.items())
     alt = f"mIoU in percent over thresholds. {'; '.join(best)}."
-    return Chart(
-        Picture(file, "mIoU of the seeds over the threshold", alt, WIDTH, HEIGHT), [lines[run] for run in curves]
-    )
+    picture = Picture(file, "mIoU of the seeds over the threshold", alt, WIDTH, HEIGHT)
+    return [Chart(picture, [lines[run] for run in curves])]
 
 
 def draw_training_charts(

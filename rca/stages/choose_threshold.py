@@ -1,4 +1,7 @@
-"""Choose the thresholds that masks are made with: the fixed one, and the one that is best on a split with masks."""
+"""Choose the thresholds that masks are made with: the fixed one, and the one that is best on the split's true masks.
+
+Where no image of the split has a true mask, the fixed one is the best that is known.
+"""
 
 import numpy as np
 import pandas as pd
@@ -36,19 +39,30 @@ def run(context: Context) -> None:
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)
-    records = manifest.select(settings.split)
+    records = [record for record in manifest.select(settings.split) if record.mask is not None]
     for shard in shards:
         with open_shard(paths.score_shard(shard)) as maps:
             for record in (one for one in records if assign_shard(one.id, len(shards)) == shard):
                 one = maps.read(record.id)
                 truth = read_mask(manifest.truth(record))
                 sweep.add(truth, enlarge(one.scores, *truth.shape), one.labels)
-    curve = [sweep.confusion(index).summarise() for index in range(len(thresholds))]
-    best = max(range(len(curve)), key=lambda index: curve[index]["miou"])
-    chosen = {"best": float(thresholds[best]), "fixed": find_threshold(settings.background)}
-    write_json(paths.threshold, {**chosen, "background": settings.background.kind, "split": settings.split})
-    table = pd.DataFrame(curve)
+    table = pd.DataFrame([sweep.confusion(index).summarise() for index in range(len(thresholds))])
     table.insert(0, "threshold", thresholds.round(6))
+    best = fixed = find_threshold(settings.background)
+    if records:
+        place = int(table["miou"].argmax())
+        best = float(thresholds[place])
+        print(f"best {best:.3f} (mIoU {table['miou'][place]:.4f} on {settings.split}), fixed {fixed:.3f}")
+    else:
+        table = table[:0]
+        print(f"no image of {settings.split} has a true mask: the fixed threshold, {fixed:.3f}, stands for the best")
+    write_json(
+        paths.threshold,
+        {
+            "best": best,
+            "fixed": fixed,
+            "background": settings.background.kind,
+            "split": settings.split if records else None,
+        },
+    )
     write_text(paths.threshold_curve, table.to_csv(index=False))
-    miou = curve[best]["miou"]
-    print(f"best {chosen['best']:.3f} (mIoU {miou:.4f} on {settings.split}), fixed {chosen['fixed']:.3f}")

@@ -64,9 +64,15 @@ class Masks:
     def __init__(self, paths: RunLayout, thresholds: dict[str, Any], shards: list[Shard]) -> None:
         self.paths, self.thresholds, self.shards = paths, thresholds, shards
 
+    def has(self, kind: str, record: ImageRecord, split: str, choice: str) -> bool:
+        """Whether there is such a mask; `choice` says nothing for the segmentation."""
+        if kind == "seed":
+            return record.id in self._find_shard(record).ids
+        return self._find(kind, record, split, choice).is_file()
+
     def read_seed(self, record: ImageRecord, choice: str) -> np.ndarray:
         """The mask that the score maps give at a threshold."""
-        one = self.shards[assign_shard(record.id, len(self.shards))].read(record.id)
+        one = self._find_shard(record).read(record.id)
         scores = enlarge(one.scores, record.height, record.width)
         return label_pixels(scores, one.labels, self.thresholds[choice])
 
@@ -74,11 +80,16 @@ class Masks:
         """A mask of any kind; `choice` says nothing for the segmentation."""
         if kind == "seed":
             return self.read_seed(record, choice)
+        return read_mask(self._find(kind, record, split, choice))
+
+    def _find_shard(self, record: ImageRecord) -> Shard:
+        return self.shards[assign_shard(record.id, len(self.shards))]
+
+    def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
         if kind == "segmentation":
-            return read_mask(self.paths.predictions / split / f"{record.id}.png")
-        folder = self.paths.pseudo if kind == "pseudo" else self.paths.refined
+            return self.paths.predictions / split / f"{record.id}.png"
         shard = assign_shard(record.id, len(self.shards))
-        return read_mask(folder / str(shard) / choice / f"{record.id}.png")
+        return self.paths.masks(kind) / str(shard) / choice / f"{record.id}.png"
 
 
 def run(context: Context) -> None:
@@ -107,13 +118,20 @@ def run(context: Context) -> None:
             protocol = {
                 "predicted_ignore": settings.predicted_ignore,
                 "tags": "given for seed, pseudo and refined; not given for segmentation",
-                "best": f"the threshold with the highest seed mIoU on {thresholds['split']}",
+                "best": describe_best(thresholds["split"]),
             }
             write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": protocol})
     table = list_per_class(confusions, manifest.classes, settings.predicted_ignore)
     write_text(paths.per_class, table.to_csv(index=False, float_format="%.6f"))
     write_json(paths.metrics, metrics)
     print(table[table["class"] == "mean"].to_string(index=False))
+
+
+def describe_best(split: str | None) -> str:
+    """What the best threshold is, given the split that it was chosen on."""
+    if split is None:
+        return "the fixed threshold, since there were no true masks to choose another by"
+    return f"the threshold with the highest seed mIoU on {split}"
 
 
 def score_masks(
@@ -175,16 +193,17 @@ def list_per_class(
 
 def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> None:
     """Keep a few images' masks of every kind for the report, the same images for all runs and seeds."""
-    splits = settings.segmentation or settings.seed
+    splits = settings.segmentation or settings.seed or settings.classification
     if not splits:
         return
     records = sorted(manifest.select(splits[0]), key=lambda one: hashlib.sha256(one.id.encode()).digest())
     for record in records[: settings.examples]:
         folder = directory / "examples" / record.id
         folder.mkdir(parents=True)
-        write_mask(folder / "truth.png", read_mask(manifest.truth(record)))
+        if record.mask is not None:
+            write_mask(folder / "truth.png", read_mask(manifest.truth(record)))
         for kind in ("seed", "pseudo", "refined", "segmentation"):
-            if splits[0] in getattr(settings, kind):
+            if masks.has(kind, record, splits[0], "best"):
                 write_mask(folder / f"{kind}.png", masks.read(kind, record, splits[0], "best"))
 
 

@@ -38,6 +38,11 @@ class Layout:
         """The manifest, a directory."""
         return self.runs / "data"
 
+    @property
+    def drawn_masks(self) -> Path:
+        """The true masks that a dataset's format does not have as pictures."""
+        return self.manifest / "masks"
+
     def weights(self, role: str) -> Path:
         """The initial weights of the backbone of "train_cam" or "train_seg"."""
         return self.runs / "weights" / f"{role}.safetensors"

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from rca.artifacts import write_directory
-from rca.data.formats import DatasetSettings, read_dataset
+from rca.data.formats import build_dataset_settings, read_dataset
 from rca.data.manifest import summarise, write_manifest
 from rca.data.partition import write_parts
 from rca.settings import Settings
@@ -23,9 +23,18 @@ class PrepareDataSettings(Settings):
 def run(context: Context) -> None:
     """Write the manifest and its parts."""
     settings = context.settings(PrepareDataSettings)
-    dataset = context.settings(DatasetSettings, "dataset")
-    manifest = read_dataset(context.layout.root, dataset, settings.workers)
-    with write_directory(context.layout.manifest) as directory:
+    dataset = build_dataset_settings(context.read("dataset"), context.params_file)
+    layout = context.layout
+    with write_directory(layout.manifest) as directory:
+        (directory / layout.drawn_masks.name).mkdir()
+        manifest = read_dataset(
+            layout.root,
+            dataset,
+            settings.workers,
+            drawn=layout.drawn_masks,
+            draw_into=directory / layout.drawn_masks.name,
+            report=print,
+        )
         write_manifest(directory, manifest)
         write_parts(directory, manifest, context.read("shards"))
     for split, counts in summarise(manifest)["splits"].items():
