@@ -3,11 +3,13 @@
 A backbone that is trained leaves nothing to keep: then this stage is off.
 """
 
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
-from rca.artifacts import keep_only, read_photograph, write_directory
+from rca.artifacts import read_photograph, write_directory
 from rca.data.features import FeatureWriter, View, list_training_views
 from rca.data.loading import AugmentationSettings, normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
@@ -41,13 +43,24 @@ def run(context: Context) -> None:
     trained_on = [record for record in manifest.images if split in record.splits]
     others = [record for record in manifest.images if split not in record.splits]
     for directory, records in zip(layout.feature_shard(shard), (trained_on, others), strict=True):
-        keep_only(directory.parent, map(str, context.read("shards")))
+        drop_leftovers(directory, context.read("shards"))
         with write_directory(directory) as draft:
             writer = FeatureWriter(draft)
             for views, group in group_by_views(records, wanted).items():
                 write_features(writer, backbone, manifest, group, views, statistics, inference)
                 print(f"{len(group)} images, {len(views)} views each")
             writer.flush()
+
+
+def drop_leftovers(directory: Path, shards: list[int]) -> None:
+    """Delete beside a shard's directory the shards that are no more, and what a stopped run left of this one.
+
+    Other shards may be at work there.
+    """
+    names = set(map(str, shards))
+    old = [path for path in directory.parent.glob("[0-9]*") if path.name not in names]
+    for path in (*old, *directory.parent.glob(f".{directory.name}.*")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_features(

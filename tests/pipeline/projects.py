@@ -1,5 +1,6 @@
 """Projects that tests build in temporary folders, and what one does in them."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -10,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
+from PIL import Image
 from ruamel.yaml import YAML
+
+from rca.data.shapes import CLASS_NAMES, draw_image
 
 ROOT = Path(__file__).parents[2]
 DVC_YAML = """\
@@ -109,6 +114,25 @@ SMALL = {
     "train_seg.optimisation.batch_size": "8",
     "train_seg.augmentation.crop": "48",
     "evaluate.examples": "2",
+}
+
+
+# Any other preset, with networks that train in seconds on a processor.
+SMALL_NETS = {
+    "shards": "[0, 1]",
+    "seeds": "[0]",
+    "prepare_data.workers": "1",
+    "train_cam.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
+    "train_cam.optimisation.epochs": "2",
+    "train_cam.optimisation.workers": "0",
+    "train_cam.augmentation.crop": "48",
+    "train_cam.threads": "1",
+    "refine_crf.workers": "1",
+    "train_seg.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
+    "train_seg.optimisation.epochs": "1",
+    "train_seg.optimisation.workers": "0",
+    "train_seg.augmentation.crop": "48",
+    "train_seg.threads": "1",
 }
 
 
@@ -291,3 +315,32 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
             build(folder)
             (folder / "built").touch()
     return folder
+
+
+def make_folder(root: Path, count: int, first: int = 0) -> list[tuple[str, str]]:
+    """A miniature of what a user has: photographs, some in a folder of their own, and a table of tags.
+
+    Args:
+        root: Where to put it; photographs of a second call are added, but not to the table.
+        count: How many photographs.
+        first: The number of the first.
+
+    Returns:
+        The id and the tags of each, as the table has them.
+    """
+    rows = []
+    for number in range(first, first + count):
+        photograph, mask, _ = draw_image(1, "train", number, 48, (1, 2))
+        name = f"trip/{number:04d}" if number % 3 else f"{number:04d}"
+        path = root / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph).save(path)
+        rows.append((name, ";".join(CLASS_NAMES[label - 1] for label in np.unique(mask) if 0 < label < 255)))
+    if first == 0:
+        write_tags(root, ("id", "tags"), rows)
+    return rows
+
+
+def write_tags(root: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    with open(root / "tags.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])

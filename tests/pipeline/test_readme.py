@@ -1,32 +1,16 @@
-"""The README's commands, run in its order: those for VOC on a generated miniature in VOC layout."""
+"""The README's commands, run in its order: those for a folder and for VOC on generated miniatures."""
 
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from projects import ROOT, SMALL, RealProject, build_real
+from projects import ROOT, SMALL, SMALL_NETS, RealProject, build_real, make_folder
 
 from rca.data.shapes import generate_shapes
 
 # What sets up or tests this very environment, needs a cluster, or only says where Python is.
 ELSEWHERE = ("make run", "make test", "make setup", "source ", "snakemake --profile profiles/slurm")
-SMALL_VOC = {
-    "shards": "[0, 1]",
-    "seeds": "[0]",
-    "prepare_data.workers": "1",
-    "train_cam.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
-    "train_cam.optimisation.epochs": "2",
-    "train_cam.optimisation.workers": "0",
-    "train_cam.augmentation.crop": "48",
-    "train_cam.threads": "1",
-    "refine_crf.workers": "1",
-    "train_seg.backbone": "{name: small, output_stride: 8, weights: {source: none}}",
-    "train_seg.optimisation.epochs": "1",
-    "train_seg.optimisation.workers": "0",
-    "train_seg.augmentation.crop": "48",
-    "train_seg.threads": "1",
-}
 
 
 def list_commands(readme: str) -> list[str]:
@@ -60,23 +44,33 @@ def shrink_preset(project: RealProject, name: str, values: dict[str, str]) -> No
 
 def test_every_command_is_found() -> None:
     commands = list_commands((ROOT / "README.md").read_text())
-    assert {"rca preset voc2012", "dvc repro", "dvc metrics diff", "rca clean"} <= set(commands)
+    assert {"rca preset folder", "rca preset voc2012", "dvc repro", "dvc metrics diff", "rca clean"} <= set(commands)
 
 
 @pytest.mark.slow
 def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = build_real(tmp_path)
     make_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    make_folder(tmp_path / "photographs", 30)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VOC_ROOT", str(tmp_path / "VOCdevkit"))
-    shrink_preset(project, "voc2012", SMALL_VOC)
+    monkeypatch.setenv("PHOTOS", str(tmp_path / "photographs"))
+    shrink_preset(project, "voc2012", SMALL_NETS)
+    shrink_preset(project, "folder", SMALL_NETS)
     shrink_preset(project, "shapes", SMALL)
     project.snakemake()
     project.commit("shapes, before anything is changed")
     script = "\n".join(["set -ex", *list_commands((ROOT / "README.md").read_text())])
     printed = project.run("bash", "-c", script, timeout=1200)
-    assert "36 images" in printed or "24 images" in printed  # rca check has read the miniature
-    for path in ("results/voc2012/table.md", "runs/voc2012/report/index.html", "dvc_plots/index.html"):
+    for line in ("data/mine: val: ", "data/voc2012: trainaug: 24 images"):  # rca check has read the miniatures
+        assert line in printed
+    assert len(list(project.path.glob("runs/mine/rca/0/refined/*/best/trip--*.png"))) == 20
+    for path in (
+        "runs/mine/report/index.html",
+        "results/voc2012/table.md",
+        "runs/voc2012/report/index.html",
+        "dvc_plots/index.html",
+    ):
         assert (project.path / path).is_file(), path
     difference = printed.split("+ dvc metrics diff")[1].split("+ dvc plots show")[0]
     assert "refined." in difference  # the CRF's iterations changed the refined masks ...

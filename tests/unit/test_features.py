@@ -24,7 +24,7 @@ from rca.labels.views import InferenceSettings, encode_views
 from rca.models.cam_network import CamNetwork, NetworkDescription, load_network
 from rca.models.storage import load_tensors
 from rca.settings import load_params
-from rca.stages.cache_features import group_by_views
+from rca.stages.cache_features import drop_leftovers, group_by_views
 from rca.stages.run import main
 from rca.stages.train_cam import compute_losses_of_features
 from rca.training import OptimisationSettings, Trainer
@@ -264,6 +264,13 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
             found = shard.read(record.id)
         np.testing.assert_allclose(found.scores, expected.scores, atol=5e-3)
         np.testing.assert_allclose(found.logits, expected.logits, rtol=5e-3, atol=1e-3)
+
+
+def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
+    for name in ("0", "1", "7", ".0.stopped", ".1.at-work"):
+        (tmp_path / name).mkdir()
+    drop_leftovers(tmp_path / "0", [0, 1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".1.at-work", "0", "1"]
 
 
 def test_a_trained_backbone_leaves_nothing_to_keep(project: Callable[..., None]) -> None:

@@ -1,0 +1,90 @@
+"""A dataset that grows: what new photographs make run again, under both engines."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from projects import ROOT, SMALL_NETS, RealProject, build_once, build_real, copy_project, make_folder, write_tags
+
+from rca.artifacts import write_mask
+from rca.data.partition import assign_shard
+from rca.data.shapes import draw_image
+
+SHARDS, TRAINED, HELD_OUT = 5, 18, 8
+PER_SHARD = ("make_cam", "make_pseudo", "refine_crf")
+TRAINING = ("train_cam", "snapshot_memory", "train_seg")
+
+
+def write_photographs(root: Path, new: int = 0) -> list[str]:
+    """A folder with masks for what is trained on, and photographs that are held out, of which some are new.
+
+    Returns:
+        The ids of the new ones.
+    """
+    shutil.rmtree(root, ignore_errors=True)
+    rows = make_folder(root, TRAINED + HELD_OUT + new)
+    splits = ["train"] * TRAINED + ["val"] * (HELD_OUT + new)
+    write_tags(root, ("id", "tags", "split"), [(*row, split) for row, split in zip(rows, splits, strict=True)])
+    for number, (name, _) in enumerate(rows[:TRAINED]):
+        path = root / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(path, draw_image(1, "train", number, 48, (1, 2))[1])
+    return [name.replace("/", "--") for name, _ in rows[TRAINED + HELD_OUT :]]
+
+
+@pytest.fixture(scope="module")
+def template(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
+    def build(folder: Path) -> None:
+        project = build_real(folder)
+        root = project.path / "data/mine"
+        write_photographs(root)
+        text = (ROOT / "workflow/presets/folder.yaml").read_text()
+        (project.path / "workflow/presets/folder.yaml").write_text(text.replace("links:\n  mine: $PHOTOS\n", ""))
+        values = {**SMALL_NETS, "shards": str(list(range(SHARDS))), "evaluate.seed": "[train]"}
+        arguments = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+        project.rca("preset", "folder", *arguments, "--force")
+        project.repro()
+        project.commit("finished")
+        project.list_ran()
+
+    folder = build_once(tmp_path_factory, "growth", build)
+    return RealProject(folder / "project", folder / "outside")
+
+
+def read_masks(project: RealProject) -> dict[str, bytes]:
+    root = project.path / "runs/mine/rca/0"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.glob("refined/*/*/*.png")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+def test_new_photographs_are_labelled_and_nothing_else(template: RealProject, tmp_path: Path, engine: str) -> None:
+    project = copy_project(template, tmp_path)
+    before = read_masks(project)
+    new = write_photographs(project.path / "data/mine", new=2)
+    shards = {assign_shard(image_id, SHARDS) for image_id in new}
+    assert len(shards) < SHARDS
+    getattr(project, engine)()
+    ran = project.list_ran()
+    for stage in PER_SHARD:
+        assert {name for name in ran if name.startswith(f"{stage}@")} == {f"{stage}@rca-0-{one}" for one in shards}
+    assert not [name for name in ran if name.startswith(TRAINING)]
+    after = read_masks(project)
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).stem for name in after} - {Path(name).stem for name in before} == set(new)
+    project.list_ran()
+    getattr(project, engine)()
+    assert project.list_ran() == []
+
+
+@pytest.mark.slow
+def test_a_new_mask_chooses_and_scores_anew_but_trains_nothing(template: RealProject, tmp_path: Path) -> None:
+    project = copy_project(template, tmp_path)
+    path = next((project.path / "data/mine/masks").glob("*.png"))
+    mask = draw_image(1, "train", int(path.stem), 48, (1, 2))[1]
+    mask[:6] = 0
+    write_mask(path, mask)
+    project.repro()
+    ran = project.list_ran()
+    assert {"prepare_data", "choose_threshold@rca-0", "evaluate@rca-0"} <= set(ran)
+    assert not [name for name in ran if name.startswith(("train_cam", "snapshot_memory", "make_cam"))]
