@@ -21,10 +21,10 @@ def propagate_slowly(maps: Tensor, embedding: Tensor, valid: Tensor) -> Tensor:
                 one, two = embedding[image, :, y, x], embedding[image, :, v, u]
                 weights.append(max(0.0, float(one @ two / (one.norm() * two.norm()))))
             for channel in range(channels):
-                values = [float(maps[image, channel, v, u]) for v, u in inside]
-                refined[image, channel, y, x] = math.fsum(
-                    map(math.prod, zip(weights, values, strict=True))
-                ) / math.fsum(weights)
+                terms = [
+                    weight * float(maps[image, channel, v, u]) for weight, (v, u) in zip(weights, inside, strict=True)
+                ]
+                refined[image, channel, y, x] = math.fsum(terms) / math.fsum(weights)
     return refined
 
 

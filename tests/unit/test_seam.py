@@ -163,23 +163,17 @@ def test_regularisation_trains_the_maps_and_cross_regularisation_the_correlation
 
 
 def test_padding_changes_no_term() -> None:
-    network, batch = build(), draw_batch()
-    wide = batch._replace(
-        image=functional.pad(batch.image, (0, 48, 0, 32)), valid=functional.pad(batch.valid, (0, 48, 0, 32))
-    )
-    one, two = network(batch.image, batch.valid, batch.tags), network(wide.image, wide.valid, wide.tags)
-    assert two.valid.shape[2:] > one.valid.shape[2:]
-    # What the backbone sees at the border differs; so its part is taken from one network's maps.
-    height, width = one.maps.shape[2:]
-    padded = functional.pad(one.maps, (0, 6, 0, 4), value=7.0)
-    valid = functional.pad(one.valid, (0, 6, 0, 4))
-    torch.testing.assert_close(
-        normalise_range(padded, valid)[..., :height, :width], normalise_range(one.maps, one.valid)
-    )
-    zeros = torch.zeros_like(padded)
-    torch.testing.assert_close(
-        find_hardest(padded, zeros, valid, 0.2), find_hardest(one.maps, zeros[..., :height, :width], one.valid, 0.2)
-    )
+    (one, valid), (two, _) = draw_maps(0), draw_maps(1)
+
+    def pad(maps: Tensor, value: float) -> Tensor:
+        return functional.pad(maps, (0, 6, 0, 4), value=value)
+
+    wide = pad(valid, 0)
+    torch.testing.assert_close(normalise_range(pad(one, 9), wide)[..., :5, :7], normalise_range(one, valid))
+    torch.testing.assert_close(find_difference(pad(one, 9), pad(two, 3), wide), find_difference(one, two, valid))
+    torch.testing.assert_close(find_hardest(pad(one, 9), pad(two, 3), wide, 0.2), find_hardest(one, two, valid, 0.2))
+    lowest = pool_lowest(one.abs()[:, 0], valid[:, 0])
+    torch.testing.assert_close(pool_lowest(pad(one.abs(), 0)[:, 0], wide[:, 0]), lowest)
 
 
 def test_refined_maps_are_spread_and_sum_to_1_with_the_background() -> None:
