@@ -190,7 +190,7 @@ class Hsc(Method):
         scores = torch.cat([shares, torch.full_like(shares[:, :1], self.options.background)], 1)
         refinement = self.options.refinement
         if refinement.iterations:
-            small = functional.adaptive_avg_pool2d(images.float(), valid.shape[2:])
+            small = functional.adaptive_avg_pool2d(images.float(), (valid.shape[2], valid.shape[3]))
             scores = refine_by_pixels(scores, small, valid, refinement.dilations, refinement.iterations)
         return scores.argmax(1).masked_fill(valid[:, 0] == 0, -1)
 
@@ -241,8 +241,9 @@ class Hsc(Method):
                 terms += [(pixels, labels, *own[two]), (pixels, views[two].labels, *own[one])]
         temperature = self.options.pixel_level.temperature
         losses = [divide_by_count(*contrast_prototypes(*term, temperature)) for term in terms]
-        joined = sum(vectors * present[:, None] for vectors, present in own)
-        bank.update(functional.normalize(joined, dim=1), own[0][1] | own[1][1])
+        (one, one_present), (two, two_present) = own
+        joined = one * one_present[:, None] + two * two_present[:, None]
+        bank.update(functional.normalize(joined, dim=1), one_present | two_present)
         return torch.stack(losses).sum() / 2
 
 
