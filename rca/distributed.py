@@ -3,6 +3,8 @@
 Without a process group every function is that of one process: nothing is copied, scaled or sent.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
 
@@ -92,3 +94,30 @@ def divide_by_count(total: Tensor, count: Tensor) -> Tensor:
         (); 0 where no rank has any.
     """
     return total * world_size() / sum_over_ranks(count).clamp(min=1)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """The rows of all ranks; backwards, each rank's rows take the sum of the gradients that all ranks have for them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        owner = torch.full((len(rows),), rank(), device=rows.device)
+        every, owners = gather_rows(rows, owner)
+        ctx.own = owners == rank()
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_ranks(gradients[0].contiguous())[ctx.own]
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """`gather_rows` of one tensor, for a loss that every rank computes of the whole batch.
+
+    With DistributedDataParallel, which takes the mean of the ranks' gradients, the sum of the gradients that all ranks
+    have for a row is what one process would have.
+
+    Args:
+        rows: (R, ...), R may differ from rank to rank.
+    """
+    return rows if world_size() == 1 else _GatherWithGradient.apply(rows)

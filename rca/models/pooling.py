@@ -1,4 +1,4 @@
-"""Means over positions that leave out the padding."""
+"""Means and ranges over positions that leave out the padding."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -40,3 +40,19 @@ def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
         size: Height and width of the features.
     """
     return functional.adaptive_avg_pool2d(valid, size)
+
+
+def normalise_range(maps: Tensor, valid: Tensor) -> Tensor:
+    """Bring each map to 0..1 by its minimum and maximum over the image, after ReLU.
+
+    Args:
+        maps: (B, C, h, w).
+        valid: (B, 1, h, w), 0 on padding.
+
+    Returns:
+        (B, C, h, w), 0 on padding.
+    """
+    maps = maps.relu()
+    lowest = maps.masked_fill(valid == 0, float("inf")).amin((2, 3), keepdim=True)
+    highest = (maps * (valid > 0)).amax((2, 3), keepdim=True)
+    return (maps - lowest) * (valid > 0) / (highest - lowest + 1e-5)

@@ -111,6 +111,8 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
             "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
         ),
         ({**FROZEN, "run.cam.train_cam": {"split": "val"}}, "run.cam.train_cam.split cannot differ between runs"),
+        ({**FROZEN, "run.cam.host": "seam"}, "run.cam: the host seam looks at the images themselves, but train_cam."),
+        ({"run.cam.host": "seam", "run.cam.host_options": {"hard_share": 0}}, "run.cam.host_options.hard_share is 0: "),
         ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
     ],
 )
@@ -144,6 +146,7 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         FROZEN,
         {**FROZEN, "run.cam.train_cam": {"optimisation": {"epochs": 3}}, "run.rca.make_cam": {"stride": 4}},
         {"run.rca.make_cam": {"inference": {"flip": False}}},
+        {"run.rca.host": "seam", "run.rca.host_options": {"cross_weight": 0.5}},
         {"generate": ..., "dataset.name": "mine"},
     ],
 )

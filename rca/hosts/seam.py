@@ -1,0 +1,166 @@
+"""SEAM: the maps of a rescaled view agree with those of the image, and a pixel correlation module refines them.
+
+Source: Wang, Zhang, Kan, Shan and Chen, Self-supervised Equivariant Attention Mechanism for Weakly Supervised Semantic
+Segmentation, CVPR 2020. The loss is L_cls + L_ER + L_ECR. Where we differ from the released code: docs/methods.md.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rca.data.loading import Sample
+from rca.distributed import mean_of_rows
+from rca.hosts.base import Host, Levels
+from rca.hosts.pixel_correlation import PixelCorrelation
+from rca.methods.base import Output
+from rca.methods.regions import share_of_peak
+from rca.models.pooling import normalise_range
+from rca.settings import Settings
+
+
+class SeamOptions(Settings):
+    """The options of SEAM; the defaults are those of the released code.
+
+    Attributes:
+        equivariance_weight: Of the equivariant regularisation (ER) in the loss.
+        cross_weight: Of the equivariant cross regularisation (ECR).
+        min_pooling_weight: Of the adaptive min pooling, which keeps refined maps from covering the whole image.
+        hard_share: ECR is the mean over this share of the values, those with the largest difference.
+    """
+
+    equivariance_weight: float = Field(default=1.0, ge=0)
+    cross_weight: float = Field(default=1.0, ge=0)
+    min_pooling_weight: float = Field(default=1.0, ge=0)
+    hard_share: float = Field(default=0.2, gt=0, le=1)
+
+
+class SeamHost(Host):
+    """The classifier of the plain CAM, its maps refined by the pixel correlation module."""
+
+    Options = SeamOptions
+    needs_second_view = True
+    needs_levels = True
+    # Means over many positions are nowhere 0.
+    normalisation: ClassVar[Literal["max", "min_max"]] = "min_max"
+
+    def __init__(
+        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(channels, classes, options, level_channels)
+        self.options = options if isinstance(options, SeamOptions) else SeamOptions()
+        self.correlation = PixelCorrelation(level_channels)
+
+    def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
+        """Add the maps (B, C, h, w), 0..1, that the pixel correlation module makes of the method's.
+
+        At each position the strongest class alone is spread, and the background as what is left of 1. So with the
+        background the refined maps sum to 1 as well.
+        """
+        assert levels is not None
+        maps, valid = output.maps.detach().float(), output.valid
+        strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
+        strongest = strength * (strength == strength.amax(1, keepdim=True))
+        return output._replace(refined=self.correlation(strongest, levels, valid))
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """Classification of both views, ER, ECR and adaptive min pooling."""
+        options, first, second = self.options, output, output.second
+        assert second is not None
+        assert first.refined is not None
+        assert second.refined is not None
+        losses = super().compute_losses(output, batch, epoch)
+        views = ((first.refined, first.valid), (second.refined, second.valid))
+        tags, valid = batch.tags[..., None, None], second.valid
+        size = (valid.shape[2], valid.shape[3])
+        one, two = (scale_maps(view.maps, view.valid, size) * tags for view in (first, second))
+        if options.equivariance_weight:
+            losses["equivariance"] = options.equivariance_weight * mean_of_rows(find_difference(one, two, valid))
+        if options.cross_weight:
+            refined = [scale_maps(add_background(maps), inside, size) for maps, inside in views]
+            targets = [keep_strongest(maps.detach()) for maps in (two, one)]
+            shown = torch.cat([tags, torch.ones_like(tags[:, :1])], 1)
+            crossed = [
+                find_hardest(made * shown, target, valid, options.hard_share)
+                for made, target in zip(refined, targets, strict=True)
+            ]
+            losses["cross"] = options.cross_weight * mean_of_rows(crossed[0] + crossed[1])
+        if options.min_pooling_weight:
+            lowest = [pool_lowest((maps * tags).amax(1), inside[:, 0]) for maps, inside in views]
+            losses["min_pooling"] = options.min_pooling_weight * mean_of_rows((lowest[0] + lowest[1]) / 2)
+        return losses
+
+
+def scale_maps(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, C, h, w) brought to 0..1 each (`normalise_range`) and then to another size."""
+    scaled = normalise_range(maps.float(), valid)
+    return scaled if scaled.shape[2:] == size else functional.interpolate(scaled, size, mode="bilinear")
+
+
+def add_background(refined: Tensor) -> Tensor:
+    """Refined maps (B, C, h, w) and, as the last channel, the background's: what is left of 1."""
+    return torch.cat([refined, 1 - refined.sum(1, keepdim=True)], 1)
+
+
+def keep_strongest(maps: Tensor) -> Tensor:
+    """What refined maps should be: of maps (B, C, h, w) the strongest class alone, and 1 less that as background."""
+    best = maps.amax(1, keepdim=True)
+    return torch.cat([maps * (maps == best), 1 - best], 1)
+
+
+def find_difference(one: Tensor, two: Tensor, valid: Tensor) -> Tensor:
+    """Equivariant regularisation: the mean absolute difference of two views' maps, of each image.
+
+    Args:
+        one: (B, C, h, w).
+        two: Likewise.
+        valid: (B, 1, h, w), weights of 0..1.
+
+    Returns:
+        (B,).
+    """
+    return ((one - two).abs().mean(1, keepdim=True) * valid).sum((1, 2, 3)) / valid.sum((1, 2, 3))
+
+
+def find_hardest(maps: Tensor, targets: Tensor, valid: Tensor, share: float) -> Tensor:
+    """Equivariant cross regularisation: the mean of the largest absolute differences, of each image.
+
+    Args:
+        maps: (B, K, h, w).
+        targets: Likewise.
+        valid: (B, 1, h, w), 0 on padding.
+        share: Of an image's values (those on padding do not count) that enter the mean.
+
+    Returns:
+        (B,).
+    """
+    differences = ((maps - targets).abs() * valid).flatten(1)
+    counts = (share * (maps.shape[1] * (valid > 0).sum((1, 2, 3))).double()).long().clamp(min=1)
+    largest = differences.topk(max(1, int(share * differences.shape[1]))).values
+    return _mean_of_first(largest, counts)
+
+
+def pool_lowest(maps: Tensor, valid: Tensor) -> Tensor:
+    """Adaptive min pooling: the mean over the quarter of an image where its map is lowest.
+
+    Args:
+        maps: (B, h, w), at least 0.
+        valid: (B, h, w), 0 on padding.
+
+    Returns:
+        (B,).
+    """
+    flat = maps.masked_fill(valid == 0, torch.inf).flatten(1)
+    counts = ((valid > 0).sum((1, 2)) // 4).clamp(min=1)
+    return _mean_of_first(flat.topk(max(1, flat.shape[1] // 4), largest=False).values, counts)
+
+
+def _mean_of_first(values: Tensor, counts: Tensor) -> Tensor:
+    """The mean (B,) of the first `counts` (B,) of each row of values (B, K)."""
+    chosen = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+    return values.where(chosen, 0).sum(1) / counts
+
+
+HOST = SeamHost

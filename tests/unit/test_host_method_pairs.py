@@ -1,0 +1,83 @@
+"""Every method on every host: a short training on random images, then inference."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rca.data.loading import Sample
+from rca.labels.inference import score_batch
+from rca.labels.views import InferenceSettings
+from rca.models.cam_network import CamNetwork, NetworkDescription, load_network, save_network
+from rca.stages.train_cam import compute_losses
+
+HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}}
+METHODS: dict[str, dict[str, Any]] = {
+    "cam": {},
+    "rca": {"memory": {"size": 5, "gate": 0.0}, "contrast": {"start_epoch": 0}, "aggregation": {"prototypes": 2}},
+    "hsc": {"refinement": {"iterations": 1}},
+}
+TERMS = {
+    "cam": {"classification"},
+    "seam": {"equivariance", "cross", "min_pooling"},
+    "rca": {"auxiliary", "contrast"},
+    "hsc": {"roi", "class", "pixel"},
+}
+# What a network has that its host and method alone train.
+PARTS = {
+    "seam": "method.host.correlation.embedding.weight",
+    "rca": "method.join.0.weight",
+    "hsc": "method.project_regions.0.weight",
+}
+
+
+def build(host: str, method: str) -> CamNetwork:
+    torch.manual_seed(0)
+    about = NetworkDescription(
+        *("small", 16, 12, host, method, METHODS[method], ("a", "b", "c"), (0.5,) * 3, (0.25,) * 3, "from scratch"),
+        host_options=HOSTS[host],
+    )
+    return CamNetwork(about)
+
+
+def draw_batch(seed: int) -> Sample:
+    """Four images of 75x91 pixels, the second padded."""
+    generator = torch.Generator().manual_seed(seed)
+    images, valid = torch.randn(4, 3, 75, 91, generator=generator), torch.ones(4, 1, 75, 91)
+    images[1, :, :, 64:], valid[1, :, :, 64:] = 0, 0
+    tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 1]])
+    frame = torch.tensor([1.0, 0, 1, 0]).repeat(4, 1)
+    return Sample(images, valid, tags, torch.zeros(4, 75, 91).long(), torch.arange(4), frame)
+
+
+@pytest.mark.parametrize(("host", "method"), list(product(HOSTS, METHODS)))
+def test_a_pair_trains_and_scores(host: str, method: str, tmp_path: Path) -> None:
+    network = build(host, method)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimiser = torch.optim.SGD(network.parameters(), 0.01)
+    for epoch in range(2):
+        network.train().method.start_epoch(epoch, seed=epoch)
+        for step in range(2):
+            losses = compute_losses(network, draw_batch(step), epoch, second_view=0.6)
+            sum(losses.values()).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    assert losses.keys() == {"classification"} | TERMS[host] | TERMS[method]
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    after = network.state_dict()
+    for name in ("backbone.low.0.0.weight", *(PARTS[part] for part in (host, method) if part in PARTS)):
+        assert not torch.equal(after[name], before[name]), name
+    images = np.random.default_rng(0).integers(0, 256, (2, 75, 91, 3)).astype(np.uint8)
+    settings, tags = InferenceSettings(scales=(1.0, 0.6)), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    save_network(tmp_path / "network", network.eval())
+    maps, logits = score_batch(network, images, settings, 4, tags)
+    again = score_batch(load_network(tmp_path / "network", {}), images, settings, 4, tags)
+    assert maps.shape == (2, 3, 19, 23)
+    assert maps.isfinite().all()
+    assert (maps >= 0).all()
+    assert logits.any()
+    assert torch.equal(maps, again[0])
+    assert torch.equal(logits, again[1])
