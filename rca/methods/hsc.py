@@ -241,9 +241,9 @@ class Hsc(Method):
                 terms += [(pixels, labels, *own[two]), (pixels, views[two].labels, *own[one])]
         temperature = self.options.pixel_level.temperature
         losses = [divide_by_count(*contrast_prototypes(*term, temperature)) for term in terms]
-        (one, one_present), (two, two_present) = own
-        joined = one * one_present[:, None] + two * two_present[:, None]
-        bank.update(functional.normalize(joined, dim=1), one_present | two_present)
+        (first, first_present), (second, second_present) = own
+        joined = first * first_present[:, None] + second * second_present[:, None]
+        bank.update(functional.normalize(joined, dim=1), first_present | second_present)
         return torch.stack(losses).sum() / 2
 
 
