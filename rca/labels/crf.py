@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from rca.artifacts import IGNORE
 from rca.settings import Settings
 
 
@@ -41,7 +42,7 @@ def score_labels(mask: np.ndarray, labels: np.ndarray, confidence: float) -> np.
     """Probabilities that trust a mask as far as `confidence`, the rest spread over the other labels.
 
     Args:
-        mask: (H, W), uint8, of values in `labels`.
+        mask: (H, W), uint8, of values in `labels`; where it is 255 all labels are as probable.
         labels: (L,), uint8, L >= 2.
         confidence: 0..1.
 
@@ -49,7 +50,9 @@ def score_labels(mask: np.ndarray, labels: np.ndarray, confidence: float) -> np.
         (L, H, W), float32.
     """
     own = mask[None] == labels[:, None, None]
-    return np.where(own, confidence, (1 - confidence) / (len(labels) - 1)).astype(np.float32)
+    scores = np.where(own, confidence, (1 - confidence) / (len(labels) - 1)).astype(np.float32)
+    scores[:, mask == IGNORE] = 1 / len(labels)
+    return scores
 
 
 def refine_mask(photograph: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, crf: CrfSettings) -> np.ndarray:

@@ -106,3 +106,19 @@ def test_label_scores_trust_the_mask_and_sum_to_one(labels: list[int]) -> None:
         for index, label in enumerate(labels):
             expected = 0.7 if mask[y, x] == label else 0.3 / (len(labels) - 1)
             assert scores[index, y, x] == pytest.approx(expected)
+
+
+def test_an_open_pixel_says_nothing_of_its_label() -> None:
+    labels = np.array([0, 3, 7], np.uint8)
+    scores = score_labels(np.array([[3, 255]], np.uint8), labels, 0.7)
+    np.testing.assert_allclose(scores[:, 0], [[0.15, 1 / 3], [0.7, 1 / 3], [0.15, 1 / 3]], rtol=1e-6)
+
+
+def test_open_pixels_take_the_label_of_what_they_look_like() -> None:
+    true = np.zeros((HEIGHT, WIDTH), np.uint8)
+    true[12:31, 9:37] = 4
+    photograph = np.where(true[..., None] == 4, [220, 180, 40], [30, 60, 120]).astype(np.uint8)
+    open_mask = true.copy()
+    open_mask[8:35, 20:30] = 255
+    labels = np.array([0, 4], np.uint8)
+    np.testing.assert_array_equal(refine_mask(photograph, score_labels(open_mask, labels, 0.7), labels, CRF), true)
