@@ -15,7 +15,7 @@ from pydantic import Field
 from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, read_saliency_for
-from rca.labels.crf import CrfSettings, refine_mask, score_labels
+from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, open_shard
 from rca.progress import track
 from rca.settings import Settings
@@ -62,6 +62,7 @@ class Task(NamedTuple):
 
 def refine_images(task: Task) -> tuple[ImageRecord, ...]:
     """Refine the masks of a few images, one for each threshold, and return which images these are."""
+    keep_freed_memory()
     with open_shard(task.scores) as maps:
         for record in task.manifest.images:
             refine_image(task, record, maps.read(record.id))
@@ -76,17 +77,18 @@ def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps) -> None:
     scores = enlarge(maps.scores, *photograph.shape[:2])
     background = build_background(task.thresholds["background"])
     saliency = read_saliency_for(background, task.manifest, record)
-    for choice in CHOICES:
-        name = f"{choice}/{record.id}.png"
-        mask = read_mask(task.pseudo / name)
-        if (mask != IGNORE).any() and len(labels) > 1:
-            if crf.unary == "labels":
-                probabilities = score_labels(mask, labels, crf.label_confidence)
-            else:
-                own = background.score(scores, task.thresholds[choice], saliency)
-                probabilities = np.concatenate([own[None], scores])
-            mask = refine_mask(photograph, probabilities, labels, crf)
-        write_mask(task.directory / name, mask)
+    masks = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+    wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
+    probabilities = []
+    for choice in wanted:
+        if crf.unary == "labels":
+            probabilities.append(score_labels(masks[choice], labels, crf.label_confidence))
+        else:
+            own = background.score(scores, task.thresholds[choice], saliency)
+            probabilities.append(np.concatenate([own[None], scores]))
+    masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
+    for choice, mask in masks.items():
+        write_mask(task.directory / choice / f"{record.id}.png", mask)
 
 
 def run(context: Context) -> None:
