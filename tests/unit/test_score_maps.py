@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from rca.errors import UserError
-from rca.labels.score_maps import ScoreMaps, enlarge, open_shard, write_shard
+from rca.labels.score_maps import ScoreMaps, enlarge, open_scores, open_shard, write_shard
 
 
 def draw_maps(seed: int, labels: list[int], height: int, width: int) -> ScoreMaps:
@@ -52,6 +52,22 @@ def test_maps_that_are_views_are_written_as_they_look(tmp_path: Path) -> None:
 def test_the_same_maps_give_the_same_bytes_in_any_order(tmp_path: Path, shard: Path, maps: dict) -> None:
     write_shard(tmp_path / "s", dict(reversed(maps.items())), {"scales": [0.5, 1.0], "stride": 4})
     assert (tmp_path / "s").read_bytes() == shard.read_bytes()
+
+
+def test_maps_that_have_walked_go_before_those_that_were_made(tmp_path: Path, shard: Path, maps: dict) -> None:
+    walked, off = tmp_path / "walked", tmp_path / "off"
+    write_shard(walked, {"b.2": draw_maps(7, [1], 3, 4)}, {"walk": {"steps": 2}})
+    write_shard(off, {}, {"enabled": False})
+    with open_scores(walked, shard) as opened:
+        assert opened.ids == ["b.2"]
+        assert opened.about == {"walk": {"steps": 2}}
+    with open_scores(off, shard) as opened:
+        assert opened.ids == sorted(maps)
+    with (
+        pytest.raises(UserError, match="nothing does not exist: run walk_scores first"),
+        open_scores(tmp_path / "nothing", shard),
+    ):
+        pass
 
 
 def test_an_image_that_a_shard_lacks_is_named(shard: Path) -> None:
