@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,16 @@ from rca.stages.layout import RunLayout
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
+class AffinityOptimisationSettings(OptimisationSettings):
+    """A training of little, for which IRN's settings serve; the backbone's rate counts for nothing."""
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0)
+    backbone_learning_rate: float = 0.1
+
+
 class TrainAffinitySettings(Settings):
     """How the network is trained; the defaults are IRN's, but for half its batch.
 
@@ -44,9 +55,7 @@ class TrainAffinitySettings(Settings):
 
     labels: AffinityLabelSettings = AffinityLabelSettings()
     radius: int = Field(default=5, ge=2)
-    optimisation: OptimisationSettings = OptimisationSettings(
-        optimiser="sgd", epochs=3, batch_size=16, learning_rate=0.1, backbone_learning_rate=0.1
-    )
+    optimisation: AffinityOptimisationSettings = AffinityOptimisationSettings()
     augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=512)
 
 
