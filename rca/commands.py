@@ -50,8 +50,14 @@ def check(params: Path) -> None:
     _check_splits(settings, manifest)
     for shortfall in find_shortfalls(manifest, settings.dataset):
         print(f"warning: {shortfall}")
-    for split, counts in summarise(manifest)["splits"].items():
-        print(f"{layout.root}: {split}: {counts['images']} images, {counts['with_mask']} with a mask.")
+    split = settings.choose_threshold.split
+    if all(record.mask is None for record in manifest.select(split)):
+        print(f"warning: no image of {split} has a true mask: the threshold of choose_threshold.background is taken.")
+    counts = summarise(manifest)
+    for split, of_split in counts["splits"].items():
+        print(f"{layout.root}: {split}: {of_split['images']} images, {of_split['with_mask']} with a mask.")
+    for source, images in counts.get("sources", {}).items():
+        print(f"{layout.root}: source {source}: {images} images.")
     need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
     print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
     if need > free:
@@ -59,10 +65,11 @@ def check(params: Path) -> None:
 
 
 def _check_splits(settings: Params, manifest: Manifest) -> None:
-    """Every split exists, and what is scored or trained on has score maps."""
+    """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
     need_maps |= {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "classification")}
+    need_truth = {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "segmentation")}
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)
@@ -71,6 +78,12 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
                 raise UserError(
                     f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
                     "add the split to make_cam.splits."
+                )
+            blank = [record.id for record in records if record.mask is None]
+            if blank and key in need_truth:
+                raise UserError(
+                    f"{key} names {split}, but {len(blank)} of its images ({blank[0]}, ...) have no true mask: add the "
+                    f"masks, or take {split} out of {key}."
                 )
 
 

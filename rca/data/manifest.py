@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rca.artifacts import read_json, write_json, write_text
-from rca.data.listing import locate
+from rca.data.listing import MAIN, locate
 from rca.errors import UserError
 
 # An image id is also a file name and a key in a shard, and `;` separates values in manifest.csv.
@@ -239,12 +239,14 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
 
     Returns:
         The number of images, and for each split the images, those with a mask, the images of each class and the
-        images of each number of tags.
+        images of each number of tags; where there are further sources, the images of each.
     """
+    sources = Counter(record.source for record in manifest.images if record.source != MAIN)
     splits = sorted({split for record in manifest.images for split in record.splits})
     return {
         "images": len(manifest.images),
         "splits": {split: _summarise_split(manifest, split) for split in splits},
+        **({"sources": {source: sources[source] for source in sorted(sources)}} if sources else {}),
     }
 
 

@@ -124,6 +124,39 @@ def test_check_refuses_scored_images_without_score_maps(
     assert "evaluate.seed names val, but 1 of its images (d4, ...) get no score maps" in capsys.readouterr().err
 
 
+def use_folder(project: Path, make_voc: Callable[..., Path], evaluate: dict) -> None:
+    """Point the project at the same photographs, with masks for val alone."""
+    use_voc(project, make_voc, {})
+    root = project / "data/mine"
+    (root / "JPEGImages").rename(root / "images")
+    (root / "masks").mkdir()
+    for name in ("c3", "d4"):
+        (root / f"SegmentationClass/{name}.png").rename(root / f"masks/{name}.png")
+    (root / "tags.csv").write_text("id,tags,split\na1,cat,train\nb2,cat;cow,train\nc3,,val\nd4,dog,val\n")
+    params = load_params(project / "params.yaml")
+    params.update(dataset={"name": "mine", "format": "folder"}, evaluate=evaluate)
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_check_tells_what_a_dataset_with_few_masks_can_do(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_folder(project, make_voc, {"seed": ["val"], "segmentation": ["val"]})
+    assert main(["check"]) == 0
+    text = capsys.readouterr().out
+    assert "val: 2 images, 2 with a mask" in text
+    assert "warning: train has no image of 1 of 3 classes: dog." in text
+    assert "warning: no image of train has a true mask" in text
+
+
+def test_check_refuses_to_score_images_without_masks(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_folder(project, make_voc, {"pseudo": ["train"]})
+    assert main(["check"]) == 2
+    assert "evaluate.pseudo names train, but 2 of its images (a1, ...) have no true mask" in capsys.readouterr().err
+
+
 def test_check_tells_a_broken_photograph(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from rca.data.base import SourceSettings
 from rca.data.folder import FolderSettings
 from rca.data.formats import build_dataset_settings, list_dataset, read_dataset
-from rca.data.manifest import Manifest
+from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
 
 SETTINGS = FolderSettings(name="mine", format="folder")
@@ -224,6 +224,7 @@ def test_a_source_gives_images_without_split_and_mask(with_web: Path) -> None:
     assert {record.id: record.tags for record in found}["web.w4"] == (2,)
     assert [record.source for record in manifest.select("train")] == ["main"] * 3
     assert len(manifest.select_sources(("main", "web"))) == len(manifest.images) == 16
+    assert summarise(manifest)["sources"] == {"web": 12}
     with pytest.raises(UserError, match="no source webb: the dataset's sources are main, web"):
         manifest.select_sources(("webb",))
 
