@@ -62,7 +62,7 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     """Every split exists, and what is scored or trained on has score maps."""
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
-    need_maps |= {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "classification")}
+    need_maps |= {f"evaluate.{kind}" for kind in ("seed", "seed_predicted_tags", "pseudo", "refined", "classification")}
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)
@@ -79,6 +79,9 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
     records = manifest.select_any(settings.make_cam.splits)
     pixels = sum(record.width * record.height for record in records)
     tagged = sum(record.width * record.height * len(record.tags) for record in records)
+    predicted = settings.make_cam.predicted_tags.splits
+    if predicted:  # maps of classes that the image does not show: about one more for each
+        tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
     scores = 2 * tagged / settings.make_cam.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
