@@ -3,9 +3,11 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rca.artifacts import write_json
 from rca.config import Params, read_params
 from rca.data.expectations import find_shortfalls
 from rca.data.formats import read_dataset
@@ -15,10 +17,11 @@ from rca.inspection import inspect
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
 from rca.presets import apply_preset
+from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "show"]
+__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "score", "show"]
 
 GIGABYTE = 1e9
 # Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
@@ -98,6 +101,14 @@ def _estimate_features(settings: Params, pixels: int) -> float:
         channels = build_backbone(backbone.name, backbone.output_stride).channels
     positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
     return 2 * channels * positions
+
+
+def score(out: Path | None, **given: Any) -> None:
+    """Score anybody's masks, as `rca.scoring.score_folders`, and write the figures to `out` as JSON."""
+    scores = score_folders(**given)
+    print(format_scores(scores))
+    if out:
+        write_json(out, list_figures(scores))
 
 
 def show() -> None:

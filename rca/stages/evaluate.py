@@ -21,7 +21,8 @@ from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge, open_shard
-from rca.metrics import BOUNDARY_DISTANCE, MaskCounts, PredictedIgnore, Truth, average_precision
+from rca.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
+from rca.metrics import PredictedIgnore, average_precision
 from rca.progress import track
 from rca.protocol import TAGS, fingerprint_list
 from rca.settings import Settings

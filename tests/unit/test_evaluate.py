@@ -23,7 +23,10 @@ from rca.stages import evaluate
 from rca.stages.context import Context
 from rca.stages.run import run_stage
 
-BOTH = {"make_cam": {"predicted_tags": {"splits": ["val"]}}, "evaluate": {"seed": ["val"], "seed_predicted_tags": ["val"]}}
+BOTH = {
+    "make_cam": {"predicted_tags": {"splits": ["val"]}},
+    "evaluate": {"seed": ["val"], "seed_predicted_tags": ["val"]},
+}
 
 
 @pytest.fixture
