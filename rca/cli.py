@@ -1,6 +1,7 @@
 """The command `rca`: every stage by hand, and what a person does around the pipeline."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     masks = "for a memory: the manifest of its dataset, whose true masks tell purity (default: that of its run)"
     inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
 
+    _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
     commands.add_parser("show", help="print the table and where the report lies")
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
@@ -45,6 +47,27 @@ def build_parser() -> argparse.ArgumentParser:
         one = commands.add_parser(stage, help=f"run the stage {stage}")
         add_arguments(one, stage)
     return parser
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `rca score`."""
+    folders = "folders of 8-bit PNG masks, <image>.png, in the order in which they are looked in"
+    parser.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="DIR", help=folders)
+    parser.add_argument("--truth", type=Path, nargs="+", required=True, metavar="DIR", help="folders of true masks")
+    classes = "names of the object classes, a line each, label 1 first (default: all labels that occur)"
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=classes)
+    listed = "names of the images to score, a line each (default: all that have a true mask)"
+    parser.add_argument("--list", type=Path, metavar="FILE", dest="listed", help=listed)
+    parser.add_argument(
+        "--predicted-ignore",
+        choices=("count_as_error", "exclude"),
+        default="count_as_error",
+        help="what the table does with pixels of 255 in a mask; the mIoU is printed both ways (default: %(default)s)",
+    )
+    distance = "how near a contour the boundary IoU looks, as a share of the diagonal (default: %(default)s)"
+    parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures and their protocol to this file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

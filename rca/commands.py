@@ -3,9 +3,11 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rca.artifacts import write_json
 from rca.config import Params, read_params
 from rca.data.expectations import find_shortfalls
 from rca.data.formats import read_dataset
@@ -15,10 +17,11 @@ from rca.inspection import inspect
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
 from rca.presets import apply_preset
+from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "show"]
+__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "score", "show"]
 
 GIGABYTE = 1e9
 # Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
@@ -68,8 +71,9 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
-    need_maps |= {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "classification")}
-    need_truth = {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "segmentation")}
+    kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
+    need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
+    need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)
@@ -92,6 +96,9 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
     records = manifest.select_any(settings.make_cam.splits)
     pixels = sum(record.width * record.height for record in records)
     tagged = sum(record.width * record.height * len(record.tags) for record in records)
+    predicted = settings.make_cam.predicted_tags.splits
+    if predicted:  # maps of classes that the image does not show: about one more for each
+        tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
     scores = 2 * tagged / settings.make_cam.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
@@ -108,6 +115,14 @@ def _estimate_features(settings: Params, pixels: int) -> float:
         channels = build_backbone(backbone.name, backbone.output_stride).channels
     positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
     return 2 * channels * positions
+
+
+def score(out: Path | None, **given: Any) -> None:
+    """Score anybody's masks, as `rca.scoring.score_folders`, and write the figures to `out` as JSON."""
+    scores = score_folders(**given)
+    print(format_scores(scores))
+    if out:
+        write_json(out, list_figures(scores))
 
 
 def show() -> None:

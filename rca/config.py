@@ -37,7 +37,7 @@ OVERRIDABLE: dict[str, type[Settings]] = {
 }
 # Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
 # dvc.yaml names the split that a stage depends on.
-SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split")
+SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split", "predicted_tags")
 # What cache_features goes by: with a frozen backbone it is the same for all runs as well.
 SHARED_VIEWS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
 
@@ -160,6 +160,11 @@ class Params(Settings):
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
                 raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
+        for split in self.evaluate.seed_predicted_tags:
+            if split not in self.make_cam.predicted_tags.splits:
+                raise ValueError(
+                    f"evaluate.seed_predicted_tags names {split}: add it to make_cam.predicted_tags.splits as well"
+                )
         for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
             if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
                 raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
@@ -176,6 +181,7 @@ class Params(Settings):
             "train_seg.split": (self.train_seg.split,),
             "predict_seg.splits": self.predict_seg.splits,
             "evaluate.seed": evaluate.seed,
+            "evaluate.seed_predicted_tags": evaluate.seed_predicted_tags,
             "evaluate.pseudo": evaluate.pseudo,
             "evaluate.refined": evaluate.refined,
             "evaluate.segmentation": evaluate.segmentation,

@@ -129,4 +129,8 @@ def _inspect_scores(path: Path) -> None:
         print(f"{len(shard.ids)} images, " + ", ".join(f"{key} {value}" for key, value in shard.about.items()))
         for image_id in shard.ids:
             one = shard.read(image_id)
-            print(f"  {image_id}: labels {one.labels.tolist()}, maps {one.scores.shape[1]}x{one.scores.shape[2]}")
+            size = f"maps {one.scores.shape[1]}x{one.scores.shape[2]}"
+            labels = f"labels {one.labels.tolist()}"
+            if shard.has_predicted(image_id):
+                labels += f", predicted {shard.read(image_id, 'predicted').labels.tolist()}"
+            print(f"  {image_id}: {labels}, {size}")

@@ -1,5 +1,6 @@
 """Score maps of images: several scales, mirrored and not, summed (the field's common inference)."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -53,6 +54,21 @@ def score_images(
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
             kept = normalise_maps(one[list(record.tags)], network.host.normalisation).half()
             yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
+
+
+def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
+    """The classes that an image shows as the classifier has it.
+
+    Args:
+        logits: (C,).
+        threshold: The least probability of a class, 0..1, exclusive.
+
+    Returns:
+        The classes whose sigmoid reaches the threshold, ascending; where none does, the most probable one alone, since
+        an image of these datasets shows something.
+    """
+    reached = np.flatnonzero(logits >= math.log(threshold / (1 - threshold)))
+    return tuple(reached.tolist()) or (int(logits.argmax()),)
 
 
 def normalise_maps(maps: Tensor, by: Literal["max", "min_max"] = "max") -> Tensor:

@@ -17,7 +17,7 @@ from rca.settings import load_params
 from rca.stages.run import STAGES
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
-COMMANDS = ["preset", "check", "inspect", "show", "clean", *STAGES]
+COMMANDS = ["preset", "check", "inspect", "score", "show", "clean", *STAGES]
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "memory", "."], "holds no snapshot of a memory"),
         (["inspect", "data", ".", "--manifest", "."], "--manifest says where a memory's true masks are"),
         (["check", "--params", "other.yaml"], "other.yaml does not exist"),
+        (["score", "--predictions", "nowhere", "--truth", "."], "nowhere is no folder"),
         (["show"], "table.md does not exist: run the pipeline first"),
         (["preset", "huge"], "There is no preset huge"),
     ],
