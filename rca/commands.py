@@ -51,6 +51,7 @@ def check(params: Path) -> None:
         return
     manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks, report=print)
     _check_splits(settings, manifest)
+    _check_saliency(settings, manifest)
     for shortfall in find_shortfalls(manifest, settings.dataset):
         print(f"warning: {shortfall}")
     split = settings.choose_threshold.split
@@ -89,6 +90,15 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
                     f"{key} names {split}, but {len(blank)} of its images ({blank[0]}, ...) have no true mask: add the "
                     f"masks, or take {split} out of {key}."
                 )
+
+
+def _check_saliency(settings: Params, manifest: Manifest) -> None:
+    """Every image that gets pseudo labels by its saliency map has one."""
+    own = settings.choose_threshold.background.kind
+    kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
+    if "saliency" in kinds:
+        for record in manifest.select_any(settings.make_cam.splits):
+            manifest.saliency(record)
 
 
 def estimate_disk(settings: Params, manifest: Manifest) -> float:

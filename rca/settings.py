@@ -91,11 +91,19 @@ def read_key(params: Mapping[str, Any], dotted: str, source: Path) -> Any:
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `override` over `base`: mappings are merged key by key, anything else is replaced."""
+    """Lay `override` over `base`: mappings are merged key by key, anything else is replaced.
+
+    So is a mapping by one of another `kind`, which has keys of its own.
+    """
     merged = dict(base)
     for key, value in override.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        old = merged.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged

@@ -10,7 +10,7 @@ from pydantic import Field
 from rca.artifacts import keep_only, read_mask, write_json, write_text
 from rca.data.manifest import read_manifest
 from rca.data.partition import assign_shard
-from rca.labels.background import Background, find_threshold
+from rca.labels.background import Background
 from rca.labels.score_maps import enlarge, open_shard
 from rca.metrics import ThresholdSweep
 from rca.settings import Settings
@@ -23,7 +23,7 @@ class ChooseThresholdSettings(Settings):
     Attributes:
         split: The split whose true masks the best threshold is chosen on.
         candidates: How many thresholds are tried, evenly between 0 and 1, both exclusive.
-        background: What fixes the other threshold.
+        background: What counts as background in pseudo labels, and what the other threshold is.
     """
 
     split: str
@@ -48,7 +48,7 @@ def run(context: Context) -> None:
                 sweep.add(truth, enlarge(one.scores, *truth.shape), one.labels)
     table = pd.DataFrame([sweep.confusion(index).summarise() for index in range(len(thresholds))])
     table.insert(0, "threshold", thresholds.round(6))
-    best = fixed = find_threshold(settings.background)
+    best = fixed = settings.background.find_threshold()
     if records:
         place = int(table["miou"].argmax())
         best = float(thresholds[place])
@@ -61,7 +61,7 @@ def run(context: Context) -> None:
         {
             "best": best,
             "fixed": fixed,
-            "background": settings.background.kind,
+            "background": settings.background.model_dump(),
             "split": settings.split if records else None,
         },
     )

@@ -2,7 +2,7 @@
 
 from rca.artifacts import read_json, write_directory, write_mask
 from rca.data.manifest import read_manifest
-from rca.labels.background import label_pixels
+from rca.labels.background import build_background, read_saliency_for
 from rca.labels.score_maps import enlarge, open_shard
 from rca.progress import track
 from rca.stages.context import Context
@@ -14,6 +14,7 @@ def run(context: Context) -> None:
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
+    background = build_background(thresholds["background"])
     with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
@@ -21,7 +22,8 @@ def run(context: Context) -> None:
             record = manifest.images[manifest.index[image_id]]
             one = maps.read(image_id)
             scores = enlarge(one.scores, record.height, record.width)
+            saliency = read_saliency_for(background, manifest, record)
             for choice in CHOICES:
-                mask = label_pixels(scores, one.labels, thresholds[choice])
+                mask = background.label(scores, one.labels, thresholds[choice], saliency)
                 write_mask(directory / choice / f"{image_id}.png", mask)
     print(f"{len(maps.ids)} images")

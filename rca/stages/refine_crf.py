@@ -1,23 +1,29 @@
 """Refine one shard's pseudo labels with a dense CRF, in parallel processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from rca.artifacts import read_json, read_mask, read_photograph, write_directory, write_mask
-from rca.data.manifest import read_manifest
-from rca.labels.background import score_background
-from rca.labels.crf import CrfSettings, refine_mask, score_labels
+from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
+from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.labels.background import build_background, read_saliency_for
+from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, open_shard
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import CHOICES
+
+# Images that a worker takes at once: it opens their shard once for all of them.
+CHUNK = 8
 
 
 class RefineCrfSettings(Settings):
@@ -34,26 +40,55 @@ class RefineCrfSettings(Settings):
     workers: int = Field(default=1, ge=1)
 
 
-def refine_image(task: tuple[Path, Path, ScoreMaps, Path, str, dict[str, Any], CrfSettings]) -> None:
-    """Refine one image's masks, one for each threshold.
+class Task(NamedTuple):
+    """A few images of a shard, for one worker.
 
-    Args:
-        task: The photograph, the folder of the shard's pseudo labels, the image's score maps, the folder to write to,
-            the image's id, the thresholds, and the CRF's energies.
+    Attributes:
+        manifest: The dataset, of these images alone.
+        scores: The shard's score maps.
+        thresholds: What the pseudo labels were made with.
+        pseudo: The folder of the shard's pseudo labels.
+        directory: The folder to write to.
+        crf: The CRF's energies.
     """
-    photograph_path, pseudo, maps, directory, image_id, thresholds, crf = task
-    photograph = read_photograph(photograph_path)
+
+    manifest: Manifest
+    scores: Path
+    thresholds: dict[str, Any]
+    pseudo: Path
+    directory: Path
+    crf: CrfSettings
+
+
+def refine_images(task: Task) -> tuple[ImageRecord, ...]:
+    """Refine the masks of a few images, one for each threshold, and return which images these are."""
+    keep_freed_memory()
+    with open_shard(task.scores) as maps:
+        for record in task.manifest.images:
+            refine_image(task, record, maps.read(record.id))
+    return task.manifest.images
+
+
+def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps) -> None:
+    """Refine the masks of one image; one that is open everywhere stays so."""
+    crf = task.crf
+    photograph = read_photograph(task.manifest.photograph(record))
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
     scores = enlarge(maps.scores, *photograph.shape[:2])
-    for choice in CHOICES:
+    background = build_background(task.thresholds["background"])
+    saliency = read_saliency_for(background, task.manifest, record)
+    masks = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+    wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
+    probabilities = []
+    for choice in wanted:
         if crf.unary == "labels":
-            mask = read_mask(pseudo / choice / f"{image_id}.png")
-            probabilities = score_labels(mask, labels, crf.label_confidence) if len(labels) > 1 else scores
+            probabilities.append(score_labels(masks[choice], labels, crf.label_confidence))
         else:
-            background = score_background(scores, thresholds["background"], thresholds[choice])
-            probabilities = np.concatenate([background[None], scores])
-        refined = refine_mask(photograph, probabilities, labels, crf)
-        write_mask(directory / choice / f"{image_id}.png", refined)
+            own = background.score(scores, task.thresholds[choice], saliency)
+            probabilities.append(np.concatenate([own[None], scores]))
+    masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
+    for choice, mask in masks.items():
+        write_mask(task.directory / choice / f"{record.id}.png", mask)
 
 
 def run(context: Context) -> None:
@@ -62,23 +97,22 @@ def run(context: Context) -> None:
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
-    with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.refined / str(shard)) as directory:
+    with open_shard(paths.score_shard(shard)) as maps:
+        records = [manifest.images[manifest.index[image_id]] for image_id in maps.ids]
+    with write_directory(paths.refined / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
-
-        def list_tasks() -> Iterator[tuple]:
-            for image_id in maps.ids:
-                record = manifest.images[manifest.index[image_id]]
-                pseudo = paths.pseudo / str(shard)
-                one = maps.read(image_id)
-                yield (manifest.photograph(record), pseudo, one, directory, image_id, thresholds, settings.crf)
-
-        count = len(maps.ids)
-        if settings.workers == 1:
-            for _ in track(map(refine_image, list_tasks()), "refining", count):
+        inputs = (paths.score_shard(shard), thresholds, paths.pseudo / str(shard), directory, settings.crf)
+        tasks = [
+            Task(replace(manifest, images=tuple(records[start : start + CHUNK])), *inputs)
+            for start in range(0, len(records), CHUNK)
+        ]
+        with ExitStack() as stack:
+            apply: Callable = map
+            if settings.workers > 1:
+                pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("forkserver"))
+                apply = stack.enter_context(pool).map
+            done = chain.from_iterable(apply(refine_images, tasks))
+            for _ in track(done, "refining", len(records)):
                 pass
-        else:
-            with ProcessPoolExecutor(settings.workers, mp_context=get_context("forkserver")) as pool:
-                for _ in track(pool.map(refine_image, list_tasks(), chunksize=4), "refining", count):
-                    pass
-        print(f"{count} images")
+    print(f"{len(records)} images")

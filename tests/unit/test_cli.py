@@ -158,6 +158,16 @@ def test_check_refuses_to_score_images_without_masks(
     assert "evaluate.pseudo names train, but 2 of its images (a1, ...) have no true mask" in capsys.readouterr().err
 
 
+def test_check_misses_saliency_maps_where_a_run_goes_by_them(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_params(SHAPES)["run"]
+    run["rca"]["choose_threshold"] = {"background": {"kind": "saliency"}}
+    use_voc(project, make_voc, {"run": run})
+    assert main(["check"]) == 2
+    assert "The image a1 has no saliency map" in capsys.readouterr().err
+
+
 def test_check_tells_a_broken_photograph(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

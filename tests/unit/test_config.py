@@ -70,6 +70,11 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"train_cam.backbone.output_stride": 32}, "train_cam.backbone.output_stride is 32: "),
         ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
         ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
+        (
+            {"choose_threshold.background": {"kind": "two_thresholds", "low": 0.4, "high": 0.3}},
+            "choose_threshold.background.two_thresholds: low must be below high",
+        ),
+        ({"choose_threshold.background": {"kind": "saliency", "salient": 0}}, "background.saliency.salient is 0: "),
         ({"refine_crf.crf.iterations": 0}, "refine_crf.crf.iterations is 0: "),
         ({"run.cam.train_cam": {"optimisation": {"epcohs": 3}}}, "run.cam.train_cam.optimisation.epcohs is an unknown"),
         ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),

@@ -1,8 +1,11 @@
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 from pydensecrf import densecrf
 
-from rca.labels.crf import CrfSettings, refine_mask, score_labels
+from rca.labels.crf import SAMPLED, CrfSettings, keep_freed_memory, refine_mask, refine_masks, score_labels
 
 HEIGHT, WIDTH = 41, 53
 LABELS = np.array([0, 3, 7], np.uint8)
@@ -50,6 +53,81 @@ def test_the_energies_are_those_of_the_library(setting: dict[str, float]) -> Non
     crf = CRF.model_copy(update=setting)
     expected = refine_directly(photograph, probabilities, np.arange(3), 3, 0.0, crf)
     np.testing.assert_array_equal(refine_mask(photograph, probabilities, LABELS, crf), LABELS[expected])
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_any_number_of_labels_gives_what_the_library_gives(count: int) -> None:
+    photograph, _ = draw_scene(6)
+    probabilities = np.random.default_rng(count).random((count, HEIGHT, WIDTH)).astype(np.float32) ** 3
+    labels = np.arange(count, dtype=np.uint8) * 2
+    expected = refine_directly(photograph, probabilities, np.arange(count), count, 0.0, CRF)
+    np.testing.assert_array_equal(refine_mask(photograph, probabilities, labels, CRF), labels[expected])
+
+
+def test_masks_of_one_photograph_are_refined_as_if_alone() -> None:
+    photograph, first = draw_scene(3)
+    masks = [first, first[::-1].copy(), first**2]
+    together = refine_masks(photograph, masks, LABELS, CRF)
+    for one, found in zip(masks, together, strict=True):
+        np.testing.assert_array_equal(found, refine_mask(photograph, one, LABELS, CRF))
+    assert (together[0] != together[1]).any()
+    assert refine_masks(photograph, [], LABELS, CRF) == []
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A line for each step of inference."""
+    counted: list[int] = []
+    real = densecrf.DenseCRF2D
+
+    class Counted:
+        def __init__(self, *size: int) -> None:
+            self.field = real(*size)
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "stepInference":
+                counted.append(1)
+            return getattr(self.field, name)
+
+    monkeypatch.setattr(densecrf, "DenseCRF2D", Counted)
+    return counted
+
+
+@pytest.mark.parametrize("tolerance", [0, 1e-4, 1e-3])
+def test_inference_ends_where_the_labels_no_longer_change(steps: list[int], tolerance: float) -> None:
+    photograph, probabilities = draw_scene(4)
+    crf = CRF.model_copy(update={"iterations": 60, "tolerance": tolerance})
+    expected = refine_directly(photograph, probabilities, np.arange(3), 3, 0.0, crf)
+    found = refine_mask(photograph, probabilities, LABELS, crf)
+    assert 2 <= len(steps) < 60
+    assert (found == LABELS[expected]).mean() >= 0.999
+
+
+def test_inference_does_not_end_while_any_pixel_changes(steps: list[int]) -> None:
+    photograph, _ = draw_scene(6)
+    probabilities = np.random.default_rng(4).random((3, HEIGHT, WIDTH)).astype(np.float32) ** 3
+    settings = [CRF.model_copy(update={"iterations": count}) for count in range(1, 31)]
+    after = [refine_directly(photograph, probabilities, np.arange(3), 3, 0.0, crf) for crf in settings]
+    changed = [int((one != two).sum()) for one, two in pairwise(after)]
+    assert 0 < min(filter(None, changed)) < HEIGHT * WIDTH // SAMPLED  # too few to be sure to see one
+    found = refine_mask(photograph, probabilities, LABELS, settings[-1].model_copy(update={"tolerance": 0}))
+    assert changed[len(steps) - 2] == 0
+    assert len(steps) < 30
+    np.testing.assert_array_equal(found, LABELS[after[len(steps) - 1]])
+
+
+def test_inference_goes_on_while_labels_change(steps: list[int]) -> None:
+    photograph, probabilities = draw_scene(4)
+    refine_mask(photograph, probabilities, LABELS, CRF.model_copy(update={"iterations": 3, "tolerance": 0}))
+    assert len(steps) == 3
+
+
+def test_a_photograph_that_must_not_be_written_to_is_taken() -> None:
+    photograph, probabilities = draw_scene(0)
+    expected = refine_mask(photograph, probabilities, LABELS, CRF)
+    keep_freed_memory()
+    photograph.flags.writeable = False
+    np.testing.assert_array_equal(refine_mask(photograph, probabilities, LABELS, CRF), expected)
 
 
 def test_a_weight_of_zero_leaves_a_kernel_out() -> None:
@@ -106,3 +184,19 @@ def test_label_scores_trust_the_mask_and_sum_to_one(labels: list[int]) -> None:
         for index, label in enumerate(labels):
             expected = 0.7 if mask[y, x] == label else 0.3 / (len(labels) - 1)
             assert scores[index, y, x] == pytest.approx(expected)
+
+
+def test_an_open_pixel_says_nothing_of_its_label() -> None:
+    labels = np.array([0, 3, 7], np.uint8)
+    scores = score_labels(np.array([[3, 255]], np.uint8), labels, 0.7)
+    np.testing.assert_allclose(scores[:, 0], [[0.15, 1 / 3], [0.7, 1 / 3], [0.15, 1 / 3]], rtol=1e-6)
+
+
+def test_open_pixels_take_the_label_of_what_they_look_like() -> None:
+    true = np.zeros((HEIGHT, WIDTH), np.uint8)
+    true[12:31, 9:37] = 4
+    photograph = np.where(true[..., None] == 4, [220, 180, 40], [30, 60, 120]).astype(np.uint8)
+    open_mask = true.copy()
+    open_mask[8:35, 20:30] = 255
+    labels = np.array([0, 4], np.uint8)
+    np.testing.assert_array_equal(refine_mask(photograph, score_labels(open_mask, labels, 0.7), labels, CRF), true)

@@ -114,6 +114,13 @@ def test_overrides_are_laid_over_key_by_key_and_leave_their_base_alone() -> None
     assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2], "c": {"k": 1}}
 
 
+def test_another_kind_brings_its_own_keys() -> None:
+    base = {"a": {"kind": "power", "alpha": 4}}
+    assert merge(base, {"a": {"kind": "constant", "threshold": 0.5}}) == {"a": {"kind": "constant", "threshold": 0.5}}
+    assert merge(base, {"a": {"kind": "power"}}) == base
+    assert merge(base, {"a": {"alpha": 8}}) == {"a": {"kind": "power", "alpha": 8}}
+
+
 def test_a_dotted_key_is_read_or_named() -> None:
     params = {"a": {"b": {"c": 0}}}
     assert read_key(params, "a.b.c", SOURCE) == 0
