@@ -266,6 +266,20 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
         np.testing.assert_allclose(found.logits, expected.logits, rtol=5e-3, atol=1e-3)
 
 
+def test_a_new_image_leaves_the_features_that_are_trained_on_alone(project: Callable[..., None]) -> None:
+    project(trainable="none")
+    before = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    root = Path("data/mine")
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        shutil.copy(root / folder / f"a1.{suffix}", root / folder / f"n6.{suffix}")  # of the size of one trained on
+    with open(root / "ImageSets/Segmentation/val.txt", "a") as file:
+        file.write("n6\n")
+    run_stages("prepare_data", f"cache_features --shard {assign_shard('n6', 2)}")
+    after = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {Path(f"runs/mine/features/other/{assign_shard('n6', 2)}/0.safetensors")}
+
+
 def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
     for name in ("0", "1", "7", ".0.stopped", ".1.at-work"):
         (tmp_path / name).mkdir()
