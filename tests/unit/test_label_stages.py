@@ -11,6 +11,7 @@ from PIL import Image
 
 from rca.artifacts import read_json, read_mask, read_photograph
 from rca.data.manifest import Manifest, write_manifest
+from rca.data.partition import write_parts
 from rca.labels.background import build_background, label_pixels
 from rca.labels.crf import CrfSettings, refine_mask, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, write_shard
@@ -37,6 +38,7 @@ class Project:
         self.paths = Context("make_pseudo", "cam", 0, params_file=self.write_params(CONSTANT)).paths
         Path("runs/tiny/data").mkdir(parents=True)
         write_manifest(Path("runs/tiny/data"), manifest)
+        write_parts(Path("runs/tiny/data"), manifest, [0])
         write_shard(self.paths.score_shard(0), self.maps, {"stride": 4})
 
     def write_params(self, background: dict[str, Any], **refine: Any) -> Path:
