@@ -20,7 +20,7 @@ from rca.artifacts import read_json, write_json, write_text
 from rca.data.listing import MAIN, locate
 from rca.errors import UserError
 
-# An image id is also a file name and a key in a shard, and `;` separates values in manifest.csv.
+# An image id is also a file name and a key in a shard, a split a file name, and `;` separates values in manifest.csv.
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 COLUMNS = (
     *("id", "image", "mask", "saliency", "width", "height", "tags", "splits", "source", "weight"),
@@ -163,6 +163,8 @@ def check_manifest(manifest: Manifest, splits: tuple[str, ...]) -> None:
         if not SAFE_ID.fullmatch(record.id):
             raise UserError(f"{manifest.root}: the image id {record.id!r} cannot be a file name: rename the image.")
     for split in splits:
+        if not SAFE_ID.fullmatch(split):
+            raise UserError(f"The split {split!r} cannot be a file name: rename it, and in dataset.splits as well.")
         manifest.select(split)
 
 

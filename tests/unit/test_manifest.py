@@ -124,6 +124,13 @@ def test_ids_that_are_no_file_names_are_refused(manifest: Manifest, image_id: st
         check_manifest(replace(manifest, images=images), ("train",))
 
 
+@pytest.mark.parametrize("split", ["../train", "a b", "tr;ain", ""])
+def test_splits_that_are_no_file_names_are_refused(manifest: Manifest, split: str) -> None:
+    images = tuple(replace(record, splits=(split,)) for record in manifest.images)
+    with pytest.raises(UserError, match="split .* cannot be a file name"):
+        check_manifest(replace(manifest, images=images), (split,))
+
+
 def test_an_id_given_twice_and_an_empty_split_are_refused(manifest: Manifest) -> None:
     with pytest.raises(UserError, match="image id a1 is given 2 times"):
         check_manifest(replace(manifest, images=(*manifest.images, manifest.images[0])), ("train",))
