@@ -127,7 +127,7 @@ def test_ids_that_are_no_file_names_are_refused(manifest: Manifest, image_id: st
 @pytest.mark.parametrize("split", ["../train", "a b", "tr;ain", ""])
 def test_splits_that_are_no_file_names_are_refused(manifest: Manifest, split: str) -> None:
     images = tuple(replace(record, splits=(split,)) for record in manifest.images)
-    with pytest.raises(UserError, match="split .* cannot be a file name"):
+    with pytest.raises(UserError, match=r"split .* cannot be a file name"):
         check_manifest(replace(manifest, images=images), (split,))
 
 
