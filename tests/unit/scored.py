@@ -13,6 +13,7 @@ from rca.stages.context import Context
 from rca.stages.run import run_stage
 
 ROOT = Path(__file__).parents[2]
+SHARDS = (0, 1)
 PLACE: dict[str, Any] = {"run": "cam", "seed": 0}
 
 
@@ -35,7 +36,7 @@ def build_project(**sections: dict[str, Any]) -> Manifest:
     about = NetworkDescription("small", 8, 0, "cam", "cam", {}, manifest.classes, **normalisation)
     torch.manual_seed(0)
     save_network(paths.network, CamNetwork(about))
-    paths.dataset.features.mkdir()
+    run_stages(*(Context("cache_features", shard=shard) for shard in SHARDS))  # off
     for history in (paths.cam_history, paths.seg_history):
         history.write_text("epoch\n")
     return manifest
@@ -43,11 +44,10 @@ def build_project(**sections: dict[str, Any]) -> Manifest:
 
 def make_masks() -> None:
     """Run the stages from make_cam to make_pseudo."""
-    shards = [0, 1]
     run_stages(
-        *(Context("make_cam", **PLACE, shard=shard) for shard in shards),
+        *(Context("make_cam", **PLACE, shard=shard) for shard in SHARDS),
         Context("choose_threshold", **PLACE),
-        *(Context(stage, **PLACE, shard=shard) for stage in ("make_pseudo", "refine_crf") for shard in shards),
+        *(Context(stage, **PLACE, shard=shard) for stage in ("make_pseudo", "refine_crf") for shard in SHARDS),
     )
 
 

@@ -52,7 +52,7 @@ def test_a_stopped_shard_goes_on_where_it_was_and_ends_with_the_same_bytes(monke
     monkeypatch.setattr(inference, "read_photograph", lambda photograph: opened.append(photograph) or read(photograph))
     make_cam()
     assert path.read_bytes() == whole
-    assert len(opened) == len(ids) - 4  # a part of two batches of two was kept
+    assert len(set(opened)) == len(ids) - 4  # a part of two batches of two was kept
     assert "4 images were scored before" in Path("logs/make_cam.cam-0-0.log").read_text()
     assert not list(Path(".rca/checkpoints").iterdir())
 
