@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from rca.hosts.base import Levels
 from rca.labels.score_maps import ScoreMaps
 from rca.labels.views import InferenceSettings, choose_precision, encode_views, group_by_size
 from rca.models.cam_network import CamNetwork
-from rca.models.pooling import pool_mean
+from rca.models.pooling import Normalisation, pool_mean
 
 
 def score_images(
@@ -71,7 +70,7 @@ def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
     return tuple(reached.tolist()) or (int(logits.argmax()),)
 
 
-def normalise_maps(maps: Tensor, by: Literal["max", "min_max"] = "max") -> Tensor:
+def normalise_maps(maps: Tensor, by: Normalisation = "max") -> Tensor:
     """Divide each map by its maximum, after its minimum was taken off where that is asked for.
 
     Args:
