@@ -138,10 +138,9 @@ class TrainingFeatures(TrainingImages):
         super().__init__(manifest, records, AugmentationSettings(flip=augmentation.flip), (), (), seed)
         self.cache = cache
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, number = key
-        record = self.records[number]
-        random = np.random.default_rng([self.seed, epoch, number])
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        record = self.records[key[1]]
+        random = np.random.default_rng([self.seed, *key])
         random.uniform()  # the scale, which `augment` draws first
         mirrored = self.augmentation.flip and random.random() < 0.5
         features = self.cache.read(record.id, View(1.0, mirrored))
