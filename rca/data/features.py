@@ -153,4 +153,5 @@ class TrainingFeatures(TrainingImages):
             torch.full(size, IGNORE),
             torch.tensor(self.manifest.index[record.id]),
             torch.tensor((-across, float(record.width), down, 0.0) if mirrored else (across, 0.0, down, 0.0)),
+            torch.tensor(record.weight),
         )

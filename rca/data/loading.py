@@ -57,6 +57,7 @@ class Sample(NamedTuple):
         position: The record's position in the manifest, int64.
         frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
             pixels.
+        weight: (), float32: what the image counts in the loss on its tags.
     """
 
     image: Tensor
@@ -65,6 +66,7 @@ class Sample(NamedTuple):
     mask: Tensor
     position: Tensor
     frame: Tensor
+    weight: Tensor = torch.ones(())
 
 
 class TrainingImages(Dataset):
@@ -115,6 +117,7 @@ class TrainingImages(Dataset):
             torch.from_numpy(np.array(mask, dtype=np.int64)),
             torch.tensor(self.manifest.index[record.id]),
             torch.tensor(frame),
+            torch.tensor(record.weight),
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
@@ -191,7 +194,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         ]
         return torch.stack(padded)
 
-    images, valid, tags, masks, positions, frames = zip(*samples, strict=True)
+    images, valid, tags, masks, positions, frames, weights = zip(*samples, strict=True)
     return Sample(
         stack(list(images), 0.0),
         stack(list(valid), 0.0),
@@ -199,6 +202,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         stack(list(masks), IGNORE),
         torch.stack(positions),
         torch.stack(frames),
+        torch.stack(weights),
     )
 
 
