@@ -111,7 +111,7 @@ def _train(context: Context) -> None:
     else:
         images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
     optimisation = settings.optimisation
-    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
+    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
     tables = [layout.manifest / f"{part}.csv" for part in (f"splits/{settings.split}", "sources")]
     checkpoint = context.checkpoint(settings, (*tables, weights, layout.method(paths.run)))
