@@ -165,6 +165,7 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         initialisation=about["initialisation"],
         epochs=settings.optimisation.epochs,
         host_options=context.read(f"run.{context.run}.host_options"),
+        sources=settings.sources,
     )
     network = CamNetwork(description)
     network.backbone.train_parts(settings.backbone.trainable)
