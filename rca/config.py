@@ -218,6 +218,8 @@ def read_params(path: Path, source: Path | None = None) -> Params:
             settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
             if isinstance(settings, TrainCamSettings | TrainSegSettings):
                 _check_gpus(params, section, settings.optimisation.processes, source)
+            if isinstance(settings, TrainCamSettings):
+                _check_sources(params, settings, f"{source}: run.{name}.{section}")
             if isinstance(settings, TrainSegSettings):
                 _check_masks(params, settings, source)
             if cached:
@@ -237,6 +239,14 @@ def _check_gpus(params: Params, section: str, processes: int, source: Path) -> N
             f"{source}: {section} trains with {processes} processes, but resources.{section}.gpu is {gpus}: set it to"
             f" {processes}, or to 0 to train on the CPU."
         )
+
+
+def _check_sources(params: Params, settings: TrainCamSettings, place: str) -> None:
+    """The extra sources that a run trains on are some of the dataset's."""
+    for name in settings.sources:
+        if name not in params.dataset.sources:
+            known = ", ".join(params.dataset.sources) or "none"
+            raise UserError(f"{place}.sources names {name}, but dataset.sources has {known}: add it there.")
 
 
 def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> None:

@@ -43,7 +43,7 @@ class ImageRecord:
         source: Where it comes from ("main" for the dataset's own images).
         sha256: Checksum of the photograph's file.
         saliency: The saliency map's path; None where there is none.
-        weight: What it counts in a training, above 0.
+        weight: What it counts in the losses on tags, above 0: less than 1 where the tags may be wrong.
         mask_sha256: Checksum of the mask's file, "" where there is none.
         saliency_sha256: Likewise of the saliency map's.
     """
@@ -103,7 +103,7 @@ class Manifest:
         known = sorted({record.source for record in self.images})
         for source in sources:
             if source not in known:
-                raise UserError(f"There is no source {source}: the dataset's sources are {', '.join(known)}.")
+                raise UserError(f"There is no source {source}: the dataset's sources are {', '.join(known) or 'none'}.")
         return tuple(record for record in self.images if record.source in sources)
 
     @cached_property

@@ -70,18 +70,20 @@ class Host(nn.Module):
         Returns:
             `classification`, a mean over the views where there are two, and what a host adds.
         """
-        loss = self.classification_loss(output.maps, output.valid, batch.tags)
+        loss = self.classification_loss(output.maps, output.valid, batch.tags, batch.weight)
         if output.second is not None:
-            second = self.classification_loss(output.second.maps, output.second.valid, batch.tags)
+            second = self.classification_loss(output.second.maps, output.second.valid, batch.tags, batch.weight)
             loss = (loss + second) / 2
         return {"classification": loss}
 
-    def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+    def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor, weight: Tensor) -> Tensor:
         """Multi-label soft margin: binary cross-entropy of the pooled maps, a mean over images and classes.
 
         Args:
             maps: (B, C, h, w).
             valid: (B, 1, h, w), 1 on the image and 0 on padding.
             tags: (B, C) of 0 and 1.
+            weight: (B,) or (), what each image's term is multiplied with.
         """
-        return mean_of_rows(functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none"))
+        losses = functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none")
+        return mean_of_rows(weight * losses)

@@ -5,6 +5,7 @@ A backbone that is trained leaves nothing to keep: then this stage is off.
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from rca.artifacts import read_photograph, write_directory
 from rca.data.features import FeatureWriter, View, list_training_views
 from rca.data.loading import AugmentationSettings, normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.data.partition import check_splits
+from rca.data.partition import assign_shard, check_splits
 from rca.labels.views import InferenceSettings, encode_views, group_by_size
 from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors
@@ -32,7 +33,7 @@ def run(context: Context) -> None:
     set_determinism(context.read("make_cam.threads"))
     split, scored = context.read("train_cam.split"), context.read("make_cam.splits")
     check_splits(layout.manifest, (split, *scored))
-    manifest = read_manifest(layout.manifest, f"shards/{shard}")
+    manifest, sources = (read_manifest(layout.manifest, part) for part in (f"shards/{shard}", "sources"))
     wanted = [(split, list_training_views(augmentation)), *((one, inference.views) for one in scored)]
     tensors, about = load_tensors(layout.weights("train_cam"), "fetch_weights")
     backbone = build_backbone(settings.name, settings.output_stride)
@@ -42,6 +43,9 @@ def run(context: Context) -> None:
     # Apart from the others, so that those neither share a file with the images that are trained on nor a batch.
     trained_on = [record for record in manifest.images if split in record.splits]
     others = [record for record in manifest.images if split not in record.splits]
+    # Any run may train on any extra source.
+    extra = (record for record in sources.images if assign_shard(record.id, len(context.read("shards"))) == shard)
+    trained_on += [replace(record, splits=(split,)) for record in extra]
     for directory, records in zip(layout.feature_shard(shard), (trained_on, others), strict=True):
         drop_leftovers(directory, context.read("shards"))
         with write_directory(directory) as draft:

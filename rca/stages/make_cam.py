@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from rca.artifacts import keep_only, read_json
 from rca.data.features import FeatureCache
 from rca.data.manifest import ImageRecord, read_manifest
-from rca.data.partition import check_splits, select_from_shard
+from rca.data.partition import check_splits, read_training, select_from_shard
 from rca.labels.inference import predict_tags, score_images
+from rca.labels.references import References, ReferenceSettings
 from rca.labels.score_maps import ScoreMaps, ShardWriter
 from rca.labels.views import InferenceSettings, group_by_size
 from rca.models.cam_network import load_method, load_network
@@ -42,6 +43,7 @@ class MakeCamSettings(Settings):
         splits: The images to score.
         stride: Pixels of the image for each value of a map that is kept.
         inference: Scales, flip, batch size and precision.
+        references: What a method that pairs images sees an image beside.
         predicted_tags: Those of `splits` on which seeds can be scored without the images' tags as well.
         threads: Of the CPU; another number gives other last digits.
     """
@@ -49,6 +51,7 @@ class MakeCamSettings(Settings):
     splits: tuple[str, ...] = Field(min_length=1)
     stride: int = Field(default=4, ge=1)
     inference: InferenceSettings
+    references: ReferenceSettings = ReferenceSettings()
     predicted_tags: PredictedTagsSettings = PredictedTagsSettings()
     threads: int = Field(default=1, ge=1)
 
@@ -65,7 +68,7 @@ def run(context: Context) -> None:
     settings = context.settings(MakeCamSettings)
     paths, shard = context.paths, context.chosen_shard
     set_determinism(settings.threads)
-    layout = context.layout
+    layout, trained_on = context.layout, context.read("train_cam.split")
     check_splits(layout.manifest, settings.splits)
     manifest = read_manifest(layout.manifest, f"shards/{shard}")
     records = select_from_shard(manifest, settings.splits)
@@ -74,15 +77,21 @@ def run(context: Context) -> None:
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
-    cache = FeatureCache(*layout.feature_shard(shard))
-    inputs = [layout.manifest / f"shards/{shard}.csv", layout.method(paths.run), paths.network]
+    cache = FeatureCache(layout.training_features, layout.feature_shard(shard)[1]) or None
+    tables = [layout.manifest / f"{part}.csv" for part in (f"shards/{shard}", f"splits/{trained_on}", "sources")]
+    inputs = [*tables, layout.method(paths.run), paths.network]
     checkpoint = context.checkpoint(settings, [*inputs, *([paths.memory] if keeps_memory else [])])
+    references = None
+    if network.method.pairs_images and settings.references.number:
+        pool = read_training(layout.manifest, trained_on, network.description.sources)
+        references = References(network, pool, settings.references, settings.inference.precision, cache)
     writer = ShardWriter(checkpoint.with_suffix(".parts"), len(records))
     if writer.done:
         print(f"{len(writer.done)} images were scored before the stage was stopped")
 
     def score(batch: list[ImageRecord]) -> dict[str, ScoreMaps]:
-        scored = score_images(network, manifest, tuple(batch), settings.inference, settings.stride, cache or None)
+        chosen = tuple(batch)
+        scored = score_images(network, manifest, chosen, settings.inference, settings.stride, cache, references)
         return {record.id: maps for record, maps in scored}
 
     def score_all() -> Iterator[ImageRecord]:

@@ -103,6 +103,10 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"seeds": [-1]}, "seeds must be distinct whole numbers from 0 up"),
         ({"shards": [0, 2]}, "shards must count up from 0: write [0, 1]"),
         ({"shards": [1]}, "shards must count up from 0: write [0]"),
+        (
+            {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"single_label": {}}},
+            "run.rca.train_cam.sources names web, but dataset.sources has single_label: add it there.",
+        ),
         ({"memory_runs": []}, "memory_runs must list the runs whose method keeps a memory: write [rca]"),
         ({"memory_runs": ["cam", "rca"]}, "write [rca]"),
         ({"dataset.name": "other"}, "generate may only name the dataset other"),
@@ -143,6 +147,7 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"runs": ["rca"]},
         {"runs": ["rca", "cam"]},
         {"runs": ["cam"], "memory_runs": []},
+        {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"web": {"weight": 0.5}}},
         {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
         {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
         {"seeds": [7], "shards": [0]},
