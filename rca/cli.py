@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
 
     _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
+    _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
+
     commands.add_parser("show", help="print the table and where the report lies")
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
@@ -68,6 +70,28 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures and their protocol to this file")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `rca predict`; what is not given is left to the prediction's own defaults."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/**/*.jpg'"
+    )
+    out = "where masks, overlays and predictions.json go (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=out)
+    parser.add_argument("--force", action="store_true", help="overwrite earlier results")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    for name, text in (
+        ("--tile", "longest side of what the network sees at once, in pixels, a multiple of 32 (default: 1024)"),
+        ("--overlap", "of neighbouring tiles, a multiple of 32 (default: 256)"),
+        ("--batch-size", "tiles of an image that the network sees at once (default: 1)"),
+    ):
+        parser.add_argument(name, type=int, default=argparse.SUPPRESS, metavar="N", help=text)
+    scales = "factors by which tiles are resized; their probabilities are averaged (default: 1)"
+    parser.add_argument("--scales", type=float, nargs="+", default=argparse.SUPPRESS, metavar="FACTOR", help=scales)
+    flip = "do not average with the mirrored image: half the time"
+    parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

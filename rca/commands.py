@@ -16,12 +16,13 @@ from rca.errors import UserError
 from rca.inspection import inspect
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
+from rca.prediction.folder import predict_folder as predict
 from rca.presets import apply_preset
 from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "score", "show"]
+__all__ = ["check", "clean", "estimate_disk", "inspect", "predict", "preset", "score", "show"]
 
 GIGABYTE = 1e9
 # Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
