@@ -87,7 +87,7 @@ def time_scoring(
     every = {}
     for number in numbers:
         settings = ReferenceSettings(number=number)
-        every[number] = References(network, manifest, settings, inference, kept) if number else None
+        every[number] = References(network, manifest, settings, inference.precision, kept) if number else None
     seconds: dict[int, list[float]] = {number: [] for number in numbers}
     for repeat in range(repeats + 1):  # the first one warms up
         for number in numbers if repeat % 2 else reversed(numbers):

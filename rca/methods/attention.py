@@ -22,12 +22,12 @@ class AffinityOptions(Settings):
             the cosine. As it is, the softmax over positions soon gives all its weight to one of them.
         projection: "free" for any W; "symmetric" for W = V^T V, one projection of both images; "none" for the identity,
             at which W and V start.
-        temperature: What the result is divided by.
+        temperature: What the result is divided by; null for 1, and for the cosine for 0.05.
     """
 
     form: Literal["dot", "scaled", "cosine"] = "dot"
     projection: Literal["free", "symmetric", "none"] = "free"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float | None = Field(default=None, gt=0)
 
 
 class Affinity(nn.Module):
@@ -41,7 +41,8 @@ class Affinity(nn.Module):
     def __init__(self, options: AffinityOptions, channels: int) -> None:
         super().__init__()
         self.options = options
-        self.scale = 1 / options.temperature / (channels**0.5 if options.form == "scaled" else 1)
+        temperature = options.temperature or (0.05 if options.form == "cosine" else 1.0)
+        self.scale = 1 / temperature / (channels**0.5 if options.form == "scaled" else 1)
         if options.projection != "none":
             self.weight = nn.Parameter(torch.eye(channels))
 

@@ -92,14 +92,24 @@ def test_a_symmetric_affinity_does_not_mind_which_image_is_the_first(form: str) 
     assert not torch.allclose(other(first, second), other(second, first).transpose(1, 2))
 
 
+def test_the_cosine_has_a_temperature_of_its_own() -> None:
+    first, second = draw(2, CHANNELS, 3, 4), draw(2, CHANNELS, 5, 3, seed=1)
+
+    def compare(**options: object) -> Tensor:
+        return Affinity(AffinityOptions(**options), CHANNELS).double()(first, second)
+
+    torch.testing.assert_close(compare(form="cosine"), compare(form="cosine", temperature=0.05))
+    torch.testing.assert_close(compare(), compare(temperature=1))
+
+
 @torch.no_grad()
 def test_bilinear_logits_saturate_where_the_cosine_does_not() -> None:
     """Features of hundreds of channels: the reason for the options."""
     first, second = draw(1, 256, 4, 5).relu(), draw(1, 256, 6, 3, seed=1).relu()
     highest = {}
     for form in ("dot", "scaled", "cosine"):
-        affinity = Affinity(AffinityOptions(form=form), 256).double()
+        affinity = Affinity(AffinityOptions(form=form, temperature=1), 256).double()
         highest[form] = float(affinity(first, second).softmax(2).amax(2).mean())
     assert highest["dot"] > 0.7
     assert highest["scaled"] < 0.5
-    assert highest["cosine"] < 0.1
+    assert highest["cosine"] < 0.1 * highest["dot"]

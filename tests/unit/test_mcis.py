@@ -7,6 +7,8 @@ from rca.data.loading import Sample
 from rca.hosts.cam import CamHost
 from rca.methods.base import Method, NoOptions
 from rca.methods.mcis import Mcis, McisOptions
+from rca.models.cam_network import CamNetwork, NetworkDescription
+from rca.stages.train_cam import compute_losses
 
 CHANNELS, CLASSES, PAIRS = 6, 4, 3
 OFF = {"co_attention_weight": 0, "self_pair_weight": 0, "contrastive": {"weight": 0}}
@@ -133,6 +135,20 @@ def test_each_part_has_its_switch_its_weight_and_its_time() -> None:
         found = find_losses(build(**doubled[name]))
         for other in ALL:
             torch.testing.assert_close(found[other], (2 if other == name else 1) * usual[other])
+
+
+@pytest.mark.parametrize("host", ["cam", "seam"])
+def test_any_host_trains_on_pairs(host: str) -> None:
+    torch.manual_seed(0)
+    about = NetworkDescription("small", 8, 9, host, "mcis", {}, tuple("abcd"), (0.5,) * 3, (0.2,) * 3, "from scratch")
+    network = CamNetwork(about).train()
+    images = torch.randn(2 * PAIRS, 3, 41, 53, generator=torch.Generator().manual_seed(0))
+    batch = make_batch()
+    batch = batch._replace(image=images, valid=torch.ones(2 * PAIRS, 1, 41, 53), tags=batch.tags.float())
+    losses = compute_losses(network, batch, 2)
+    assert losses.keys() >= ALL
+    sum(losses.values()).backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in network.method.parameters())
 
 
 def test_padding_changes_nothing() -> None:

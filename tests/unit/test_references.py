@@ -26,17 +26,21 @@ STRIDE = 3
 VIEWS = InferenceSettings(scales=(1.0, 0.5), flip=True, batch_size=3)
 
 
-@pytest.fixture(scope="module")
-def network() -> CamNetwork:
+def build_network(host: str) -> CamNetwork:
     torch.manual_seed(0)
     options = {"affinity": {"form": "cosine", "temperature": 0.1}}
-    about = NetworkDescription("small", 8, 9, "cam", "mcis", options, CLASSES, (0.4,) * 3, (0.2,) * 3, "from scratch")
+    about = NetworkDescription("small", 8, 9, host, "mcis", options, CLASSES, (0.4,) * 3, (0.2,) * 3, "from scratch")
     built = CamNetwork(about)
     for module in built.modules():  # statistics as a training would leave them, so that maps differ from one another
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.02, 0.1)
     return built.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> CamNetwork:
+    return build_network("cam")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +201,26 @@ def test_kept_features_serve_as_references(network: CamNetwork, manifest: Manife
     references = build(network, manifest, cache=cache)
     found = score_images(network, manifest, manifest.images, VIEWS, STRIDE, cache, references)
     compare({record.id: maps for record, maps in found}, score(network, manifest, build(network, manifest)), atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_host_refines_the_maps_beside_references_as_well(manifest: Manifest) -> None:
+    """SEAM's pixel correlation, by hand for one view."""
+    network = build_network("seam")
+    references, inference = build(network, manifest, share=1), InferenceSettings(scales=(1.0,), flip=False)
+    found = score(network, manifest, references, inference)
+    for record in manifest.images[:4]:
+        image = normalise(read_photograph(manifest.photograph(record)), (0.4,) * 3, (0.2,) * 3)[None]
+        tags = torch.from_numpy(manifest.encode_tags(record))[None]
+        features, levels = network.encode(image)
+        output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
+        beside = output._replace(maps=references.gather([record]).score(network.method, output), refined=None)
+        refined = network.host.refine(beside, levels, tags).refined[0, list(record.tags)]
+        size = found[record.id].scores.shape[1:]
+        refined = functional.interpolate(refined[None], size, mode="bilinear")[0] if record.tags else refined
+        expected = [(one - one.min()) / (one.max() - one.min() + 1e-5) for one in refined]
+        for one, other in zip(found[record.id].scores, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=3e-3)
 
 
 def test_the_work_grows_linearly_with_the_references(
