@@ -5,7 +5,6 @@ On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.js
 """
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rca.artifacts import read_json, write_json, write_text
+from rca.artifacts import read_json, write_file, write_json
 from rca.data.listing import MAIN, locate
 from rca.errors import UserError
 
@@ -177,14 +176,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def write_table(path: Path, classes: tuple[str, ...], records: Iterable[ImageRecord]) -> None:
     """Write a line for each image, whole or not at all."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in records:
-        tags = ";".join(classes[tag] for tag in record.tags)
-        row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
-        writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
-    write_text(path, table.getvalue())
+    with write_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for record in records:
+            tags = ";".join(classes[tag] for tag in record.tags)
+            row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
+            writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
 
 
 def read_manifest(directory: Path, *parts: str) -> Manifest:

@@ -6,6 +6,11 @@ One file for many images, since ten thousand small files make every cache and ev
 A shard holds the maps that an image has with the tags that it was given. Where asked for, it also says which tags the
 classifier predicts, and holds the maps with those where they are others: maps of one class differ where a method or a
 host weighs it against the classes that may be there.
+
+Its tensors: `maps/<image id>` (K, h, w), and `predicted_maps/<image id>` for some; `logits` (N, C), `tags` (N, C) and
+`predicted_tags` (N, C), of 0 and 1, a line for each image in the order of the ids. A line of zeros in `predicted_tags`
+is of an image for which they were not wanted. (A header that names a tensor for each of these would take more memory
+than all else.)
 """
 
 import json
@@ -28,6 +33,7 @@ from rca.tensor_files import TensorFile, merge_files
 Tags = Literal["given", "predicted"]
 # Images of a part, at least, and parts of a shard, at most, since a process may open but so many files.
 PART_SIZE, PARTS = 64, 256
+TABLES = ("logits", "tags", "predicted_tags")
 
 
 class ScoreMaps(NamedTuple):
@@ -58,11 +64,18 @@ def write_shard(
         about: What the maps were made with (stride, scales, ...), kept as metadata.
         predicted: Those with the tags that the classifier predicts, of the images for which they are wanted.
     """
-    tensors = {f"{image_id}/{part}": array for image_id, one in maps.items() for part, array in one._asdict().items()}
+    tensors = {f"maps/{image_id}": one.scores for image_id, one in maps.items()}
     for image_id, one in predicted.items():
-        tensors[f"{image_id}/predicted_labels"] = one.labels
         if not np.array_equal(one.labels, maps[image_id].labels):
-            tensors[f"{image_id}/predicted_scores"] = one.scores
+            tensors[f"predicted_maps/{image_id}"] = one.scores
+    ids = sorted(maps)
+    classes = len(maps[ids[0]].logits) if ids else 0
+    tensors["logits"] = np.array([maps[one].logits for one in ids], np.float32).reshape(len(ids), classes)
+    for name, of_name in (("tags", maps), ("predicted_tags", predicted)):
+        tensors[name] = np.zeros((len(ids), classes), np.uint8)
+        for line, image_id in enumerate(ids):
+            if image_id in of_name:
+                tensors[name][line, of_name[image_id].labels - 1] = 1
     with write_file(path) as temporary:
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         save_file(contiguous, temporary, _describe(about))
@@ -122,8 +135,10 @@ class ShardWriter:
         if self._maps:
             self._flush()
         with ExitStack() as stack:
-            files = [stack.enter_context(closing(TensorFile(file))) for file in self.files]
-            merge_files(path, files, _describe(about))
+            parts = [stack.enter_context(open_shard(file)) for file in self.files]
+            order = np.argsort([image_id for part in parts for image_id in part.ids])
+            tables = {name: np.concatenate([part.tables[name] for part in parts])[order] for name in TABLES if parts}
+            merge_files(path, [part.file for part in parts], _describe(about), tables)
         shutil.rmtree(self.parts, ignore_errors=True)
 
 
@@ -132,15 +147,26 @@ class Shard:
 
     Attributes:
         path: The file.
+        file: The same, open.
         about: What the maps were made with.
         ids: Of its images, ascending.
+        tables: `logits`, `tags` and `predicted_tags`, a line for each image.
     """
 
     def __init__(self, path: Path, file: TensorFile) -> None:
-        self.path = path
-        self._file = file
+        self.path, self.file = path, file
         self.about: dict[str, Any] = json.loads(file.metadata["about"])
-        self.ids = sorted({name.partition("/")[0] for name in file.entries})
+        self.ids = sorted(name.removeprefix("maps/") for name in file.entries if name.startswith("maps/"))
+        self.tables = {name: file.read(name) for name in TABLES if name in file.entries}
+        self._lines = {image_id: line for line, image_id in enumerate(self.ids)}
+
+    def has(self, image_id: str) -> bool:
+        """Whether the shard holds an image."""
+        return image_id in self._lines
+
+    def has_predicted(self, image_id: str) -> bool:
+        """Whether the shard holds an image's maps with predicted tags."""
+        return self.has(image_id) and bool(self._read_line("predicted_tags", image_id).any())
 
     def read(self, image_id: str, tags: Tags = "given") -> ScoreMaps:
         """The maps of one image.
@@ -152,18 +178,19 @@ class Shard:
         Raises:
             UserError: the shard does not hold them.
         """
-        given = ScoreMaps(*(self._read(image_id, part) for part in ScoreMaps._fields))
-        if tags == "given":
-            return given
-        if not self.has_predicted(image_id):
-            raise UserError(
-                f"{self.path} holds no maps with predicted tags of {image_id}: add its split to "
-                "make_cam.predicted_tags.splits and run make_cam again."
-            )
-        labels = self._read(image_id, "predicted_labels")
-        if np.array_equal(labels, given.labels):
-            return given
-        return ScoreMaps(labels, self._read(image_id, "predicted_scores"), given.logits)
+        logits, shown = self.read_logits(image_id), self._read_line("tags", image_id)
+        name = f"maps/{image_id}"
+        if tags == "predicted":
+            if not self.has_predicted(image_id):
+                raise UserError(
+                    f"{self.path} holds no maps with predicted tags of {image_id}: add its split to "
+                    "make_cam.predicted_tags.splits and run make_cam again."
+                )
+            predicted = self._read_line("predicted_tags", image_id)
+            name = name if np.array_equal(predicted, shown) else f"predicted_{name}"
+            shown = predicted
+        labels = (np.flatnonzero(shown) + 1).astype(np.uint8)
+        return ScoreMaps(labels, self.file.read(name), logits)
 
     def read_logits(self, image_id: str) -> np.ndarray:
         """The classifier's scores of one image (C,), without its maps.
@@ -171,21 +198,12 @@ class Shard:
         Raises:
             UserError: the shard does not hold them.
         """
-        return self._read(image_id, "logits")
+        return self._read_line("logits", image_id)
 
-    def has(self, image_id: str) -> bool:
-        """Whether the shard holds an image."""
-        return f"{image_id}/labels" in self._file.entries
-
-    def has_predicted(self, image_id: str) -> bool:
-        """Whether the shard holds an image's maps with predicted tags."""
-        return f"{image_id}/predicted_labels" in self._file.entries
-
-    def _read(self, image_id: str, part: str) -> np.ndarray:
-        try:
-            return self._file.read(f"{image_id}/{part}")
-        except KeyError:
-            raise UserError(f"{self.path} holds no maps of the image {image_id}: run make_cam again.") from None
+    def _read_line(self, table: str, image_id: str) -> np.ndarray:
+        if image_id not in self._lines:
+            raise UserError(f"{self.path} holds no maps of the image {image_id}: run make_cam again.")
+        return self.tables[table][self._lines[image_id]]
 
 
 @contextmanager

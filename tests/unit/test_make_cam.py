@@ -102,4 +102,5 @@ def test_the_default_keeps_no_maps_of_predicted_tags() -> None:
     build_project()
     with open_shard(make_cam()) as shard:
         assert shard.about == {"stride": 2, "tags": "given"}
-        assert {name.partition("/")[2] for name in shard._file.entries} == {"labels", "scores", "logits"}
+        assert not any(shard.has_predicted(image_id) for image_id in shard.ids)
+        assert not any(name.startswith("predicted_maps") for name in shard.file.entries)

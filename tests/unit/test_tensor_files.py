@@ -46,15 +46,17 @@ def test_tensors_are_read_as_the_library_reads_them(sources: list[Path]) -> None
 
 def test_merged_files_are_what_the_library_writes_at_once(tmp_path: Path, sources: list[Path]) -> None:
     files = [TensorFile(path) for path in sources]
-    merge_files(tmp_path / "merged", files, METADATA)
+    table = np.arange(6, dtype=np.float32).reshape(2, 3)
+    merge_files(tmp_path / "merged", files, METADATA, {"table": table, "a1/logits": table[:1]})
     together = {name: tensor for number in range(3) for name, tensor in draw_tensors(number).items()}
+    together |= {"table": table, "a1/logits": table[:1]}  # what is given beside them takes the place of theirs
     assert (tmp_path / "merged").read_bytes() == save(together, METADATA)
     for file in files:
         file.close()
 
 
 def test_merging_nothing_gives_a_file_without_tensors(tmp_path: Path) -> None:
-    merge_files(tmp_path / "merged", [], METADATA)
+    merge_files(tmp_path / "merged", [], METADATA, {})
     assert load_file(tmp_path / "merged") == {}
     assert TensorFile(tmp_path / "merged").metadata == METADATA
 
@@ -71,7 +73,7 @@ def test_a_file_that_is_cut_short_is_refused(sources: list[Path]) -> None:
 def test_a_file_that_shrinks_while_it_is_read_is_told(sources: list[Path]) -> None:
     file = TensorFile(sources[0])
     sources[0].write_bytes(sources[0].read_bytes()[:-1])
-    last = max(file.entries, key=lambda name: (file.entries[name].start, file.entries[name].length))
+    last = max(file.entries, key=lambda name: file.entries[name].start + file.entries[name].length)
     with pytest.raises(OSError, match="cut short"):
         file.read(last)
     file.close()
