@@ -15,6 +15,11 @@ DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-le
 The whole pipeline runs with `dvc repro` (one stage after another) or `snakemake --cores 8 --resources gpu=2` (in
 parallel). The commands here run one stage by hand, or help around it."""
 
+CHECK = """Validate the params, read every photograph, mask and saliency map, and tell everything that is wrong.
+
+Errors keep the pipeline from running (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine`
+in the params, images with an error are left out and listed in quarantine.csv beside the manifest, and stop nothing."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
@@ -29,8 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=change)
     preset.add_argument("--force", action="store_true", help="overwrite params.yaml even with uncommitted edits")
 
-    check = commands.add_parser("check", help="validate params and the data that they name; runs nothing")
+    check = commands.add_parser(
+        "check",
+        help="validate params and read all the data that they name; runs nothing",
+        description=CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     check.add_argument("--params", type=Path, default=PARAMS, help="the params file (default: %(default)s)")
+    check.add_argument("--out", type=Path, metavar="FILE", help="write everything that is wrong with the data as CSV")
 
     inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
     inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="what the file is")

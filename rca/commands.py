@@ -1,131 +1,26 @@
 """What the commands of `rca` do that are no stage."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rca.artifacts import write_json
-from rca.config import Params, read_params
-from rca.data.expectations import find_shortfalls
-from rca.data.formats import read_dataset
-from rca.data.manifest import Manifest, summarise
+from rca.checking import check
+from rca.config import read_params
 from rca.errors import UserError
 from rca.inspection import inspect
-from rca.models.backbones import build_backbone
-from rca.models.weights import FileWeights, check_file
 from rca.prediction.folder import predict_folder as predict
 from rca.presets import apply_preset
 from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "predict", "preset", "score", "show"]
-
-GIGABYTE = 1e9
-# Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
-MASK_BYTES = 0.02
+__all__ = ["check", "clean", "inspect", "predict", "preset", "score", "show"]
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:
     """Write params.yaml from a preset and link its dataset."""
     for line in apply_preset(name, changes, force):
         print(line)
-
-
-def check(params: Path) -> None:
-    """Validate a params file and the data that it names.
-
-    Raises:
-        UserError: with the first thing that is wrong.
-    """
-    settings = read_params(params)
-    print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
-    for role in (settings.train_cam, settings.train_seg):
-        if isinstance(role.backbone.weights, FileWeights):
-            check_file(role.backbone.weights)
-    layout = Layout(settings.dataset.name)
-    if settings.generate and not layout.root.exists():
-        print(f"{layout.root}: will be generated.")
-        return
-    manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks, report=print)
-    _check_splits(settings, manifest)
-    _check_saliency(settings, manifest)
-    for shortfall in find_shortfalls(manifest, settings.dataset):
-        print(f"warning: {shortfall}")
-    split = settings.choose_threshold.split
-    if all(record.mask is None for record in manifest.select(split)):
-        print(f"warning: no image of {split} has a true mask: the threshold of choose_threshold.background is taken.")
-    counts = summarise(manifest)
-    for split, of_split in counts["splits"].items():
-        print(f"{layout.root}: {split}: {of_split['images']} images, {of_split['with_mask']} with a mask.")
-    for source, images in counts.get("sources", {}).items():
-        print(f"{layout.root}: source {source}: {images} images.")
-    need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
-    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
-    if need > free:
-        raise UserError("The disk is too small for this pipeline: free some, or list fewer runs, seeds or splits.")
-
-
-def _check_splits(settings: Params, manifest: Manifest) -> None:
-    """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
-    scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
-    need_maps = {"choose_threshold.split", "train_seg.split"}
-    kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
-    need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
-    need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
-    for key, splits in settings.used_splits.items():
-        for split in splits:
-            records = manifest.select(split)
-            without = [record.id for record in records if record.id not in scored]
-            if without and key in need_maps:
-                raise UserError(
-                    f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
-                    "add the split to make_cam.splits."
-                )
-            blank = [record.id for record in records if record.mask is None]
-            if blank and key in need_truth:
-                raise UserError(
-                    f"{key} names {split}, but {len(blank)} of its images ({blank[0]}, ...) have no true mask: add the "
-                    f"masks, or take {split} out of {key}."
-                )
-
-
-def _check_saliency(settings: Params, manifest: Manifest) -> None:
-    """Every image that gets pseudo labels by its saliency map has one."""
-    own = settings.choose_threshold.background.kind
-    kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
-    if "saliency" in kinds:
-        for record in manifest.select_any(settings.make_cam.splits):
-            manifest.saliency(record)
-
-
-def estimate_disk(settings: Params, manifest: Manifest) -> float:
-    """About how many bytes the outputs and DVC's copy of them will take."""
-    records = manifest.select_any(settings.make_cam.splits)
-    pixels = sum(record.width * record.height for record in records)
-    tagged = sum(record.width * record.height * len(record.tags) for record in records)
-    predicted = settings.make_cam.predicted_tags.splits
-    if predicted:  # maps of classes that the image does not show: about one more for each
-        tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
-    scores = 2 * tagged / settings.make_cam.stride**2
-    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
-    networks = 4e8  # two networks of a hundred million weights at most
-    each_run = len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
-    return 2 * (each_run + _estimate_features(settings, pixels))
-
-
-def _estimate_features(settings: Params, pixels: int) -> float:
-    """About how many bytes the features of a frozen backbone will take."""
-    backbone = settings.train_cam.backbone
-    if backbone.trainable != "none":
-        return 0
-    with torch.device("meta"):  # its number of channels alone
-        channels = build_backbone(backbone.name, backbone.output_stride).channels
-    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
-    return 2 * channels * positions
 
 
 def score(out: Path | None, **given: Any) -> None:

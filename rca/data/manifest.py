@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from rca.artifacts import read_json, write_file, write_json
-from rca.data.listing import MAIN, locate
 from rca.errors import UserError
 
+MAIN = "main"
+"""The source of a dataset's own images."""
+
 # An image id is also a file name and a key in a shard, a split a file name, and `;` separates values in manifest.csv.
-SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 COLUMNS = (
     *("id", "image", "mask", "saliency", "width", "height", "tags", "splits", "source", "weight"),
     *("sha256", "mask_sha256", "saliency_sha256"),
@@ -33,7 +35,7 @@ class ImageRecord:
 
     Attributes:
         id: Its name, unique in the dataset.
-        image: The photograph's path (`rca.data.listing` says relative to what; so the others).
+        image: The photograph's path; `locate` says relative to what, for this and the other paths.
         mask: The true mask's path; None where there is none.
         width: In pixels.
         height: In pixels.
@@ -141,30 +143,15 @@ class Manifest:
         return encoded
 
 
-def check_manifest(manifest: Manifest, splits: tuple[str, ...]) -> None:
-    """Check what no format can promise by itself.
+def locate(root: Path, path: str) -> Path:
+    """Where a path leads that a manifest holds.
 
-    Raises:
-        UserError: an unusable id or class name, an id or class name given twice, a split that is empty.
+    Args:
+        root: The dataset's.
+        path: Relative to the root; or, where it begins with `./`, to the working directory: there lie masks that were
+            drawn.
     """
-    if not manifest.classes:
-        raise UserError(f"{manifest.root} names no class: list them in classes.txt or in dataset.classes.")
-    for what, names in (("class", manifest.classes), ("image id", [record.id for record in manifest.images])):
-        name, count = Counter(names).most_common(1)[0] if names else ("", 0)
-        if count > 1:
-            raise UserError(f"{manifest.root}: the {what} {name} is given {count} times: give each once.")
-    for name in manifest.classes:
-        if not name or ";" in name or name != name.strip():
-            raise UserError(f"{manifest.root}: the class name {name!r} is empty or holds ';': rename it.")
-    if len(manifest.classes) > 254:
-        raise UserError(f"{manifest.root} has {len(manifest.classes)} classes: an 8-bit mask holds at most 254.")
-    for record in manifest.images:
-        if not SAFE_ID.fullmatch(record.id):
-            raise UserError(f"{manifest.root}: the image id {record.id!r} cannot be a file name: rename the image.")
-    for split in splits:
-        if not SAFE_ID.fullmatch(split):
-            raise UserError(f"The split {split!r} cannot be a file name: rename it, and in dataset.splits as well.")
-        manifest.select(split)
+    return Path(path) if path.startswith("./") else root / path
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

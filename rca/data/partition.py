@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rca.data.listing import MAIN
-from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_table
+from rca.data.manifest import MAIN, ImageRecord, Manifest, read_manifest, write_table
 from rca.errors import UserError
 
 

@@ -146,7 +146,7 @@ def test_check_tells_what_a_dataset_with_few_masks_can_do(
     assert main(["check"]) == 0
     text = capsys.readouterr().out
     assert "val: 2 images, 2 with a mask" in text
-    assert "warning: train has no image of 1 of 3 classes: dog." in text
+    assert "tags.csv: no image of the split train shows 1 of 3 classes (dog)" in text
     assert "warning: no image of train has a true mask" in text
 
 
@@ -174,7 +174,9 @@ def test_check_tells_a_broken_photograph(
     use_voc(project, make_voc, {})
     (project / "data/mine/JPEGImages/d4.jpg").write_bytes(b"")
     assert main(["check"]) == 2
-    assert "d4.jpg is broken" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "d4.jpg is broken" in told.out
+    assert told.err.startswith("error: data/mine has 1 error (1 image) and ")
 
 
 def test_inspect_tells_what_a_manifest_and_a_shard_hold(
