@@ -10,6 +10,7 @@ from rca.config import Params, read_params
 from rca.data.formats import read_dataset
 from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
+from rca.export_commands import export
 from rca.inspection import inspect
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
@@ -18,7 +19,7 @@ from rca.presets import apply_preset
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "predict", "preset", "show"]
+__all__ = ["check", "clean", "estimate_disk", "export", "inspect", "predict", "preset", "show"]
 
 GIGABYTE = 1e9
 # Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
