@@ -52,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
     _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
 
+    add_export(commands.add_parser("export", help="turn a model or masks into what other tools take"))
+
     commands.add_parser("show", help="print the table and where the report lies")
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
@@ -103,6 +105,32 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=argparse.SUPPRESS, metavar="FACTOR", help=scales)
     flip = "do not average with the mirrored image: half the time"
     parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the targets of `rca export`."""
+    targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
+    onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")
+    onnx.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    onnx.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+
+    coco = targets.add_parser("coco", help="masks as COCO's annotations")
+    voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
+    for one, out in ((coco, "OUT.json"), (voc, "OUT")):
+        source = "a folder that `rca predict` wrote, a run's pseudo, refined or predictions, or any folder of masks"
+        one.add_argument("masks", type=Path, metavar="MASKS", help=source)
+        one.add_argument("out", type=Path, metavar=out, help="what to write")
+        names = "the names of the classes, one a line (default: what belongs to the masks)"
+        one.add_argument("--classes", type=Path, metavar="FILE", help=names)
+        photographs = "where the photographs lie (default: what belongs to the masks)"
+        one.add_argument("--photographs", type=Path, metavar="DIR", help=photographs)
+        threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
+        one.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
+    regions = "an annotation for each connected region instead of each class"
+    coco.add_argument("--components", action="store_true", help=regions)
+    voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
+    for one in (onnx, coco):
+        one.add_argument("--force", action="store_true", help="overwrite the file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

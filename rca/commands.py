@@ -7,6 +7,7 @@ from rca.artifacts import write_json
 from rca.checking import check
 from rca.config import read_params
 from rca.errors import UserError
+from rca.export_commands import export
 from rca.inspection import inspect
 from rca.prediction.folder import predict_folder as predict
 from rca.presets import apply_preset
@@ -14,7 +15,7 @@ from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "inspect", "predict", "preset", "score", "show"]
+__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "score", "show"]
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:

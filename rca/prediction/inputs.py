@@ -104,6 +104,12 @@ def is_upright(image: Image.Image) -> bool:
     return image.getexif().get(ORIENTATION, UPRIGHT) == UPRIGHT
 
 
+def measure_upright(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture as it is looked at, by its header."""
+    by_a_quarter = image.getexif().get(ORIENTATION, UPRIGHT) >= 5
+    return (image.height, image.width) if by_a_quarter else (image.width, image.height)
+
+
 def _decode(image: Image.Image) -> np.ndarray:
     """Without copies that are not needed: a large image takes a gigabyte."""
     if not is_upright(image):

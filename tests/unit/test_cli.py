@@ -17,7 +17,7 @@ from rca.settings import load_params
 from rca.stages.run import STAGES
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
-COMMANDS = ["preset", "check", "inspect", "score", "predict", "show", "clean", *STAGES]
+COMMANDS = ["preset", "check", "inspect", "score", "predict", "export", "show", "clean", *STAGES]
 
 
 @pytest.fixture
