@@ -11,7 +11,7 @@ import yaml
 
 from rca.artifacts import read_mask
 from rca.data.manifest import read_manifest
-from rca.labels.background import PowerBackground, find_threshold
+from rca.labels.background import PowerBackground
 from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.settings import load_params
 from rca.stages.context import Context
@@ -65,7 +65,7 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
     return run
 
 
-FIXED = find_threshold(PowerBackground(kind="power", alpha=4))
+FIXED = PowerBackground(kind="power", alpha=4).find_threshold()
 
 
 @pytest.mark.parametrize("masked", [("a1", "b2", "c3"), ("b2",)])
