@@ -5,7 +5,6 @@ A backbone that is trained leaves nothing to keep: then this stage is off.
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,16 +40,17 @@ def run(context: Context) -> None:
     backbone.eval().to(choose_device())
     statistics = tuple(about["mean"]), tuple(about["std"])
     # Apart from the others, so that those neither share a file with the images that are trained on nor a batch.
-    trained_on = [record for record in manifest.images if split in record.splits]
-    others = [record for record in manifest.images if split not in record.splits]
+    trained_on = group_by_views((record for record in manifest.images if split in record.splits), wanted)
+    others = group_by_views((record for record in manifest.images if split not in record.splits), wanted)
     # Any run may train on any extra source.
-    extra = (record for record in sources.images if assign_shard(record.id, len(context.read("shards"))) == shard)
-    trained_on += [replace(record, splits=(split,)) for record in extra]
-    for directory, records in zip(layout.feature_shard(shard), (trained_on, others), strict=True):
+    extra = [record for record in sources.images if assign_shard(record.id, len(context.read("shards"))) == shard]
+    of_extra = [(list_training_views(augmentation), extra)] if extra else []
+    groups = ([*trained_on.items(), *of_extra], others.items())
+    for directory, of_directory in zip(layout.feature_shard(shard), groups, strict=True):
         drop_leftovers(directory, context.read("shards"))
         with write_directory(directory) as draft:
             writer = FeatureWriter(draft)
-            for views, group in group_by_views(records, wanted).items():
+            for views, group in of_directory:
                 write_features(writer, backbone, manifest, group, views, statistics, inference)
                 print(f"{len(group)} images, {len(views)} views each")
             writer.flush()
