@@ -131,7 +131,7 @@ def remove(*files: str) -> Callable[[], None]:
         (remove(*(f"truth/{name}.png" for name in "abcde")), "truth names no image"),
         (damage_size, "The mask masks/b.png is 30x9, the true mask truth/b.png is 31x9: make them the same size."),
         (damage_label, "The mask masks/d.png holds the label 5, but there are 4 classes"),
-        (damage_colour, "masks/a.png is a RGB picture: a mask must be an 8-bit PNG of one channel."),
+        (damage_colour, "masks/a.png is a RGB picture, not one 8-bit channel: save it as an 8-bit PNG of one channel."),
         (damage_file, "The mask truth/c.png is broken"),
         (lambda: Path("list.txt").write_text("\n"), "list.txt names no image"),
         (remove("classes.txt"), "classes.txt does not exist"),
