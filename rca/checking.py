@@ -87,7 +87,8 @@ def _judge(root: Path, examination: Examination, broken: Broken) -> None:
     else:
         print()
     left_out = count(len({fault.id for fault in examination.quarantine}), "image")
-    counts = f"{count(len(errors), 'error')} ({left_out}) and {count(len(warnings), 'warning')}"
+    where = f" in {left_out}" if examination.quarantine else ""
+    counts = f"{count(len(errors), 'error')}{where} and {count(len(warnings), 'warning')}"
     if examination.find_stopping(broken):
         choice = ", or leave images that have one out with dataset.broken: quarantine"
         can_choose = broken == "stop" and examination.quarantine

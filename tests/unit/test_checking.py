@@ -114,7 +114,7 @@ def test_every_fault_of_many_kinds_is_found_at_once(
     closing = [line for line in told.err.splitlines() if line]
     errors = sum(line["severity"] == "error" for line in found.values())
     assert len(closing) == 1
-    assert closing[0].startswith(f"error: data/mine has {errors} errors (")
+    assert closing[0].startswith(f"error: data/mine has {errors} errors in ")
     assert "Traceback" not in told.out + told.err
 
 
@@ -205,7 +205,7 @@ def test_no_quarantine_mends_what_is_wrong_with_the_whole(dataset: Dataset, caps
     for command in ("check", "prepare_data"):
         assert main([command]) == 2
     told = capsys.readouterr().err
-    assert "data/mine has 2 errors (1 image) and " in told
+    assert "data/mine has 2 errors in 1 image and " in told
     assert "classes.txt names the classes 'cat' and 'Cat', which differ in case" in told
     assert not MANIFEST.exists()
 

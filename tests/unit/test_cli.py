@@ -176,7 +176,7 @@ def test_check_tells_a_broken_photograph(
     assert main(["check"]) == 2
     told = capsys.readouterr()
     assert "d4.jpg is broken" in told.out
-    assert told.err.startswith("error: data/mine has 1 error (1 image) and ")
+    assert told.err.startswith("error: data/mine has 1 error in 1 image and ")
 
 
 def test_inspect_tells_what_a_manifest_and_a_shard_hold(

@@ -193,6 +193,11 @@ def test_what_is_broken_behind_the_pixels_is_told(dataset: Dataset) -> None:
     assert any("a1.tif can be read, but not what else is in its file (" in fault.statement for fault in faults)
 
 
+def test_a_name_that_no_file_can_have_is_a_fault(dataset: Dataset) -> None:
+    dataset.change("a1", image="images/a\0b.jpg")
+    assert [fault.kind for fault in dataset.examine().faults] == ["undecodable photograph"]
+
+
 def test_faults_survive_on_disk(tmp_path: Path, dataset: Dataset) -> None:
     for kind in ("unknown label", "missing saliency map", "similar classes"):
         plant(dataset, kind)
