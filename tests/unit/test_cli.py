@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from snapshots import write_snapshot
 
 from rca.cli import main
 from rca.data.manifest import Manifest, write_manifest
-from rca.labels.score_maps import write_shard
+from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.memory_statistics import describe_memory, measure_purity, read_snapshot
 from rca.settings import load_params
 from rca.stages.run import STAGES
@@ -190,6 +191,14 @@ def test_inspect_tells_what_a_manifest_and_a_shard_hold(
     write_shard(project / "0.safetensors", {}, {"stride": 4})
     assert main(["inspect", "scores", "0.safetensors"]) == 0
     assert "0 images, stride 4" in capsys.readouterr().out
+    maps, others = (
+        ScoreMaps(np.array(labels, np.uint8), np.zeros((len(labels), 5, 7), np.float16), np.zeros(3, np.float32))
+        for labels in ([2], [1, 2])
+    )
+    write_shard(project / "0.safetensors", {"a": maps, "b": maps}, {"stride": 4}, {"b": others})
+    assert main(["inspect", "scores", "0.safetensors"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == ["  a: labels [2], maps 5x7", "  b: labels [2], predicted [1, 2], maps 5x7"]
 
 
 def test_inspect_tells_a_network_from_a_memory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
