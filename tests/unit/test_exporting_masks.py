@@ -1,11 +1,11 @@
 """Exports of masks to COCO and VOC, against pycocotools and the reader of VOC."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, IMAGES, MakeVoc
 from PIL import Image
 from pycocotools.coco import COCO
 from scipy import ndimage
@@ -18,11 +18,12 @@ from rca.data.manifest import Manifest, write_manifest
 from rca.data.voc import VocSettings
 from rca.exporting.voc import make_ids
 
-NAMES = [name for name, *_ in IMAGES]
+CLASSES = ("cat", "dog", "cow")
+NAMES = ["a1", "b2", "c3", "d4"]
 
 
 @pytest.fixture
-def voc(make_voc: MakeVoc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def voc(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return make_voc()
 
