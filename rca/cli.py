@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
     _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
 
-    add_export(commands.add_parser("export", help="turn a model or masks into what other tools take"))
+    _add_export(commands.add_parser("export", help="turn a model or masks into what other tools take"))
 
     commands.add_parser("show", help="print the table and where the report lies")
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
@@ -107,7 +107,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
+def _add_export(parser: argparse.ArgumentParser) -> None:
     """Give a parser the targets of `rca export`."""
     targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
     onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")

@@ -40,25 +40,28 @@ MAX_PIXELS = 89_478_485
 
 
 @contextmanager
-def open_picture(path: Path, what: str) -> Iterator[ImageFile]:
-    """Give a picture, all of it decoded.
+def open_picture(path: Path, what: str, max_pixels: int = MAX_PIXELS, decode: bool = True) -> Iterator[ImageFile]:
+    """Give a picture.
 
     Args:
         path: The file.
         what: What messages call it.
+        max_pixels: The most that it may have; above `MAX_PIXELS` only as far as Pillow's own bound is lifted.
+        decode: Whether to decode all of it, or to read its header alone.
 
     Raises:
         PictureError: the file is missing, broken or absurdly large, or a photograph of more than 8 bits a channel.
     """
-    with _name_fault(path, what), warnings.catch_warnings():
+    with _name_fault(path, what, max_pixels), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is refused below
         image = Image.open(path)
     with image:
-        with _name_fault(path, what):
-            deep = _has_deep_channels(image)
-            if image.width * image.height > MAX_PIXELS:
+        with _name_fault(path, what, max_pixels):
+            deep = has_deep_channels(image)
+            if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
-            image.load()  # a truncated file shows only when its pixels are read
+            if decode:
+                image.load()  # a truncated file shows only when its pixels are read
         if deep and what == "photograph":
             raise _refuse("16-bit", f"The {what} {path} has more than 8 bits a channel")
         yield image
@@ -78,13 +81,13 @@ def decode_photograph(image: Image.Image, path: Path) -> np.ndarray:
 
 
 @contextmanager
-def _name_fault(path: Path, what: str) -> Iterator[None]:
+def _name_fault(path: Path, what: str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise _refuse("missing", f"The {what} {path} does not exist") from None
     except Image.DecompressionBombError:
-        raise _refuse("oversized", f"The {what} {path} has more than {MAX_PIXELS} pixels") from None
+        raise _refuse("oversized", f"The {what} {path} has more than {max_pixels} pixels") from None
     except MemoryError:
         raise
     except Exception as error:  # on broken bytes decoders raise all sorts: SyntaxError, TypeError, struct.error, ...
@@ -98,14 +101,14 @@ def _refuse(fault: str, statement: str) -> PictureError:
     return error
 
 
-def _has_deep_channels(image: ImageFile) -> bool:
-    """Whether a picture that is not yet decoded stores more than 8 bits a channel.
+def has_deep_channels(image: Image.Image) -> bool:
+    """Whether a picture stores more than 8 bits a channel; of a file, asked before it is decoded.
 
     Pillow would drop the lower half of 16-bit colours, and clip 16-bit grey to white.
     """
     return image.mode[0] in "IF" or any(
         ";16" in mode and "BGR" not in mode  # BGR;16 is 16 bits for all three channels
-        for mode in (str(tile[3]) for tile in image.tile)  # how the codec names what it stores
+        for mode in (str(tile[3]) for tile in getattr(image, "tile", ()))  # how the codec names what it stores
     )
 
 

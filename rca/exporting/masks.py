@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rca.artifacts import IGNORE, read_json, read_mask
+from rca.data.files import read_lines
 from rca.data.manifest import Manifest
-from rca.data.voc import read_lines
 from rca.errors import UserError
 from rca.prediction.folder import SUMMARY
 from rca.prediction.inputs import SUFFIXES, measure_upright, open_image
@@ -45,7 +45,7 @@ class MaskSet:
     upright: bool = False
 
     def read(self, image: LabelledImage) -> np.ndarray:
-        """Read a mask and check it against its photograph's header.
+        """Read a mask and check it against its photograph.
 
         Returns:
             (H, W), uint8: 0 background, 1..C classes, 255 ignore.
@@ -54,7 +54,7 @@ class MaskSet:
             UserError: a file is missing or broken, the sizes differ, or the mask holds an unknown label.
         """
         mask = read_mask(image.mask)
-        with open_image(image.photograph) as photograph:
+        with open_image(image.photograph, decode=self.upright) as photograph:
             width, height = measure_upright(photograph) if self.upright else photograph.size
         if mask.shape != (height, width):
             raise UserError(

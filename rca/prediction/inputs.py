@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from rca.errors import UserError
+from rca.pictures import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
 
 # What is taken for a photograph in folders and patterns; a file that is named may be of any format that Pillow reads.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-# Modes of Pillow with 8 bits a channel; it would clip others, as 16-bit TIFF, to white.
-MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+# Of a photograph: a gigabyte at a byte a pixel.
 MOST_PIXELS = 1 << 30
 # EXIF's tag, and its value for a picture that is stored as it is looked at.
 ORIENTATION, UPRIGHT = 0x0112, 1
@@ -71,7 +71,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: the file is missing, no picture, or none that can be segmented.
     """
-    with open_image(path) as image:
+    with open_image(path, decode=False) as image:
         return image.size
 
 
@@ -93,21 +93,28 @@ def read_image(image: ImageLike) -> np.ndarray:
             raise UserError(f"An image must be an array (H, W, 3) of uint8, not {image.shape} of {image.dtype}.")
         return image
     if isinstance(image, Image.Image):
-        check_picture(image, "The image")
+        if has_deep_channels(image):
+            raise UserError(f"The image has more than 8 bits a channel: {PICTURE_FAULTS['16-bit']}.")
         return _decode(image)
     with open_image(Path(image)) as opened:
         return _decode(opened)
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether a picture is stored as it is looked at, by its header."""
-    return image.getexif().get(ORIENTATION, UPRIGHT) == UPRIGHT
+    """Whether a picture is stored as it is looked at."""
+    return _read_orientation(image) == UPRIGHT
 
 
 def measure_upright(image: Image.Image) -> tuple[int, int]:
-    """Width and height of a picture as it is looked at, by its header."""
-    by_a_quarter = image.getexif().get(ORIENTATION, UPRIGHT) >= 5
+    """Width and height of a picture as it is looked at."""
+    by_a_quarter = _read_orientation(image) >= 5
     return (image.height, image.width) if by_a_quarter else (image.width, image.height)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    # A PNG tells it after its pixels: Pillow decodes them for that.
+    value = image.getexif().get(ORIENTATION)
+    return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
 def _decode(image: Image.Image) -> np.ndarray:
@@ -118,30 +125,22 @@ def _decode(image: Image.Image) -> np.ndarray:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open a picture that was checked by `check_picture`; what is broken in it becomes a sentence."""
-    # Large images are expected here: `check_picture` has a limit of its own.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(path) as image:
-            check_picture(image, f"The image {path}")
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"The image {path} does not exist: name files, folders or patterns.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"The image {path} is broken or no image ({reason}): replace it or leave it out.") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+def open_image(path: Path, decode: bool = True) -> Iterator[Image.Image]:
+    """Open a photograph of at most `MOST_PIXELS`.
 
-
-def check_picture(image: Image.Image, name: str) -> None:
-    """Check that a picture can be segmented.
+    Args:
+        path: The file.
+        decode: Whether to decode all of it, or to read its header alone.
 
     Raises:
-        UserError: it has more than 8 bits a channel, or more than `MOST_PIXELS`.
+        UserError: the file is missing or broken, too large, or has more than 8 bits a channel.
     """
-    if image.mode not in MODES:
-        raise UserError(f"{name} has the mode {image.mode}: save it with 8 bits for each of its channels.")
-    if image.width * image.height > MOST_PIXELS:
-        raise UserError(f"{name} has {image.width}x{image.height} pixels, {MOST_PIXELS} are the most: cut it up.")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with open_picture(path, "photograph", MOST_PIXELS, decode) as image:
+            yield image
+    except PictureError as error:
+        advice = PICTURE_FAULTS[error.fault].replace("take it off the lists", "leave it out")
+        raise UserError(f"{error.statement}: {advice}.") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -1,6 +1,8 @@
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rca.artifacts import PALETTE, hash_file, read_mask
 from rca.cli import build_parser, main
 from rca.errors import UserError
 from rca.models.deeplab import load_segmenter
-from rca.prediction.inputs import read_image
+from rca.prediction.inputs import read_image, read_size
 from rca.prediction.tiling import PredictionOptions
 from rca.segmentation import PredictionSettings, predict_mask
 
@@ -81,6 +83,20 @@ def test_a_picture_is_predicted_as_one_looks_at_it(model: Path, tmp_path: Path) 
     assert (read_image(path) == np.rot90(draw(), -1)).all()
 
 
+def test_images_beyond_pillows_bound_are_taken_up_to_a_gigapixel(tmp_path: Path) -> None:
+    def write_header(width: int, height: int) -> Path:
+        head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        chunks = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\0IDAT"
+        (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+        return tmp_path / "x.png"
+
+    bound = Image.MAX_IMAGE_PIXELS
+    assert read_size(write_header(40_000, 10_000)) == (40_000, 10_000)
+    with pytest.raises(UserError, match=r"x\.png has more than 1073741824 pixels: scale it down or leave it out\."):
+        read_size(write_header(40_000, 40_000))
+    assert bound == Image.MAX_IMAGE_PIXELS
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_pictures_of_8_bits_are_read_as_rgb(tmp_path: Path, mode: str) -> None:
     picture = Image.fromarray(draw()).convert(mode)
@@ -94,7 +110,7 @@ def test_pictures_of_8_bits_are_read_as_rgb(tmp_path: Path, mode: str) -> None:
         (np.zeros((4, 5), np.uint8), "(4, 5) of uint8"),
         (np.zeros((4, 5, 3), np.float32), "of float32"),
         (np.zeros((0, 5, 3), np.uint8), "(0, 5, 3)"),
-        (Image.new("I;16", (4, 5)), "mode I;16: save it with 8 bits"),
+        (Image.new("I;16", (4, 5)), "more than 8 bits a channel: save it with 8 bits"),
         ("gone.jpg", "gone.jpg does not exist"),
     ],
 )
@@ -214,10 +230,10 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no file": (lambda path: None, ["a/gone.png"], "a/gone.png does not exist"),
     "no folder": (lambda path: None, ["gone/*.png"], "fits the pattern gone/*.png: name another"),
     "empty folder": (lambda path: (path / "c").mkdir(), ["c"], "is in the folder c: name another"),
-    "text": (lambda path: (path / "a/t.jpg").write_text("hello"), ["a"], "a/t.jpg is broken or no image"),
+    "text": (lambda path: (path / "a/t.jpg").write_text("hello"), ["a"], "a/t.jpg is broken ("),
     "16 bits": (
         lambda path: Image.fromarray(np.zeros((4, 4), np.uint16)).save(path / "a/t.png"), ["a"],
-        "a/t.png has the mode I;16",
+        "a/t.png has more than 8 bits a channel: save it",
     ),
     "no model": (lambda path: (path / "segmenter.safetensors").unlink(), ["a"], "segmenter.safetensors does not exist"),
     "other model": (
@@ -250,7 +266,7 @@ def test_an_image_that_turns_out_to_be_broken_does_not_stop_the_others(
     assert [one["image"] for one in summary["broken"]] == ["../a/x.png"]
     assert list_masks(here / "predictions") == {"b/x.png"}
     first, last = capsys.readouterr().err.splitlines()
-    assert "a/x.png is broken or no image" in first
+    assert "a/x.png is broken (image file is truncated" in first
     assert "1 of 2 images could not be read" in last
 
 
