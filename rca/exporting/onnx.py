@@ -54,7 +54,7 @@ def export_onnx(model: Model, out: Path) -> Agreement:
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise UserError(f"The export needs {', '.join(missing)}: install it with `pip install 'rca[export]'`.")
+        raise UserError(f"The export needs {', '.join(missing)}: install it with `pip install {' '.join(missing)}`.")
     network, about = model.network, model.description
     example = (torch.zeros(EXAMPLE),)
     program = torch.onnx.export(

@@ -89,7 +89,7 @@ def test_what_keeps_the_export_from_being_made_is_told(
     assert "out.onnx exists: name another file, or overwrite it with --force" in capsys.readouterr().err
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else object())
     assert main(["export", "onnx", "model.safetensors", "other.onnx"]) == 2
-    assert "The export needs onnxscript: install it with `pip install 'rca[export]'`." in capsys.readouterr().err
+    assert "The export needs onnxscript: install it with `pip install onnxscript`." in capsys.readouterr().err
     assert main(["export", "onnx", "gone", "other.onnx"]) == 2
     assert "gone does not exist" in capsys.readouterr().err
     assert not Path("other.onnx").exists()
