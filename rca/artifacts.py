@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rca.errors import UserError
+from rca.pictures import decode_mask, decode_photograph, open_picture
 
 IGNORE = 255
 
@@ -115,38 +116,28 @@ def read_mask(path: Path, what: str = "mask") -> np.ndarray:
         (H, W), uint8, the values as stored.
 
     Raises:
-        UserError: the file is missing, broken, or no 8-bit picture of one channel.
+        PictureError: the file is missing, broken, or no 8-bit picture of one channel.
     """
-    with _open_image(path, what) as image:
-        if image.mode not in ("P", "L"):
-            raise UserError(f"{path} is a {image.mode} picture: a {what} must be an 8-bit PNG of one channel.")
-        return np.array(image, dtype=np.uint8)
+    with open_picture(path, what) as image:
+        return decode_mask(image, path, what)
 
 
 def read_photograph(path: Path) -> np.ndarray:
     """Read a photograph.
 
+    Pixels come as they are stored: an EXIF tag that asks viewers to turn the picture is left aside, since masks, boxes
+    and scores lie on the stored pixels (as in VOC and COCO). Of an animation the first picture is read, an alpha
+    channel is dropped, grey and palettes become RGB, and CMYK is converted without its colour profile. More than 8
+    bits a channel are refused: which range of them is meant is not in the file.
+
     Returns:
         (H, W, 3), uint8, RGB.
 
     Raises:
-        UserError: the file is missing or broken.
+        PictureError: the file is missing or broken, or has more than 8 bits a channel.
     """
-    with _open_image(path, "photograph") as image:
-        return np.array(image.convert("RGB"))
-
-
-@contextmanager
-def _open_image(path: Path, what: str) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            image.load()  # a truncated file shows only when its pixels are read
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"The {what} {path} does not exist: restore it or take it off the lists.") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"The {what} {path} is broken ({reason}): replace it or take it off the lists.") from None
+    with open_picture(path, "photograph") as image:
+        return decode_photograph(image, path)
 
 
 def hash_file(path: Path) -> str:

@@ -1,28 +1,21 @@
 """What the commands of `rca` do that are no stage."""
 
-import os
-import shutil
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from rca.config import Params, read_params
-from rca.data.expectations import find_shortfalls
-from rca.data.formats import read_dataset
-from rca.data.manifest import Manifest, summarise
+from rca.artifacts import write_json
+from rca.checking import check
+from rca.config import read_params
 from rca.errors import UserError
+from rca.export_commands import export
 from rca.inspection import inspect
-from rca.models.backbones import build_backbone
-from rca.models.weights import FileWeights, check_file
+from rca.prediction.folder import predict_folder as predict
 from rca.presets import apply_preset
+from rca.scoring import format_scores, list_figures, score_folders
 from rca.stages.context import PARAMS
 from rca.stages.layout import LOGS, Layout
 
-__all__ = ["check", "clean", "estimate_disk", "inspect", "preset", "show"]
-
-GIGABYTE = 1e9
-# Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
-MASK_BYTES = 0.02
+__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "score", "show"]
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:
@@ -31,82 +24,12 @@ def preset(name: str, changes: list[str], force: bool) -> None:
         print(line)
 
 
-def check(params: Path) -> None:
-    """Validate a params file and the data that it names.
-
-    Raises:
-        UserError: with the first thing that is wrong.
-    """
-    settings = read_params(params)
-    print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
-    for role in (settings.train_cam, settings.train_seg):
-        if isinstance(role.backbone.weights, FileWeights):
-            check_file(role.backbone.weights)
-    layout = Layout(settings.dataset.name)
-    if settings.generate and not layout.root.exists():
-        print(f"{layout.root}: will be generated.")
-        return
-    manifest = read_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks, report=print)
-    _check_splits(settings, manifest)
-    _check_saliency(settings, manifest)
-    for shortfall in find_shortfalls(manifest, settings.dataset):
-        print(f"warning: {shortfall}")
-    for split, counts in summarise(manifest)["splits"].items():
-        print(f"{layout.root}: {split}: {counts['images']} images, {counts['with_mask']} with a mask.")
-    need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
-    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
-    if need > free:
-        raise UserError("The disk is too small for this pipeline: free some, or list fewer runs, seeds or splits.")
-
-
-def _check_splits(settings: Params, manifest: Manifest) -> None:
-    """Every split exists, and what is scored or trained on has score maps."""
-    scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
-    need_maps = {"choose_threshold.split", "train_seg.split"}
-    need_maps |= {"train_cam.split"} if settings.walking_runs else set()
-    need_maps |= {f"evaluate.{kind}" for kind in ("seed", "pseudo", "refined", "classification")}
-    for key, splits in settings.used_splits.items():
-        for split in splits:
-            records = manifest.select(split)
-            without = [record.id for record in records if record.id not in scored]
-            if without and key in need_maps:
-                raise UserError(
-                    f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
-                    "add the split to make_cam.splits."
-                )
-
-
-def _check_saliency(settings: Params, manifest: Manifest) -> None:
-    """Every image that gets pseudo labels by its saliency map has one."""
-    own = settings.choose_threshold.background.kind
-    kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
-    if "saliency" in kinds:
-        for record in manifest.select_any(settings.make_cam.splits):
-            manifest.saliency(record)
-
-
-def estimate_disk(settings: Params, manifest: Manifest) -> float:
-    """About how many bytes the outputs and DVC's copy of them will take."""
-    records = manifest.select_any(settings.make_cam.splits)
-    pixels = sum(record.width * record.height for record in records)
-    tagged = sum(record.width * record.height * len(record.tags) for record in records)
-    scores = 2 * tagged / settings.make_cam.stride**2
-    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
-    networks = 4e8  # two networks of a hundred million weights at most
-    runs, walking = len(settings.runs), len(settings.walking_runs)
-    each_seed = runs * (scores + masks + networks) + walking * scores
-    return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
-
-
-def _estimate_features(settings: Params, pixels: int) -> float:
-    """About how many bytes the features of a frozen backbone will take."""
-    backbone = settings.train_cam.backbone
-    if backbone.trainable != "none":
-        return 0
-    with torch.device("meta"):  # its number of channels alone
-        channels = build_backbone(backbone.name, backbone.output_stride).channels
-    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
-    return 2 * channels * positions
+def score(out: Path | None, **given: Any) -> None:
+    """Score anybody's masks, as `rca.scoring.score_folders`, and write the figures to `out` as JSON."""
+    scores = score_folders(**given)
+    print(format_scores(scores))
+    if out:
+        write_json(out, list_figures(scores))
 
 
 def show() -> None:

@@ -41,7 +41,7 @@ OVERRIDABLE: dict[str, type[Settings]] = {
 }
 # Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
 # dvc.yaml names the split that a stage depends on.
-SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split")
+SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split", "predicted_tags")
 # Masks are scored alike whether the maps that they were made of have walked or not.
 FREE_KEYS = {("walk_scores", "enabled")}
 # What cache_features goes by: with a frozen backbone it is the same for all runs as well.
@@ -170,6 +170,11 @@ class Params(Settings):
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
                 raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
+        for split in self.evaluate.seed_predicted_tags:
+            if split not in self.make_cam.predicted_tags.splits:
+                raise ValueError(
+                    f"evaluate.seed_predicted_tags names {split}: add it to make_cam.predicted_tags.splits as well"
+                )
         for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
             if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
                 raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
@@ -192,6 +197,7 @@ class Params(Settings):
             "train_seg.split": (self.train_seg.split,),
             "predict_seg.splits": self.predict_seg.splits,
             "evaluate.seed": evaluate.seed,
+            "evaluate.seed_predicted_tags": evaluate.seed_predicted_tags,
             "evaluate.pseudo": evaluate.pseudo,
             "evaluate.refined": evaluate.refined,
             "evaluate.segmentation": evaluate.segmentation,
@@ -228,6 +234,8 @@ def read_params(path: Path, source: Path | None = None) -> Params:
             settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
             if isinstance(settings, TrainCamSettings | TrainAffinitySettings | TrainSegSettings):
                 _check_gpus(params, section, settings.optimisation.processes, source)
+            if isinstance(settings, TrainCamSettings):
+                _check_sources(params, settings, f"{source}: run.{name}.{section}")
             if isinstance(settings, TrainSegSettings):
                 _check_masks(params, settings, source)
             if cached:
@@ -248,6 +256,14 @@ def _check_gpus(params: Params, section: str, processes: int, source: Path) -> N
             f"{source}: {section} trains with {processes} processes, but resources.{resources}.gpu is {gpus}: set it to"
             f" {processes}, or to 0 to train on the CPU."
         )
+
+
+def _check_sources(params: Params, settings: TrainCamSettings, place: str) -> None:
+    """The extra sources that a run trains on are some of the dataset's."""
+    for name in settings.sources:
+        if name not in params.dataset.sources:
+            known = ", ".join(params.dataset.sources) or "none"
+            raise UserError(f"{place}.sources names {name}, but dataset.sources has {known}: add it there.")
 
 
 def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rca.data.faults import QUARANTINE, count, read_faults
 from rca.data.manifest import Manifest, read_manifest, summarise
 from rca.errors import UserError
 from rca.labels.score_maps import open_shard
@@ -15,6 +16,7 @@ from rca.models.storage import load_tensors
 DIGITS = {"fill": 0, "age": 1, "images": 0, "confidence": 2, "spread": 2, "purity": 2, "cosine": 2}
 OVER_EPOCHS = ("fill", "age", "spread", "purity", "cosine")
 NAME_WIDTH = 20
+QUARANTINE_LINES = 10
 
 
 def inspect(kind: str, path: Path, manifest: Path | None = None) -> None:
@@ -41,8 +43,21 @@ def _inspect_data(path: Path) -> None:
     print(f"{len(manifest.images)} images, {len(manifest.classes)} classes, root {manifest.root}")
     for split, counts in summarise(manifest)["splits"].items():
         print(f"\n{split}: {counts['images']} images, {counts['with_mask']} with a mask")
-        for name, count in counts["images_per_class"].items():
-            print(f"  {count:6d}  {name}")
+        for name, number in counts["images_per_class"].items():
+            print(f"  {number:6d}  {name}")
+    _inspect_quarantine(path / QUARANTINE)
+
+
+def _inspect_quarantine(path: Path) -> None:
+    """Say which images were left out; there is no such file where any error stops the pipeline."""
+    if not path.is_file():
+        return
+    lines = read_faults(path)
+    print(f"\n{count(len({line['id'] for line in lines}), 'image')} with errors left out ({path})")
+    for line in lines[:QUARANTINE_LINES]:
+        print(f"  {line['id']}: {line['sentence']}")
+    if len(lines) > QUARANTINE_LINES:
+        print(f"  and {count(len(lines) - QUARANTINE_LINES, 'more error')}")
 
 
 def _inspect_network(path: Path) -> None:
@@ -129,4 +144,8 @@ def _inspect_scores(path: Path) -> None:
         print(f"{len(shard.ids)} images, " + ", ".join(f"{key} {value}" for key, value in shard.about.items()))
         for image_id in shard.ids:
             one = shard.read(image_id)
-            print(f"  {image_id}: labels {one.labels.tolist()}, maps {one.scores.shape[1]}x{one.scores.shape[2]}")
+            size = f"maps {one.scores.shape[1]}x{one.scores.shape[2]}"
+            labels = f"labels {one.labels.tolist()}"
+            if shard.has_predicted(image_id):
+                labels += f", predicted {shard.read(image_id, 'predicted').labels.tolist()}"
+            print(f"  {image_id}: {labels}, {size}")

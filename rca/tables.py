@@ -1,17 +1,26 @@
 """Tables of metrics: a line for each run, mean ± standard deviation over its seeds, and its difference to the first."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-# What the printed table shows of each kind, in this order; everything else is in the metrics files and table.csv.
-KINDS = ("seed", "pseudo", "refined", "segmentation", "classification")
+from rca.protocol import TAGS, group_protocols
+
+# What the tables show of each kind, in this order; everything else is in the metrics files.
+KINDS = (*TAGS, "classification")
 SHOWN = ("miou", "map")
-COLUMNS = ["run", "metric", "mean", "std", "seeds", "difference", "low", "high"]
+# What they show beside it of masks that leave pixels undecided, and what that is called.
+UNDECIDED = {
+    "miou_count_as_error": "undecided as errors",
+    "miou_exclude": "undecided left out",
+    "coverage": "coverage",
+}
+CHOICES = ("best", "fixed")  # of the threshold
+COLUMNS = ["run", "metric", "tags", "images", "mean", "std", "seeds", "difference", "low", "high"]
 CONFIDENCE = 0.95  # of the interval of a difference
 
 
@@ -31,23 +40,74 @@ def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
         metrics: For each run the metrics of its seeds, nested, as fractions; all runs have the same seeds in one order.
 
     Returns:
-        A line for each run and metric: `run`, `metric` (dotted name), `mean`, `std` (of a sample; NaN for one seed),
-        `seeds`, and `difference`, `low` and `high` as of `compare_pairs`, NaN for the first run; in the runs' own order
-        and the pipeline's order of kinds.
+        A line for each run and metric: `run`, `metric` (dotted name), `tags` (as of `rca.protocol.TAGS`), `images`
+        that it was scored on, `mean`, `std` (of a sample; NaN for one seed), `seeds`, and `difference`, `low` and
+        `high` as of `compare_pairs`, NaN for the first run; in the runs' own order and the pipeline's order of kinds.
+        Where masks of any run leave pixels undecided, a kind and split has the mIoU both ways and the coverage as well.
     """
     rows = []
     flat = {run: [dict(flatten(one)) for one in of_seeds] for run, of_seeds in metrics.items()}
+    undecided = {
+        take_apart(key).column
+        for of_run in flat.values()
+        for one in of_run
+        for key, value in one.items()
+        if key.endswith(".coverage") and value is not None and value < 1
+    }
     first = next(iter(flat))
     for run, of_run in flat.items():
         names = dict.fromkeys(key for one in of_run for key in one)
-        for name in sorted(names, key=lambda name: KINDS.index(name.split(".")[0])):
+        for name in sorted(names, key=lambda name: KINDS.index(take_apart(name).kind)):
+            metric = take_apart(name)
             values = read_values(of_run, name)
             known = values[np.isfinite(values)]
-            if name.rpartition(".")[2] in SHOWN and len(known):
+            shown = metric.figure in SHOWN or (metric.figure in UNDECIDED and metric.column in undecided)
+            if shown and len(known):
+                about = (TAGS.get(metric.kind, "none"), of_run[0].get(f"{name.rpartition('.')[0]}.images"))
                 spread = known.std(ddof=1) if len(known) > 1 else math.nan
                 reference = read_values(flat[first], name) if run != first else np.full(len(values), math.nan)
-                rows.append((run, name, known.mean(), spread, len(known), *compare_pairs(values, reference)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+                rows.append((run, name, *about, known.mean(), spread, len(known), *compare_pairs(values, reference)))
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"images": "Int64"})
+
+
+class Metric(NamedTuple):
+    """A metric's name `<kind>.<split>[.<choice>].<figure>`, taken apart.
+
+    Attributes:
+        kind: What was scored.
+        split: The images; the name of a split may hold dots.
+        choice: Of the threshold; "" where there is none.
+        figure: Which.
+    """
+
+    kind: str
+    split: str
+    choice: str
+    figure: str
+
+    @property
+    def column(self) -> str:
+        """What the metric is of, without its threshold and figure, e.g. `seed val`."""
+        if self.kind == "classification":
+            return f"mAP {self.split}"
+        return (
+            f"seed {self.split}, tags predicted" if self.kind == "seed_predicted_tags" else f"{self.kind} {self.split}"
+        )
+
+
+def take_apart(name: str) -> Metric:
+    """Take a metric's dotted name apart."""
+    kind, _, rest = name.partition(".")
+    place, _, figure = rest.rpartition(".")
+    split, _, choice = place.rpartition(".")
+    return Metric(kind, split, choice, figure) if choice in CHOICES else Metric(kind, place, "", figure)
+
+
+def drop_headlines(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave the plain mIoU out where the table has it both ways."""
+    figures = table["metric"].str.rpartition(".")
+    both = set(figures.loc[figures[2] == "miou_exclude", 0])
+    return table[(figures[2] != "miou") | ~figures[0].isin(both)]
 
 
 def read_values(of_seeds: list[dict[str, float | None]], name: str) -> np.ndarray:
@@ -91,6 +151,13 @@ def format_differences(table: pd.DataFrame) -> str:
     return f"{sentence}\n\n{_draw(_arrange(compared, format_difference))}"
 
 
+def format_protocols(protocols: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
+    """What the figures of each run's seeds are figures of, a paragraph for runs that share a protocol."""
+    groups = group_protocols(protocols)
+    paragraphs = [f"{', '.join(runs)}: " * (len(groups) > 1) + " ".join(sentences) for runs, sentences in groups]
+    return "\n\n".join(paragraphs) + "\n"
+
+
 def format_latex(table: pd.DataFrame) -> str:
     """The table of means in LaTeX (booktabs)."""
     header, *lines = _arrange(table, lambda row: format_mean(row, r" $\pm$ "))
@@ -120,13 +187,13 @@ def _draw(lines: list[list[str]]) -> str:
 def _arrange(table: pd.DataFrame, describe: Callable[[Any], str]) -> list[list[str]]:
     """The cells of the printed table, header first.
 
-    A metric is named `<kind>.<split>[.<threshold>].<figure>`; what has no threshold stands in a run's first line.
+    What has no threshold stands in a run's first line.
     """
     cells: dict[tuple[str, str, str], str] = {}
-    for row in table.itertuples():
-        kind, split, *rest, _ = str(row.metric).split(".")
-        column = f"{kind} {split}" if kind != "classification" else f"mAP {split}"
-        cells[str(row.run), rest[0] if rest else "", column] = describe(row)
+    for row in drop_headlines(table).itertuples():
+        metric = take_apart(str(row.metric))
+        column = f"{metric.column}, {UNDECIDED[metric.figure]}" if metric.figure in UNDECIDED else metric.column
+        cells[str(row.run), metric.choice, column] = describe(row)
     columns = list(dict.fromkeys(column for _, _, column in cells))
     lines = [["run", "threshold", *columns]]
     for run in dict.fromkeys(table["run"].astype(str)):

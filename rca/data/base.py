@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from rca.data.faults import Broken
 from rca.settings import Settings
 
 
@@ -26,8 +27,10 @@ class BaseDatasetSettings(Settings):
         name: The dataset's name; it lies at `data/<name>`.
         saliency: The folder of saliency maps, `<id>.png`, relative to the root; null where there is none.
         sources: Further images to train on, by the source's name.
+        broken: What is done about images with an error: "stop", or leave them out and keep a list ("quarantine").
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     saliency: str | None = None
     sources: dict[str, SourceSettings] = {}
+    broken: Broken = "stop"

@@ -48,8 +48,8 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
     classes: tuple[str, ...] = ()
     entries: dict[str, Entry] = {}
     notes = []
-    for split in settings.splits:
-        path = root / settings.annotations.replace("{split}", split)
+    lists = {split: root / settings.annotations.replace("{split}", split) for split in settings.splits}
+    for split, path in lists.items():
         found = read_annotations(path)
         if classes and found.classes != classes:
             raise UserError(f"{path} has other categories than {settings.splits[0]}: give all splits the same.")
@@ -63,7 +63,13 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
         if found.dropped:
             total = found.dropped + len(found.images)
             notes.append(f"{split}: {found.dropped} of {total} images have no annotation and are left out.")
-    return Listing(classes, tuple(entries[name] for name in sorted(entries)), tuple(notes))
+    return Listing(
+        classes,
+        tuple(entries[name] for name in sorted(entries)),
+        tuple(notes),
+        lists=lists,
+        class_list=lists[settings.splits[0]],
+    )
 
 
 def _make_entry(root: Path, settings: CocoSettings, drawn: Path, split: str, image: AnnotatedImage) -> Entry:

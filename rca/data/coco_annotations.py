@@ -86,7 +86,7 @@ class Annotations(NamedTuple):
 def read_annotations(path: Path) -> Annotations:
     """Read a file of annotations.
 
-    That of train2014, of 450 MB, takes some 4 GB of memory while it is read.
+    That of train2014, of 450 MB, takes some 3 GB of memory while it is read.
 
     Raises:
         UserError: the file is missing or broken, or holds something else.

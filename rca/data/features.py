@@ -138,10 +138,9 @@ class TrainingFeatures(TrainingImages):
         super().__init__(manifest, records, AugmentationSettings(flip=augmentation.flip), (), (), seed)
         self.cache = cache
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, number = key
-        record = self.records[number]
-        random = np.random.default_rng([self.seed, epoch, number])
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        record = self.records[key[1]]
+        random = np.random.default_rng([self.seed, *key])
         random.uniform()  # the scale, which `augment` draws first
         mirrored = self.augmentation.flip and random.random() < 0.5
         features = self.cache.read(record.id, View(1.0, mirrored))
@@ -154,4 +153,5 @@ class TrainingFeatures(TrainingImages):
             torch.full(size, IGNORE),
             torch.tensor(self.manifest.index[record.id]),
             torch.tensor((-across, float(record.width), down, 0.0) if mirrored else (across, 0.0, down, 0.0)),
+            torch.tensor(record.weight),
         )

@@ -9,7 +9,7 @@ saliency/cow_1.png, ...                         for any of the images
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from rca.data.base import BaseDatasetSettings
+from rca.data.faults import Fault
 from rca.data.files import MAPS, PHOTOGRAPHS, check_folder, find_file, read_lines, read_text
 from rca.data.listing import Entry, Listing
 from rca.data.splitting import is_held_out, propose_seed
@@ -66,9 +67,10 @@ def list_folder(root: Path, settings: FolderSettings) -> Listing:
         settings: How it is divided.
 
     Raises:
-        UserError: the table of tags is missing or broken, or names an image twice.
+        UserError: the table of tags is missing or broken.
     """
-    rows = read_rows(root)
+    table = root / "tags.csv"
+    rows, repeats = _drop_repeats(table, read_rows(table))
     given = root / "classes.txt"
     tags = sorted({tag for row in rows for tag in row.tags})
     classes = tuple(read_lines(given) if given.exists() else tags)
@@ -89,19 +91,35 @@ def list_folder(root: Path, settings: FolderSettings) -> Listing:
                 splits=splits,
             )
         )
-    return Listing(classes, tuple(entries), tuple(_list_notes(root, rows, unused, settings)))
+    return Listing(
+        classes,
+        tuple(entries),
+        tuple(_list_notes(root, rows, unused, settings)),
+        repeats,
+        lists=dict.fromkeys(settings.splits, table),
+        class_list=given if given.exists() else table,
+    )
 
 
-def read_rows(root: Path) -> list[Row]:
-    """The lines of a dataset's `tags.csv`.
+def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fault, ...]]:
+    """The first line of each image, and what is wrong with a table that has more."""
+    first: dict[str, Row] = {}
+    repeats = []
+    for row in rows:
+        if first.setdefault(row.id, row) is not row:
+            repeats.append(Fault("repeated id", str(table), f"{table} names the image {row.id} twice", row.id))
+    return list(first.values()), tuple(repeats)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The lines of a dataset's `tags.csv`, in its root.
 
     An image in a folder below `images` is named with that folder; in its id `--` stands for the slash. The suffix of a
     file may be given or not.
 
     Raises:
-        UserError: the table is missing or broken, or names an image twice.
+        UserError: the table is missing or broken.
     """
-    path = root / "tags.csv"
     try:
         table = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
     except csv.Error as error:
@@ -112,13 +130,7 @@ def read_rows(root: Path) -> list[Row]:
         if column not in table[0]:
             known = ", ".join(str(name) for name in table[0])
             raise UserError(f"{path} lacks the column {column} (it has {known}): name the columns in its first line.")
-    rows = [_read_row(root, path, number, line) for number, line in enumerate(table, 2)]
-    seen: set[str] = set()
-    for row in rows:
-        if row.id in seen:
-            raise UserError(f"{path} names the image {row.id} twice: name each once, with all its tags.")
-        seen.add(row.id)
-    return rows
+    return [_read_row(path.parent, path, number, line) for number, line in enumerate(table, 2)]
 
 
 def _read_row(root: Path, path: Path, number: int, line: dict[str, str | None]) -> Row:

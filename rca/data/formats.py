@@ -8,10 +8,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rca.data.coco import CocoSettings, list_coco
+from rca.data.examination import Examination, examine
 from rca.data.folder import FolderSettings, list_folder
 from rca.data.listing import Listing
-from rca.data.manifest import Manifest, check_manifest
-from rca.data.reading import read_listing
+from rca.data.manifest import Manifest
+from rca.data.published import get_published_counts
 from rca.data.sources import list_source
 from rca.data.voc import VocSettings, list_voc
 from rca.errors import UserError
@@ -62,8 +63,30 @@ def list_dataset(root: Path, settings: DatasetSettings, drawn: Path = DRAWN) -> 
     extra = [list_source(root, name, source) for name, source in settings.sources.items()]
     entries = sorted((entry for one in (listing, *extra) for entry in one.entries), key=lambda entry: entry.id)
     return replace(
-        listing, entries=tuple(entries), notes=tuple(note for one in (listing, *extra) for note in one.notes)
+        listing,
+        entries=tuple(entries),
+        notes=tuple(note for one in (listing, *extra) for note in one.notes),
+        faults=tuple(fault for one in (listing, *extra) for fault in one.faults),
     )
+
+
+def examine_dataset(
+    root: Path, settings: DatasetSettings, workers: int = 1, *, drawn: Path = DRAWN, draw_into: Path | None = None
+) -> Examination:
+    """Read a dataset whole, and find everything that is wrong with it.
+
+    Args:
+        root: Where it lies.
+        settings: Its format and parts.
+        workers: How many processes decode; the result does not depend on it.
+        drawn: Where masks will lie that have to be drawn.
+        draw_into: The folder to write them to, which exists; None looks at them and keeps none.
+
+    Raises:
+        UserError: the root is missing, or its lists are missing or broken.
+    """
+    listing = list_dataset(root, settings, drawn)
+    return examine(root, listing, settings.splits, get_published_counts(settings), workers, draw_into)
 
 
 def read_dataset(
@@ -75,7 +98,7 @@ def read_dataset(
     draw_into: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Read and check a dataset.
+    """Read a dataset that is to be used.
 
     Args:
         root: Where it lies.
@@ -86,11 +109,9 @@ def read_dataset(
         report: Takes sentences on what was left out.
 
     Raises:
-        UserError: the root is missing or anything in it is not as it must be.
+        UserError: the root is missing, or an error in it is not left out with its image.
     """
-    listing = list_dataset(root, settings, drawn)
-    for note in listing.notes:
+    examination = examine_dataset(root, settings, workers, drawn=drawn, draw_into=draw_into)
+    for note in examination.notes:
         report(note)
-    manifest = read_listing(root, listing, workers, draw_into)
-    check_manifest(manifest, settings.splits)
-    return manifest
+    return examination.accept(settings.broken)

@@ -1,17 +1,16 @@
 """What a dataset says it holds, before any image is opened: the one thing that a format has to tell.
 
-Paths are relative to the dataset's root. Those that begin with `./` are relative to the working directory: there lie
-extra sources and masks that were drawn.
+Paths are as in a manifest (`rca.data.manifest.locate`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-MAIN = "main"
-"""The source of a dataset's own images."""
+from rca.data.faults import Fault
+from rca.data.manifest import MAIN
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,17 @@ class Listing:
         classes: Names of the C object classes; label 0 is the background, label n is `classes[n - 1]`.
         entries: The images, ordered by id.
         notes: What was left out and why, in sentences.
+        faults: What is wrong on the lists themselves. An image with an error there is as one whose file is broken.
+        lists: The file that says which images belong to a split, by split.
+        class_list: The file that names the classes; None where the format does.
     """
 
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
-
-
-def locate(root: Path, path: str) -> Path:
-    """Where a path of an entry leads."""
-    return Path(path) if path.startswith("./") else root / path
+    faults: tuple[Fault, ...] = ()
+    lists: Mapping[str, Path] = field(default_factory=dict)
+    class_list: Path | None = None
 
 
 def name_drawn(folder: Path, image_id: str) -> str:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rca.artifacts import IGNORE, read_mask, read_photograph
 from rca.data.manifest import ImageRecord, Manifest
+from rca.data.pairs import Partners
 from rca.distributed import rank, world_size
 from rca.errors import UserError
 from rca.settings import Settings
@@ -56,6 +57,7 @@ class Sample(NamedTuple):
         position: The record's position in the manifest, int64.
         frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
             pixels.
+        weight: (), float32: what the image counts in the loss on its tags.
     """
 
     image: Tensor
@@ -64,10 +66,11 @@ class Sample(NamedTuple):
     mask: Tensor
     position: Tensor
     frame: Tensor
+    weight: Tensor = torch.ones(())
 
 
 class TrainingImages(Dataset):
-    """Augmented images, indexed by (epoch, number).
+    """Augmented images, indexed by (epoch, number), or by (epoch, number, n) for the n-th view beside that one.
 
     Args:
         manifest: The dataset.
@@ -99,10 +102,9 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, number = key
-        record = self.records[number]
-        random = np.random.default_rng([self.seed, epoch, number])
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        record = self.records[key[1]]
+        random = np.random.default_rng([self.seed, *key])
         image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
         mask = Image.fromarray(self._read_mask(record))
         image, mask, frame = augment(image, mask, self.augmentation, random)
@@ -115,6 +117,7 @@ class TrainingImages(Dataset):
             torch.from_numpy(np.array(mask, dtype=np.int64)),
             torch.tensor(self.manifest.index[record.id]),
             torch.tensor(frame),
+            torch.tensor(record.weight),
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
@@ -191,7 +194,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         ]
         return torch.stack(padded)
 
-    images, valid, tags, masks, positions, frames = zip(*samples, strict=True)
+    images, valid, tags, masks, positions, frames, weights = zip(*samples, strict=True)
     return Sample(
         stack(list(images), 0.0),
         stack(list(valid), 0.0),
@@ -199,6 +202,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         stack(list(masks), IGNORE),
         torch.stack(positions),
         torch.stack(frames),
+        torch.stack(weights),
     )
 
 
@@ -214,39 +218,61 @@ class EpochSampler(Sampler):
         seed: Of the run.
         rank: The number of this process among those that share each batch.
         ranks: How many they are.
+        partners: Draws a partner for each image of an epoch. A batch then holds its images and after them, in the same
+            order, their partners, which are augmented anew for each pair; None draws none.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        partners: Partners | None = None,
+    ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.rank, self.ranks = rank, ranks
+        self.partners = partners
         self.epoch = 0
 
     def __len__(self) -> int:
         full, rest = divmod(self.count, self.batch_size)
         return full + (rest >= max(2 if full else 1, self.ranks))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(self.count)
+        # Of all images, on all ranks: whom an image is paired with depends on neither.
+        partners = self.partners.draw(random) if self.partners else []
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            part = np.array_split(chosen, self.ranks)[self.rank]
-            yield [(self.epoch, int(number)) for number in part]
+            part = [int(number) for number in np.array_split(chosen, self.ranks)[self.rank]]
+            keys: list[tuple[int, ...]] = [(self.epoch, number) for number in part]
+            if self.partners:
+                # From 1 on, since a seed that ends with 0 draws what the one without it draws.
+                keys += [(self.epoch, partners[number], 1 + number) for number in part]
+            yield keys
 
 
-def make_loader(images: TrainingImages, batch_size: int, workers: int) -> tuple[DataLoader, EpochSampler]:
+def make_loader(
+    images: TrainingImages, batch_size: int, workers: int, pairs: bool = False
+) -> tuple[DataLoader, EpochSampler]:
     """A loader of training batches, and the sampler whose `epoch` is to be set before each pass.
 
     Args:
         images: What to load.
         batch_size: Images in a batch, of all ranks together.
         workers: Processes that load, for each rank; 0 loads in this one.
+        pairs: Whether each image comes with a partner that shares a class, see `EpochSampler`.
 
     Raises:
         UserError: there are fewer images than ranks.
     """
     if len(images) < world_size():
         raise UserError(f"{len(images)} images are too few for {world_size()} processes: lower optimisation.processes.")
-    sampler = EpochSampler(len(images), batch_size, images.seed, rank(), world_size())
+    partners = Partners([record.tags for record in images.records]) if pairs else None
+    sampler = EpochSampler(len(images), batch_size, images.seed, rank(), world_size(), partners)
     loader = DataLoader(
         images,
         batch_sampler=sampler,

@@ -5,7 +5,6 @@ On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.js
 """
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from rca.artifacts import read_json, write_json, write_text
-from rca.data.listing import locate
+from rca.artifacts import read_json, write_file, write_json
 from rca.errors import UserError
 
-# An image id is also a file name and a key in a shard, and `;` separates values in manifest.csv.
-SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAIN = "main"
+"""The source of a dataset's own images."""
+
+# An image id is also a file name and a key in a shard, a split a file name, and `;` separates values in manifest.csv.
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 COLUMNS = (
     *("id", "image", "mask", "saliency", "width", "height", "tags", "splits", "source", "weight"),
     *("sha256", "mask_sha256", "saliency_sha256"),
@@ -34,7 +35,7 @@ class ImageRecord:
 
     Attributes:
         id: Its name, unique in the dataset.
-        image: The photograph's path (`rca.data.listing` says relative to what; so the others).
+        image: The photograph's path; `locate` says relative to what, for this and the other paths.
         mask: The true mask's path; None where there is none.
         width: In pixels.
         height: In pixels.
@@ -43,7 +44,7 @@ class ImageRecord:
         source: Where it comes from ("main" for the dataset's own images).
         sha256: Checksum of the photograph's file.
         saliency: The saliency map's path; None where there is none.
-        weight: What it counts in a training, above 0.
+        weight: What it counts in the losses on tags, above 0: less than 1 where the tags may be wrong.
         mask_sha256: Checksum of the mask's file, "" where there is none.
         saliency_sha256: Likewise of the saliency map's.
     """
@@ -103,7 +104,7 @@ class Manifest:
         known = sorted({record.source for record in self.images})
         for source in sources:
             if source not in known:
-                raise UserError(f"There is no source {source}: the dataset's sources are {', '.join(known)}.")
+                raise UserError(f"There is no source {source}: the dataset's sources are {', '.join(known) or 'none'}.")
         return tuple(record for record in self.images if record.source in sources)
 
     @cached_property
@@ -142,28 +143,15 @@ class Manifest:
         return encoded
 
 
-def check_manifest(manifest: Manifest, splits: tuple[str, ...]) -> None:
-    """Check what no format can promise by itself.
+def locate(root: Path, path: str) -> Path:
+    """Where a path leads that a manifest holds.
 
-    Raises:
-        UserError: an unusable id or class name, an id or class name given twice, a split that is empty.
+    Args:
+        root: The dataset's.
+        path: Relative to the root; or, where it begins with `./`, to the working directory: there lie masks that were
+            drawn.
     """
-    if not manifest.classes:
-        raise UserError(f"{manifest.root} names no class: list them in classes.txt or in dataset.classes.")
-    for what, names in (("class", manifest.classes), ("image id", [record.id for record in manifest.images])):
-        name, count = Counter(names).most_common(1)[0] if names else ("", 0)
-        if count > 1:
-            raise UserError(f"{manifest.root}: the {what} {name} is given {count} times: give each once.")
-    for name in manifest.classes:
-        if not name or ";" in name or name != name.strip():
-            raise UserError(f"{manifest.root}: the class name {name!r} is empty or holds ';': rename it.")
-    if len(manifest.classes) > 254:
-        raise UserError(f"{manifest.root} has {len(manifest.classes)} classes: an 8-bit mask holds at most 254.")
-    for record in manifest.images:
-        if not SAFE_ID.fullmatch(record.id):
-            raise UserError(f"{manifest.root}: the image id {record.id!r} cannot be a file name: rename the image.")
-    for split in splits:
-        manifest.select(split)
+    return Path(path) if path.startswith("./") else root / path
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -175,14 +163,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def write_table(path: Path, classes: tuple[str, ...], records: Iterable[ImageRecord]) -> None:
     """Write a line for each image, whole or not at all."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in records:
-        tags = ";".join(classes[tag] for tag in record.tags)
-        row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
-        writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
-    write_text(path, table.getvalue())
+    with write_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for record in records:
+            tags = ";".join(classes[tag] for tag in record.tags)
+            row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
+            writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
 
 
 def read_manifest(directory: Path, *parts: str) -> Manifest:
@@ -239,12 +226,14 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
 
     Returns:
         The number of images, and for each split the images, those with a mask, the images of each class and the
-        images of each number of tags.
+        images of each number of tags; where there are further sources, the images of each.
     """
+    sources = Counter(record.source for record in manifest.images if record.source != MAIN)
     splits = sorted({split for record in manifest.images for split in record.splits})
     return {
         "images": len(manifest.images),
         "splits": {split: _summarise_split(manifest, split) for split in splits},
+        **({"sources": {source: sources[source] for source in sorted(sources)}} if sources else {}),
     }
 
 

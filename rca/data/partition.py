@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rca.data.listing import MAIN
-from rca.data.manifest import ImageRecord, Manifest, write_table
+from rca.data.manifest import MAIN, ImageRecord, Manifest, read_manifest, write_table
 from rca.errors import UserError
 
 
@@ -49,6 +48,22 @@ def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> N
 def hide_mask(record: ImageRecord) -> ImageRecord:
     """A record without its true mask: an edit of the mask must not train or score anew."""
     return replace(record, mask=None, mask_sha256="")
+
+
+def read_training(directory: Path, split: str, sources: Iterable[str] = ()) -> Manifest:
+    """The images that a training on tags sees.
+
+    Args:
+        directory: Where the manifest lies.
+        split: Its images.
+        sources: Extra sources whose images are trained on as if they belonged to the split.
+
+    Raises:
+        UserError: the dataset has no such source, or a part of the manifest is missing or corrupt.
+    """
+    own = read_manifest(directory, f"splits/{split}")
+    extra = read_manifest(directory, "sources").select_sources(tuple(sources))
+    return replace(own, images=(*own.images, *(replace(record, splits=(split,)) for record in extra)))
 
 
 def check_splits(directory: Path, splits: Iterable[str]) -> None:

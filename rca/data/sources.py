@@ -44,4 +44,5 @@ def list_source(root: Path, name: str, settings: SourceSettings) -> Listing:
         # By a hash, so that images that are added push out few others.
         entries = tuple(sorted(entries, key=lambda one: hashlib.sha256(one.id.encode()).digest())[: settings.limit])
         notes.append(f"source {name}: {settings.limit} of {len(found.entries)} images are taken, as its limit says.")
-    return Listing((), entries, tuple(notes))
+    faults = tuple(replace(fault, id=fault.id and f"{name}.{fault.id}") for fault in found.faults)
+    return Listing((), entries, tuple(notes), faults)

@@ -4,6 +4,8 @@ Tags are by default the classes present in the masks, as the field derives them 
 source).
 """
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -11,6 +13,7 @@ from xml.etree import ElementTree
 from pydantic import Field
 
 from rca.data.base import BaseDatasetSettings
+from rca.data.faults import Fault
 from rca.data.files import MAPS, PHOTOGRAPHS, check_folder, find_file, read_lines
 from rca.data.listing import Entry, Listing, name_drawn
 from rca.data.sbd import SbdMask, derive_trainaug
@@ -60,7 +63,7 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
         drawn: Where the masks of SBD will lie.
 
     Raises:
-        UserError: the folder of photographs, a list, an annotation or the names of the classes are missing or broken.
+        UserError: the folder of photographs, a list or the names of the classes are missing or broken.
     """
     if not (root / "JPEGImages").is_dir():
         raise UserError(f"{root} is no dataset in VOC layout (it has no folder JPEGImages): link the dataset there.")
@@ -68,14 +71,28 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     for key, folder in (("dataset.sbd", settings.sbd), ("dataset.saliency", settings.saliency)):
         if folder is not None:
             check_folder(root, folder, key)
-    splits = _read_splits(root, settings)
-    return Listing(classes, tuple(_list_image(root, settings, drawn, name, splits[name]) for name in sorted(splits)))
+    lists = {split: root / LISTS / f"{split}.txt" for split in settings.splits}
+    names = {split: _read_split(root, settings, split) for split in settings.splits}
+    splits = _invert(names)
+    tags = {name: _read_tags(root, settings, name) for name in sorted(splits)}
+    repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
+    return Listing(
+        classes,
+        tuple(_list_image(root, settings, drawn, name, splits[name], found) for name, (found, _) in tags.items()),
+        faults=(*repeats, *(fault for _, fault in tags.values() if fault)),
+        lists=lists,
+        class_list=root / "classes.txt" if settings.classes == "file" else None,
+    )
 
 
-def _list_image(root: Path, settings: VocSettings, drawn: Path, name: str, splits: tuple[str, ...]) -> Entry:
-    tags = None
-    if settings.tags == "annotations":
-        tags = read_objects(root / "Annotations" / f"{name}.xml", settings.difficult)
+def _list_image(
+    root: Path,
+    settings: VocSettings,
+    drawn: Path,
+    name: str,
+    splits: tuple[str, ...],
+    tags: tuple[str, ...] | None,
+) -> Entry:
     mask, draw = find_file(root, settings.masks, name, MAPS), None
     if mask is None and settings.sbd is not None and (drawing := root / settings.sbd / f"cls/{name}.mat").is_file():
         mask, draw = name_drawn(drawn, name), SbdMask(drawing)
@@ -92,21 +109,39 @@ def _list_image(root: Path, settings: VocSettings, drawn: Path, name: str, split
     )
 
 
-def _read_splits(root: Path, settings: VocSettings) -> dict[str, tuple[str, ...]]:
-    """The splits of each image on the lists."""
+def _read_split(root: Path, settings: VocSettings, split: str) -> list[str]:
+    """The images on a list, as often as they stand there."""
+    path = root / LISTS / f"{split}.txt"
+    if split == TRAINAUG and settings.sbd is not None and not path.exists():
+        own, held_out = (read_lines(root / LISTS / f"{one}.txt") for one in ("train", "val"))
+        return derive_trainaug(root / settings.sbd, own, held_out)
+    return read_lines(path)
+
+
+def _invert(names: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """The splits of each image, from the images of each split."""
     splits: dict[str, tuple[str, ...]] = {}
-    for split in settings.splits:
-        path = root / LISTS / f"{split}.txt"
-        if split == TRAINAUG and settings.sbd is not None and not path.exists():
-            own, held_out = (read_lines(root / LISTS / f"{one}.txt") for one in ("train", "val"))
-            names = derive_trainaug(root / settings.sbd, own, held_out)
-        else:
-            names = read_lines(path)
-        if not names:
-            raise UserError(f"{path} is empty: list at least one image, or take {split} out of dataset.splits.")
-        for name in dict.fromkeys(names):  # a name that is listed twice is one image
+    for split, members in names.items():
+        for name in dict.fromkeys(members):  # a name that is listed twice is one image
             splits[name] = (*splits.get(name, ()), split)
     return splits
+
+
+def _find_repeats(path: Path, names: Iterable[str]) -> Iterator[Fault]:
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield Fault("listed twice", str(path), f"{path} lists {name} {times} times", name)
+
+
+def _read_tags(root: Path, settings: VocSettings, name: str) -> tuple[tuple[str, ...] | None, Fault | None]:
+    """The tags in an image's annotation, None where masks tell, and what is wrong with it."""
+    if settings.tags == "masks":
+        return None, None
+    path = root / "Annotations" / f"{name}.xml"
+    try:
+        return read_objects(path, settings.difficult), None
+    except UserError as error:
+        return (), Fault.tell("broken annotation", path, error, name)
 
 
 def read_objects(path: Path, difficult: bool = True) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 A host is one module in this folder that defines `HOST` (a subclass of `Host`). Any method goes on any host.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,7 +11,7 @@ from torch.nn import functional
 from rca.data.loading import Sample
 from rca.distributed import mean_of_rows
 from rca.methods.base import NoOptions, Output
-from rca.models.pooling import pool_mean
+from rca.models.pooling import Normalisation, pool_mean
 from rca.settings import Settings
 
 Levels = tuple[Tensor, Tensor, Tensor]
@@ -31,13 +31,13 @@ class Host(nn.Module):
         Options: The settings class of the host's options.
         needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
         needs_levels: Whether `refine` looks at the images and at earlier levels of the backbone.
-        normalisation: How inference brings the summed maps to 0..1: by their maximum, or by minimum and maximum.
+        normalisation: How inference brings the summed maps to 0..1.
     """
 
     Options: ClassVar[type[Settings]] = NoOptions
     needs_second_view: ClassVar[bool] = False
     needs_levels: ClassVar[bool] = False
-    normalisation: ClassVar[Literal["max", "min_max"]] = "max"
+    normalisation: Normalisation = "max"
 
     def __init__(
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
@@ -70,18 +70,20 @@ class Host(nn.Module):
         Returns:
             `classification`, a mean over the views where there are two, and what a host adds.
         """
-        loss = self.classification_loss(output.maps, output.valid, batch.tags)
+        loss = self.classification_loss(output.maps, output.valid, batch.tags, batch.weight)
         if output.second is not None:
-            second = self.classification_loss(output.second.maps, output.second.valid, batch.tags)
+            second = self.classification_loss(output.second.maps, output.second.valid, batch.tags, batch.weight)
             loss = (loss + second) / 2
         return {"classification": loss}
 
-    def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+    def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor, weight: Tensor) -> Tensor:
         """Multi-label soft margin: binary cross-entropy of the pooled maps, a mean over images and classes.
 
         Args:
             maps: (B, C, h, w).
             valid: (B, 1, h, w), 1 on the image and 0 on padding.
             tags: (B, C) of 0 and 1.
+            weight: (B,) or (), what each image's term is multiplied with.
         """
-        return mean_of_rows(functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none"))
+        losses = functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none")
+        return mean_of_rows(weight * losses)

@@ -4,8 +4,6 @@ Source: Wang, Zhang, Kan, Shan and Chen, Self-supervised Equivariant Attention M
 Segmentation, CVPR 2020. The loss is L_cls + L_ER + L_ECR. Where we differ from the released code: docs/methods.md.
 """
 
-from typing import ClassVar, Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,7 +15,7 @@ from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
 from rca.methods.base import Output
 from rca.methods.regions import share_of_peak
-from rca.models.pooling import normalise_range
+from rca.models.pooling import Normalisation, normalise_range
 from rca.settings import Settings
 
 
@@ -29,12 +27,15 @@ class SeamOptions(Settings):
         cross_weight: Of the equivariant cross regularisation (ECR).
         min_pooling_weight: Of the adaptive min pooling, which keeps refined maps from covering the whole image.
         hard_share: ECR is the mean over this share of the values, those with the largest difference.
+        normalisation: How inference brings the refined maps to 0..1. They are means over many positions and so nowhere
+            0; "max" keeps that, which is better where an object may fill its image.
     """
 
     equivariance_weight: float = Field(default=1.0, ge=0)
     cross_weight: float = Field(default=1.0, ge=0)
     min_pooling_weight: float = Field(default=1.0, ge=0)
     hard_share: float = Field(default=0.2, gt=0, le=1)
+    normalisation: Normalisation = "min_max"
 
 
 class SeamHost(Host):
@@ -43,14 +44,13 @@ class SeamHost(Host):
     Options = SeamOptions
     needs_second_view = True
     needs_levels = True
-    # Means over many positions are nowhere 0.
-    normalisation: ClassVar[Literal["max", "min_max"]] = "min_max"
 
     def __init__(
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
         self.options = options if isinstance(options, SeamOptions) else SeamOptions()
+        self.normalisation = self.options.normalisation
         self.correlation = PixelCorrelation(level_channels)
 
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:

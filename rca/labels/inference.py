@@ -1,7 +1,7 @@
 """Score maps of images: several scales, mirrored and not, summed (the field's common inference)."""
 
+import math
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from rca.data.features import FeatureCache
 from rca.data.loading import normalise
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.base import Levels
+from rca.labels.references import Beside, References
 from rca.labels.score_maps import ScoreMaps
 from rca.labels.views import InferenceSettings, choose_precision, encode_views, group_by_size
 from rca.models.cam_network import CamNetwork
-from rca.models.pooling import pool_mean
+from rca.models.pooling import Normalisation, pool_mean
 
 
 def score_images(
@@ -26,6 +27,7 @@ def score_images(
     settings: InferenceSettings,
     stride: int,
     cache: FeatureCache | None = None,
+    references: References | None = None,
 ) -> Iterator[tuple[ImageRecord, ScoreMaps]]:
     """Score images with their tags given; maps of other classes are not kept.
 
@@ -36,26 +38,43 @@ def score_images(
         settings: How.
         stride: Pixels of the image for each value of a map.
         cache: The features of all views, where the backbone is frozen; None computes them.
+        references: What the images are seen beside, for a method that pairs images; None sees each alone.
 
     Yields:
         A record and its maps, in an order that depends on the images' sizes.
     """
     for batch in group_by_size(records, settings.batch_size):
         tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in batch]))
+        beside = references.gather(batch) if references else None
         if cache is None:
             images = np.stack([read_photograph(manifest.photograph(record)) for record in batch])
-            maps, logits = score_batch(network, images, settings, stride, tags)
+            maps, logits = score_batch(network, images, settings, stride, tags, beside)
         else:
             views = ((torch.stack([cache.read(one.id, view) for one in batch]), None) for view in settings.views)
             size = (batch[0].height, batch[0].width)
-            maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags)
+            maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags, beside)
         for record, one, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
             kept = normalise_maps(one[list(record.tags)], network.host.normalisation).half()
             yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
 
 
-def normalise_maps(maps: Tensor, by: Literal["max", "min_max"] = "max") -> Tensor:
+def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
+    """The classes that an image shows as the classifier has it.
+
+    Args:
+        logits: (C,).
+        threshold: The least probability of a class, 0..1, exclusive.
+
+    Returns:
+        The classes whose sigmoid reaches the threshold, ascending; where none does, the most probable one alone, since
+        an image of these datasets shows something.
+    """
+    reached = np.flatnonzero(logits >= math.log(threshold / (1 - threshold)))
+    return tuple(reached.tolist()) or (int(logits.argmax()),)
+
+
+def normalise_maps(maps: Tensor, by: Normalisation = "max") -> Tensor:
     """Divide each map by its maximum, after its minimum was taken off where that is asked for.
 
     Args:
@@ -71,7 +90,12 @@ def normalise_maps(maps: Tensor, by: Literal["max", "min_max"] = "max") -> Tenso
 
 
 def score_batch(
-    network: CamNetwork, images: np.ndarray, settings: InferenceSettings, stride: int, tags: Tensor | None = None
+    network: CamNetwork,
+    images: np.ndarray,
+    settings: InferenceSettings,
+    stride: int,
+    tags: Tensor | None = None,
+    beside: Beside | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Score images of one size.
 
@@ -81,6 +105,7 @@ def score_batch(
         settings: How.
         stride: Pixels of the image for each value of a map.
         tags: As in `score_features`.
+        beside: Likewise.
 
     Returns:
         As `score_features`.
@@ -89,7 +114,7 @@ def score_batch(
     device = next(network.parameters()).device
     batch = torch.stack([normalise(image, about.mean, about.std) for image in images]).to(device)
     encoded = encode_views(network.encode, batch, settings.views, settings.precision)
-    return score_features(network, encoded, images.shape[:3], settings, stride, tags)
+    return score_features(network, encoded, images.shape[:3], settings, stride, tags, beside)
 
 
 @torch.no_grad()
@@ -100,6 +125,7 @@ def score_features(
     settings: InferenceSettings,
     stride: int,
     tags: Tensor | None = None,
+    beside: Beside | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Score images of one size by what the backbone made of their views.
 
@@ -110,25 +136,36 @@ def score_features(
         settings: How.
         stride: Pixels of the image for each value of a map.
         tags: (B, C) of 0 and 1, the classes that may be there; None for all.
+        beside: The images' references, for a method that pairs images; None sees each image alone.
 
     Returns:
         The class activation maps after ReLU, summed over scales and flips (B, C, ceil(H/stride), ceil(W/stride)), and
-        the classifier's mean score over the same (B, C), both float32.
+        the classifier's mean score over the same (B, C), both float32. With references the maps are a mean of those of
+        the image alone and those beside references, each normalised.
     """
     device, classes = next(network.parameters()).device, len(network.description.classes)
     number, height, width = shape
     size = (-(-height // stride), -(-width // stride))
-    maps = torch.zeros(number, classes, *size, device=device)
+    sums = torch.zeros(1 if beside is None else 2, number, classes, *size, device=device)
     logits = torch.zeros(number, classes, device=device)
     tags = None if tags is None else tags.to(device)
     for view, (features, levels) in zip(settings.views, encoded, strict=True):
         features = features.to(device)
         with choose_precision(device, settings.precision):
             output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
+            outputs = [output]
+            if beside is not None:
+                found = output._replace(maps=beside.score(network.method, output), refined=None)
+                outputs.append(network.host.refine(found, levels, tags))
         # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
         plain = output.maps if output.auxiliary is None else output.auxiliary
         logits += pool_mean(plain.float(), output.valid)
-        activation = output.scores.float().relu()
-        activation = activation.flip(3) if view.mirrored else activation
-        maps += functional.interpolate(activation, size, mode="bilinear")
+        for total, one in zip(sums, outputs, strict=True):
+            activation = one.scores.float().relu()
+            activation = activation.flip(3) if view.mirrored else activation
+            total += functional.interpolate(activation, size, mode="bilinear")
+    maps = sums[0]
+    if beside is not None:
+        alone, together = (normalise_maps(one.flatten(0, 1), network.host.normalisation) for one in sums)
+        maps = ((1 - beside.share) * alone + beside.share * together).view_as(maps)
     return maps, logits / len(settings.views)

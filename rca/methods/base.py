@@ -57,6 +57,8 @@ class Method(nn.Module):
         Options: The settings class of the method's options.
         keeps_memory: Whether inference needs the memory, which then travels as a snapshot of its own.
         needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
+        pairs_images: Whether each image of a training batch comes with a partner that shares a class, the partners as
+            the second half of the batch; inference then also scores an image beside references (`score_beside`).
         refuses: The hosts that the method does not go with, by name: why, as the end of a sentence.
     """
 
@@ -64,6 +66,7 @@ class Method(nn.Module):
     Options: ClassVar[type[Settings]] = NoOptions
     keeps_memory: ClassVar[bool] = False
     needs_second_view: ClassVar[bool] = False
+    pairs_images: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
@@ -96,6 +99,19 @@ class Method(nn.Module):
             tags: (B, C) of 0 and 1; None where nothing is known.
         """
         return output
+
+    def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
+        """The maps of images that are each seen beside another one, for methods that pair images.
+
+        Args:
+            features: (B, D, h, w).
+            others: (B, D, h', w'), of the other image of each.
+            valid: (B, 1, h', w'), of the others: 0 on padding.
+
+        Returns:
+            (B, C, h, w), class activation maps before ReLU.
+        """
+        raise NotImplementedError
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Prepare for an epoch, e.g. cluster the memory."""

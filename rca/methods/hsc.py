@@ -74,7 +74,8 @@ class HscOptions(Settings):
     """The options of HSC; the defaults are the published ones, but for the dense CRF on each pseudo label.
 
     Attributes:
-        background: A position is background in a pseudo label where no tagged map exceeds this share of its range.
+        background: A position is background in a pseudo label where no tagged map exceeds this, each brought to 0..1
+            as the host does at inference.
         start_epoch: The first epoch with contrast, counted from 0.
         cross_supervision: Whether one view's pseudo labels and prototypes supervise the other too.
         momentum: How much of a prototype remains in an update.
@@ -151,9 +152,9 @@ class Hsc(Method):
         if epoch < options.start_epoch:
             return losses
         assert output.second is not None
-        first, second = (self._look(view, output.second.valid, batch) for view in (output, output.second))
         # Similarities divided by a temperature ask for more digits than bfloat16 has.
         with torch.autocast(output.maps.device.type, enabled=False):
+            first, second = (self._look(view, output.second.valid, batch) for view in (output, output.second))
             if options.roi_level.weight:
                 losses["roi"] = options.roi_level.weight * self._contrast_regions((first, second))
             if options.class_level.weight:
@@ -165,15 +166,13 @@ class Hsc(Method):
     def _look(self, view: Output, valid: Tensor, batch: Sample) -> View:
         """Embeddings and pseudo labels of a view; `valid` is that of the second one."""
         size = (valid.shape[2], valid.shape[3])
-        with torch.autocast(valid.device.type, enabled=False):
-            scaled = normalise_range(view.scores.detach().float(), view.valid)
-            shares = _resize(scaled, size) * batch.tags[..., None, None] * (valid > 0)
-            labels = self._label(shares, valid, batch.image)
-        background = (1 - shares.amax(1, keepdim=True)) * (labels == shares.shape[1])[:, None]
-        pixels, regions = (
-            _resize(project(view.features), size).float() for project in (self.project_pixels, self.project_regions)
-        )
+        scaled = normalise_range(view.scores.detach().float(), view.valid, self.host.normalisation)
+        shares = _resize(scaled, size) * batch.tags[..., None, None] * (valid > 0)
+        labels = self._label(shares, valid, batch.image)
         masks = torch.stack([(labels >= 0) & (labels < shares.shape[1]), labels == shares.shape[1]], 1)
+        background = (1 - shares.amax(1, keepdim=True)) * masks[:, 1:]
+        features = view.features.float()
+        pixels, regions = (_resize(project(features), size) for project in (self.project_pixels, self.project_regions))
         objects, backgrounds = functional.normalize(pool_regions(regions, masks.float()), dim=2).unbind(1)
         return View(
             _to_rows(torch.cat([shares, background], 1)),
@@ -196,7 +195,8 @@ class Hsc(Method):
 
     def _contrast_regions(self, views: Pair) -> Tensor:
         """ROI level: objects and backgrounds of the whole batch apart, each close to what it is in other batches."""
-        objects, backgrounds = ([gather_with_gradient(getattr(view, name)) for view in views] for name in ROIS)
+        objects = [gather_with_gradient(view.objects) for view in views]
+        backgrounds = [gather_with_gradient(view.backgrounds) for view in views]
         present = [gather_rows(view.present)[0] for view in views]
 
         def repel_views(one: int, two: int) -> Tensor:
@@ -245,9 +245,6 @@ class Hsc(Method):
         joined = first * first_present[:, None] + second * second_present[:, None]
         bank.update(functional.normalize(joined, dim=1), first_present | second_present)
         return torch.stack(losses).sum() / 2
-
-
-ROIS = ("objects", "backgrounds")
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

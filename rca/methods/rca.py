@@ -178,7 +178,7 @@ class Rca(Method):
         losses = super().compute_losses(output, batch, epoch)
         plain = output.maps if output.auxiliary is None else output.auxiliary
         if aggregation.form in ("softmax", "parametric"):
-            auxiliary = self.host.classification_loss(plain, output.valid, batch.tags)
+            auxiliary = self.host.classification_loss(plain, output.valid, batch.tags, batch.weight)
             losses["auxiliary"] = aggregation.auxiliary_weight * auxiliary
         background = self._find_background(plain.detach(), output.valid, batch.tags)
         if aggregation.form == "scores" and self.prototypes_usable.any() and aggregation.position_weight:

@@ -35,6 +35,7 @@ class NetworkDescription:
         initialisation: Backbone and origin of its weights, in words.
         epochs: How many epochs it was trained.
         host_options: The host's options, as given.
+        sources: The extra sources that it was trained on beside the split.
     """
 
     backbone: BackboneName
@@ -49,6 +50,7 @@ class NetworkDescription:
     initialisation: str
     epochs: int = 0
     host_options: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 class CamNetwork(nn.Module):
@@ -200,7 +202,7 @@ def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
         UserError: the file is missing or broken.
     """
     tensors, fields = load_tensors(path, "train_cam")
-    fields.update({key: tuple(fields[key]) for key in ("classes", "mean", "std")})
+    fields.update({key: tuple(fields.get(key, ())) for key in ("classes", "mean", "std", "sources")})
     network = CamNetwork(NetworkDescription(**fields))
     network.load_state_dict({**tensors, **{f"method.{name}": tensor for name, tensor in memory.items()}})
     return network.eval()

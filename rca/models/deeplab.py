@@ -2,12 +2,13 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rca.errors import UserError
 from rca.models.backbones import BackboneName, OutputStride, build_backbone
 from rca.models.storage import load_tensors, save_tensors
 
@@ -15,8 +16,37 @@ HeadName = Literal["linear", "deeplab_v2", "deeplab_v3plus"]
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """How a segmentation network came about.
+
+    Attributes:
+        dataset: The dataset's name.
+        split: The images that it was trained on.
+        images: How many they are.
+        longest_side: The median of their longest sides, in pixels.
+        masks: Which of their masks, in words.
+        masks_sha256: Checksum of the list of those masks' checksums.
+        run: The run that it belongs to.
+        seed: Its random seed.
+        version: Of rca.
+        code_sha256: Checksum of all code that its training ran.
+    """
+
+    dataset: str
+    split: str
+    images: int
+    longest_side: int
+    masks: str
+    masks_sha256: str
+    run: str
+    seed: int
+    version: str
+    code_sha256: str
+
+
+@dataclass(frozen=True)
 class SegmenterDescription:
-    """All that is needed to build a segmentation network again.
+    """All that is needed to build a segmentation network again, and where it comes from.
 
     Attributes:
         backbone: Its name.
@@ -26,6 +56,7 @@ class SegmenterDescription:
         mean: Normalisation of the images, for pixels in 0..1.
         std: Likewise.
         initialisation: Backbone and origin of its weights, in words.
+        provenance: How it came about; None for one that no pipeline trained.
     """
 
     backbone: BackboneName
@@ -35,6 +66,7 @@ class SegmenterDescription:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     initialisation: str
+    provenance: Provenance | None = None
 
 
 class _DeepLabV2(nn.Module):
@@ -122,10 +154,22 @@ def load_segmenter(path: Path) -> Segmenter:
     """Read what `save_segmenter` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing, broken or holds something else.
     """
     tensors, fields = load_tensors(path, "train_seg")
-    fields.update({key: tuple(fields[key]) for key in ("classes", "mean", "std")})
-    network = Segmenter(SegmenterDescription(**fields))
-    network.load_state_dict(tensors)
+    try:
+        network = Segmenter(_read_description(fields))
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError):
+        off = " (train_seg was switched off)" if fields.get("enabled") is False else ""
+        raise UserError(
+            f"{path} holds no segmentation network of this version{off}: name what train_seg writes, "
+            "segmenter.safetensors."
+        ) from None
     return network.eval()
+
+
+def _read_description(fields: dict[str, Any]) -> SegmenterDescription:
+    listed = {key: tuple(fields[key]) for key in ("classes", "mean", "std")}
+    provenance = fields.get("provenance")
+    return SegmenterDescription(**{**fields, **listed, "provenance": provenance and Provenance(**provenance)})

@@ -1,7 +1,12 @@
 """Means and ranges over positions that leave out the padding."""
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional
+
+Normalisation = Literal["max", "min_max"]
+"""How a map is brought to 0..1: by its maximum, or by its minimum and maximum."""
 
 
 def pool_mean(maps: Tensor, valid: Tensor) -> Tensor:
@@ -42,17 +47,19 @@ def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.adaptive_avg_pool2d(valid, size)
 
 
-def normalise_range(maps: Tensor, valid: Tensor) -> Tensor:
-    """Bring each map to 0..1 by its minimum and maximum over the image, after ReLU.
+def normalise_range(maps: Tensor, valid: Tensor, by: Normalisation = "min_max") -> Tensor:
+    """Bring each map to 0..1 by its minimum and maximum over the image, or its maximum alone, after ReLU.
 
     Args:
         maps: (B, C, h, w).
         valid: (B, 1, h, w), 0 on padding.
+        by: "max" leaves the minimum where it is.
 
     Returns:
         (B, C, h, w), 0 on padding.
     """
     maps = maps.relu()
-    lowest = maps.masked_fill(valid == 0, float("inf")).amin((2, 3), keepdim=True)
-    highest = (maps * (valid > 0)).amax((2, 3), keepdim=True)
-    return (maps - lowest) * (valid > 0) / (highest - lowest + 1e-5)
+    if by == "min_max":
+        maps = maps - maps.masked_fill(valid == 0, float("inf")).amin((2, 3), keepdim=True)
+    maps = maps * (valid > 0)
+    return maps / (maps.amax((2, 3), keepdim=True) + 1e-5)

@@ -13,21 +13,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rca.data.manifest import Manifest
+from rca.protocol import KIND_NAMES, group_protocols
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
-from rca.report.gallery import KINDS, Picture, find_examples, write_comparison, write_example
+from rca.report.gallery import Picture, find_examples, write_comparison, write_example
 from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
-from rca.tables import format_difference
+from rca.tables import UNDECIDED, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
-HEADINGS = {**KINDS, "classification": "classifier"}
-MEASURES = {"miou": "mIoU", "map": "mAP"}
-IGNORE_RULES = {
-    "count_as_error": "A pixel that a mask leaves undecided counts as an error.",
-    "exclude": "A pixel that a mask leaves undecided is left out.",
+HEADINGS = {
+    "seed": "seed (tags given)",
+    "seed_predicted_tags": "seed (tags predicted)",
+    "pseudo": "pseudo label (tags given)",
+    "refined": "refined (tags given)",
+    "segmentation": "segmentation (no tags)",
+    "classification": "classifier",
 }
+MEASURES = {"miou": "mIoU", "map": "mAP", **UNDECIDED}
 TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
 
 
@@ -43,7 +47,7 @@ class SeedResult:
     """
 
     directory: Path
-    protocol: dict[str, str]
+    protocol: dict[str, Any]
     threshold: pd.DataFrame
     histories: dict[str, pd.DataFrame]
 
@@ -127,18 +131,18 @@ def build_report(page: Path, source: Source) -> None:
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own file
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
-        columns=(columns := list_columns(source.table)),
+        columns=(columns := list_columns(drop_headlines(source.table))),
         compared=source.table["difference"].notna().any(),
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
-        protocols=describe_protocols(source.results),
+        protocols=group_protocols({run: [one.protocol for one in seeds] for run, seeds in source.results.items()}),
         splits=describe_splits(source.statistics),
         charts=[
             *draw_threshold_charts(page, source.results, lines),
             *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
         ],
         examples=examples,
-        kinds=[kind for kind in KINDS if any(one.masks[run][kind] for one in examples for run in one.masks)],
+        kinds=[kind for kind in KIND_NAMES if any(one.masks[run][kind] for one in examples for run in one.masks)],
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
@@ -152,12 +156,8 @@ def list_columns(table: pd.DataFrame) -> dict[str, Column]:
     """The table's metrics in their order, each taken apart, e.g. `seed.train.best.miou`."""
     columns = {}
     for metric in dict.fromkeys(table["metric"]):
-        kind, _, rest = metric.partition(".")
-        place, _, measure = rest.rpartition(".")
-        split, _, choice = place.rpartition(".")
-        if choice not in ("best", "fixed"):
-            split, choice = place, ""
-        columns[metric] = Column(HEADINGS.get(kind, kind), split, choice, MEASURES.get(measure, measure))
+        kind, split, choice, figure = take_apart(metric)
+        columns[metric] = Column(HEADINGS.get(kind, kind), split, choice, MEASURES.get(figure, figure))
     return columns
 
 
@@ -183,21 +183,6 @@ def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
         difference = "" if math.isnan(row.difference) else format_difference(row)
         cells[row.metric] = Cell(mean, spread, difference, int(row.seeds), several and mean == best)
     return cells
-
-
-def describe_protocols(results: Mapping[str, list[SeedResult]]) -> list[tuple[list[str], list[str]]]:
-    """How the runs were scored: runs that share a protocol, and its sentences."""
-    runs: dict[tuple[str, ...], list[str]] = {}
-    for run, seeds in results.items():
-        for result in seeds:
-            protocol = result.protocol
-            sentences = (
-                IGNORE_RULES.get(protocol["predicted_ignore"], protocol["predicted_ignore"]),
-                f"Image-level tags are {protocol['tags']}.",
-                f"“best” is {protocol['best']}; “fixed” is a threshold that was chosen without any mask.",
-            )
-            runs.setdefault(sentences, []).append(run)
-    return [(list(dict.fromkeys(names)), list(sentences)) for sentences, names in runs.items()]
 
 
 def describe_splits(statistics: dict[str, Any]) -> dict[str, dict[str, Any]]:

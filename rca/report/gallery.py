@@ -10,10 +10,9 @@ from PIL import Image
 from rca.artifacts import IGNORE, PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
 from rca.errors import UserError
+from rca.protocol import KIND_NAMES
 from rca.report.pictures import blend_mask, draw_comparison, scale_mask, scale_photograph
 
-# Kinds of masks in the order in which the pipeline makes them, and what they are called.
-KINDS = {"seed": "seed", "pseudo": "pseudo label", "refined": "refined", "segmentation": "segmentation"}
 # Lines of the sheet that compares kinds at a glance.
 COMPARED = 6
 
@@ -118,7 +117,7 @@ def write_example(
     masks: dict[str, dict[str, Picture | None]] = {}
     for number, (run, directory) in enumerate(evaluations.items()):
         masks[run] = {}
-        for kind, caption in KINDS.items():
+        for kind, caption in KIND_NAMES.items():
             # A run's name may hold what a URL must not, so the files go by its number.
             overlay = write_overlay(directory / "examples" / image_id / f"{kind}.png", f"{number}-{kind}", caption, run)
             masks[run][kind] = overlay and overlay[0]
@@ -138,9 +137,9 @@ def write_comparison(page: Path, examples: list[Example], run: str, width: int) 
         return None
     rows: list[list[Image.Image | None]] = []
     for example in examples[:COMPARED]:
-        pictures = [example.photograph, example.truth, *(example.masks[run][kind] for kind in KINDS)]
+        pictures = [example.photograph, example.truth, *(example.masks[run][kind] for kind in KIND_NAMES)]
         rows.append([Image.open(page / picture.file) if picture else None for picture in pictures])
-    captions = ("photograph", "truth", *KINDS.values())
+    captions = ("photograph", "truth", *KIND_NAMES.values())
     sheet = draw_comparison(rows, captions, width)
     file = page / "pictures" / "comparison.png"
     return _write(page, file, np.asarray(sheet), run, f"{', '.join(captions)} of {run}, {len(rows)} images")

@@ -13,7 +13,7 @@ from rca.artifacts import read_photograph, write_directory
 from rca.data.features import FeatureWriter, View, list_training_views
 from rca.data.loading import AugmentationSettings, normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.data.partition import check_splits
+from rca.data.partition import assign_shard, check_splits
 from rca.labels.views import InferenceSettings, encode_views, group_by_size
 from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
     set_determinism(context.read("make_cam.threads"))
     split, scored = context.read("train_cam.split"), context.read("make_cam.splits")
     check_splits(layout.manifest, (split, *scored))
-    manifest = read_manifest(layout.manifest, f"shards/{shard}")
+    manifest, sources = (read_manifest(layout.manifest, part) for part in (f"shards/{shard}", "sources"))
     wanted = [(split, list_training_views(augmentation)), *((one, inference.views) for one in scored)]
     tensors, about = load_tensors(layout.weights("train_cam"), "fetch_weights")
     backbone = build_backbone(settings.name, settings.output_stride)
@@ -40,13 +40,17 @@ def run(context: Context) -> None:
     backbone.eval().to(choose_device())
     statistics = tuple(about["mean"]), tuple(about["std"])
     # Apart from the others, so that those neither share a file with the images that are trained on nor a batch.
-    trained_on = [record for record in manifest.images if split in record.splits]
-    others = [record for record in manifest.images if split not in record.splits]
-    for directory, records in zip(layout.feature_shard(shard), (trained_on, others), strict=True):
+    trained_on = group_by_views((record for record in manifest.images if split in record.splits), wanted)
+    others = group_by_views((record for record in manifest.images if split not in record.splits), wanted)
+    # Any run may train on any extra source.
+    extra = [record for record in sources.images if assign_shard(record.id, len(context.read("shards"))) == shard]
+    of_extra = [(list_training_views(augmentation), extra)] if extra else []
+    groups = ([*trained_on.items(), *of_extra], others.items())
+    for directory, of_directory in zip(layout.feature_shard(shard), groups, strict=True):
         drop_leftovers(directory, context.read("shards"))
         with write_directory(directory) as draft:
             writer = FeatureWriter(draft)
-            for views, group in group_by_views(records, wanted).items():
+            for views, group in of_directory:
                 write_features(writer, backbone, manifest, group, views, statistics, inference)
                 print(f"{len(group)} images, {len(views)} views each")
             writer.flush()

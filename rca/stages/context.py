@@ -97,17 +97,21 @@ class Context:
         return self.shard
 
     def checkpoint(self, settings: Settings, inputs: Iterable[Path]) -> Path:
-        """Where a training keeps its state, outside the declared outputs, which engines delete before a stage runs.
+        """Where a stage keeps its state, outside the declared outputs, which engines delete before a stage runs.
 
         The name is a fingerprint of the settings, the code and the inputs: a checkpoint of other ones is never taken.
+        What a stage keeps beside it has the same name with another suffix.
         """
         digest = hashlib.sha256(repr((self.name, settings)).encode())
         package = Path(__file__).parent.parent
         for path in (*sorted(package.rglob("*.py")), *inputs):
             digest.update(hash_file(path).encode())
         checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
-        for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.pt"):
-            if other != checkpoint:
-                shutil.rmtree(other.with_suffix(".memory"), ignore_errors=True)
-                other.unlink(missing_ok=True)  # of settings, code or inputs that are no more
+        for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.*"):
+            if other.stem == checkpoint.stem:
+                continue
+            if other.is_dir():  # of settings, code or inputs that are no more
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
         return checkpoint

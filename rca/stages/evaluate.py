@@ -6,10 +6,10 @@ A memory, where the run keeps one, is described as well.
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,14 @@ from rca.artifacts import keep_only, read_json, read_mask, write_directory, writ
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
-from rca.labels.score_maps import Shard, enlarge, open_scores
-from rca.metrics import Confusion, PredictedIgnore, average_precision
+from rca.labels.score_maps import Shard, Tags, enlarge, open_scores
+from rca.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
+from rca.metrics import PredictedIgnore, average_precision
 from rca.progress import track
+from rca.protocol import TAGS, fingerprint_list
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import CHOICES, RunLayout
-
-ReadMask = Callable[[ImageRecord], np.ndarray]
 
 
 class EvaluateSettings(Settings):
@@ -35,21 +35,45 @@ class EvaluateSettings(Settings):
 
     Attributes:
         seed: Splits on which the seeds are scored.
+        seed_predicted_tags: Splits on which the seeds of predicted tags are scored.
         pseudo: Splits on which the pseudo labels are scored.
         refined: Splits on which the refined masks are scored.
         segmentation: Splits on which the segmentation is scored.
         classification: Splits on which the classifier is scored.
-        predicted_ignore: Whether a pixel that a mask leaves open counts as an error or is left out.
+        predicted_ignore: Whether a pixel that a mask leaves open counts as an error or is left out of the headline
+            figures; the mIoU is reported both ways.
+        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
         examples: How many images of the first segmentation split the report shows.
     """
 
     seed: tuple[str, ...] = ()
+    seed_predicted_tags: tuple[str, ...] = ()
     pseudo: tuple[str, ...] = ()
     refined: tuple[str, ...] = ()
     segmentation: tuple[str, ...] = ()
     classification: tuple[str, ...] = ()
     predicted_ignore: PredictedIgnore = "count_as_error"
+    boundary_distance: float = Field(default=BOUNDARY_DISTANCE, gt=0, lt=1)
     examples: int = Field(default=12, ge=0)
+
+    @property
+    def masks(self) -> dict[str, tuple[str, ...]]:
+        """The splits of each kind of mask, in the pipeline's order."""
+        return {kind: splits for kind in TAGS if (splits := getattr(self, kind))}
+
+
+class Key(NamedTuple):
+    """Which masks a figure is of.
+
+    Attributes:
+        kind: One of `TAGS`.
+        split: The images.
+        choice: The threshold that the masks were made with; "" for the segmentation, which has none.
+    """
+
+    kind: str
+    split: str
+    choice: str
 
 
 class Masks:
@@ -64,26 +88,43 @@ class Masks:
     def __init__(self, paths: RunLayout, thresholds: dict[str, Any], shards: list[Shard]) -> None:
         self.paths, self.thresholds, self.shards = paths, thresholds, shards
 
-    def has(self, kind: str, record: ImageRecord, split: str, choice: str) -> bool:
-        """Whether there is such a mask; `choice` says nothing for the segmentation."""
-        if kind == "seed":
-            return record.id in self._find_shard(record).ids
-        return self._find(kind, record, split, choice).is_file()
-
-    def read_seed(self, record: ImageRecord, choice: str) -> np.ndarray:
-        """The mask that the score maps give at a threshold."""
-        one = self._find_shard(record).read(record.id)
-        scores = enlarge(one.scores, record.height, record.width)
-        return label_pixels(scores, one.labels, self.thresholds[choice])
-
-    def read(self, kind: str, record: ImageRecord, split: str, choice: str) -> np.ndarray:
-        """A mask of any kind; `choice` says nothing for the segmentation."""
-        if kind == "seed":
-            return self.read_seed(record, choice)
-        return read_mask(self._find(kind, record, split, choice))
-
-    def _find_shard(self, record: ImageRecord) -> Shard:
+    def find_shard(self, record: ImageRecord) -> Shard:
+        """The shard that holds an image's score maps."""
         return self.shards[assign_shard(record.id, len(self.shards))]
+
+    def has(self, kind: str, record: ImageRecord, split: str) -> bool:
+        """Whether an image has masks of a kind."""
+        if kind == "seed":
+            return self.find_shard(record).has(record.id)
+        if kind == "seed_predicted_tags":
+            return self.find_shard(record).has_predicted(record.id)
+        return self._find(kind, record, split, CHOICES[0]).is_file()
+
+    def read(self, kind: str, record: ImageRecord, splits: Sequence[str]) -> Iterator[tuple[list[Key], np.ndarray]]:
+        """An image's masks of a kind, each read or made once, with all that it counts for.
+
+        Args:
+            kind: One of `TAGS`.
+            record: The image.
+            splits: Those of its splits that are scored.
+        """
+        if kind == "segmentation":  # made for each split by itself
+            for split in splits:
+                yield [Key(kind, split, "")], read_mask(self._find(kind, record, split, ""))
+            return
+        if kind in ("seed", "seed_predicted_tags"):
+            found = self._read_seeds(record, "given" if kind == "seed" else "predicted")
+        else:
+            found = ((choice, read_mask(self._find(kind, record, "", choice))) for choice in CHOICES)
+        for choice, mask in found:
+            yield [Key(kind, split, choice) for split in splits], mask
+
+    def _read_seeds(self, record: ImageRecord, tags: Tags) -> Iterator[tuple[str, np.ndarray]]:
+        """The masks that an image's score maps give, by threshold."""
+        one = self.find_shard(record).read(record.id, tags)
+        scores = enlarge(one.scores, record.height, record.width)
+        for choice in CHOICES:
+            yield choice, label_pixels(scores, one.labels, self.thresholds[choice])
 
     def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
         if kind == "segmentation":
@@ -105,91 +146,106 @@ def run(context: Context) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(open_scores(*paths.final_scores(shard))) for shard in shards]
         masks = Masks(paths, thresholds, opened)
-        confusions = dict(score_masks(manifest, masks, settings))
-        ranking = {
-            split: score_classifier(manifest, opened, manifest.select(split)) for split in settings.classification
-        }
+        counts = score_masks(manifest, masks, settings)
+        ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
+        metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
+        protocol = describe(manifest, masks, settings)
         with write_directory(paths.evaluation) as directory:
             write_examples(directory, manifest, masks, settings)
             if paths.memory.is_file():
                 write_memory(directory / "memory", paths.memory, manifest)
             for path in (paths.threshold_curve, paths.cam_history, paths.seg_history):
                 shutil.copyfile(path, directory / path.name)
-            metrics = collect_metrics(confusions, ranking, thresholds, settings.predicted_ignore)
-            protocol = {
-                "predicted_ignore": settings.predicted_ignore,
-                "tags": "given for seed, pseudo and refined; not given for segmentation",
-                "best": describe_best(thresholds["split"]),
-            }
             write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": protocol})
-    table = list_per_class(confusions, manifest.classes, settings.predicted_ignore)
+    table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
     write_text(paths.per_class, table.to_csv(index=False, float_format="%.6f"))
     write_json(paths.metrics, metrics)
-    print(table[table["class"] == "mean"].to_string(index=False))
+    print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
 
 
-def describe_best(split: str | None) -> str:
-    """What the best threshold is, given the split that it was chosen on."""
-    if split is None:
-        return "the fixed threshold, since there were no true masks to choose another by"
-    return f"the threshold with the highest seed mIoU on {split}"
+def describe(manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> dict[str, Any]:
+    """The protocol of all figures, as `rca.protocol.describe_protocol` takes it."""
+    splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
+    splits |= dict.fromkeys(settings.classification)
+    ids = {split: [record.id for record in manifest.select(split)] for split in splits}
+    predicted = masks.shards[0].about.get("predicted_tags", {})
+    return {
+        "lists": {split: {"images": len(one), "sha256": fingerprint_list(one)} for split, one in ids.items()},
+        "tags": {kind: TAGS[kind] for kind in settings.masks},
+        "tag_threshold": predicted.get("threshold"),
+        "predicted_ignore": settings.predicted_ignore,
+        "best_on": masks.thresholds["split"],
+        "boundary_distance": settings.boundary_distance,
+    }
 
 
-def score_masks(
-    manifest: Manifest, masks: Masks, settings: EvaluateSettings
-) -> Iterator[tuple[tuple[str, str, str], Confusion]]:
-    """The confusion of each kind of mask, split and threshold, by those three names."""
-    for kind in ("seed", "pseudo", "refined", "segmentation"):
-        for split in getattr(settings, kind):
-            records = manifest.select(split)
-            choices = ("",) if kind == "segmentation" else CHOICES
-            found = {choice: Confusion(len(manifest.classes)) for choice in choices}
-            for record in track(records, f"scoring {kind} on {split}", len(records)):
-                truth = read_mask(manifest.truth(record))
-                for choice, confusion in found.items():
-                    confusion.add(truth, masks.read(kind, record, split, choice))
-            yield from (((kind, split, choice), confusion) for choice, confusion in found.items())
+def score_masks(manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> dict[Key, MaskCounts]:
+    """Count the masks of each kind, split and threshold; each image's truth is read once for all of them."""
+    classes = len(manifest.classes)
+    found = {
+        Key(kind, split, choice): MaskCounts(classes)
+        for kind, splits in settings.masks.items()
+        for split in splits
+        for choice in (("",) if kind == "segmentation" else CHOICES)
+    }
+    records = manifest.select_any(tuple({key.split for key in found}))
+    for record in track(records, "scoring", len(records)):
+        truth = Truth(read_mask(manifest.truth(record)), settings.boundary_distance)
+        for kind, splits in settings.masks.items():
+            scored = [split for split in splits if split in record.splits]
+            for keys, mask in masks.read(kind, record, scored) if scored else ():
+                counts = MaskCounts(classes)
+                counts.add(truth, mask)
+                for key in keys:
+                    found[key] += counts
+    return found
 
 
-def score_classifier(manifest: Manifest, shards: list[Shard], records: tuple[ImageRecord, ...]) -> float:
+def score_classifier(manifest: Manifest, masks: Masks, split: str) -> float:
     """Mean average precision of the image-level scores."""
-    scores = [shards[assign_shard(record.id, len(shards))].read(record.id).logits for record in records]
+    records = manifest.select(split)
+    scores = [masks.find_shard(record).read_logits(record.id) for record in records]
     tags = [manifest.encode_tags(record) for record in records]
     return average_precision(np.stack(scores), np.stack(tags).astype(bool))
 
 
 def collect_metrics(
-    confusions: dict[tuple[str, str, str], Confusion],
+    counts: dict[Key, MaskCounts],
     ranking: dict[str, float],
+    manifest: Manifest,
     thresholds: dict[str, Any],
     ignore: PredictedIgnore,
 ) -> dict[str, Any]:
-    """All figures in the nesting that `dvc metrics` shows, as fractions."""
+    """All figures in the nesting that `dvc metrics` shows, as fractions; null where there is nothing to average."""
     metrics: dict[str, Any] = {}
-    for (kind, split, choice), confusion in confusions.items():
+
+    def plain(figures: dict[str, float]) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else round(value, 6) for name, value in figures.items()}
+
+    for (kind, split, choice), of_masks in counts.items():
         place = metrics.setdefault(kind, {}).setdefault(split, {})
-        figures = {name: round(value, 6) for name, value in confusion.summarise(ignore).items()}
+        figures = of_masks.summarise(ignore)
         if choice:
-            place[choice] = {**figures, "threshold": round(thresholds[choice], 6)}
+            place[choice] = plain({**figures, "threshold": thresholds[choice]})
         else:
-            place.update(figures)
+            place.update(plain(figures))
     for split, value in ranking.items():
-        metrics.setdefault("classification", {})[split] = {"map": None if math.isnan(value) else round(value, 6)}
+        images = len(manifest.select(split))
+        metrics.setdefault("classification", {})[split] = plain({"map": value, "images": images})
     return metrics
 
 
-def list_per_class(
-    confusions: dict[tuple[str, str, str], Confusion], classes: tuple[str, ...], ignore: PredictedIgnore
-) -> pd.DataFrame:
+def list_per_class(counts: dict[Key, MaskCounts], classes: tuple[str, ...], ignore: PredictedIgnore) -> pd.DataFrame:
     """A line for each kind, split, threshold and class, and one for their mean."""
+    figures = ("iou", "boundary_iou", "precision", "recall")
     rows = []
-    for (kind, split, choice), confusion in confusions.items():
-        figures = np.stack([confusion.iou(ignore), confusion.precision(), confusion.recall(ignore)], 1)
-        summary = confusion.summarise(ignore)
-        lines = [*figures, [summary[name] for name in ("miou", "precision", "recall")]]
+    for (kind, split, choice), one in counts.items():
+        summary = one.summarise(ignore)
+        lines = [*one.list_labels(ignore), [summary[name] for name in ("miou", *figures[1:])]]
         for name, line in zip(("background", *classes, "mean"), lines, strict=True):
-            rows.append((kind, split, choice, name, *line))
-    return pd.DataFrame(rows, columns=["kind", "split", "threshold", "class", "iou", "precision", "recall"])
+            rows.append((kind, split, choice, TAGS[kind], one.images, ignore, name, *line))
+    columns = ["kind", "split", "threshold", "tags", "images", "predicted_ignore", "class", *figures]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> None:
@@ -203,9 +259,10 @@ def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: 
         folder.mkdir(parents=True)
         if record.mask is not None:
             write_mask(folder / "truth.png", read_mask(manifest.truth(record)))
-        for kind in ("seed", "pseudo", "refined", "segmentation"):
-            if masks.has(kind, record, splits[0], "best"):
-                write_mask(folder / f"{kind}.png", masks.read(kind, record, splits[0], "best"))
+        for kind in TAGS:
+            if masks.has(kind, record, splits[0]):
+                _, mask = next(masks.read(kind, record, splits[:1]))  # of the best threshold
+                write_mask(folder / f"{kind}.png", mask)
 
 
 def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:

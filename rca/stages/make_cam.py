@@ -1,20 +1,39 @@
-"""Score the images of one shard: several scales, mirrored and not, with the images' tags given."""
+"""Score the images of one shard: several scales, mirrored and not, with the images' tags given.
 
-from pydantic import Field
+On some splits they are scored with the tags that the classifier predicts as well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pydantic import Field, model_validator
 
 from rca.artifacts import keep_only, read_json
 from rca.data.features import FeatureCache
-from rca.data.manifest import read_manifest
-from rca.data.partition import check_splits, select_from_shard
-from rca.labels.inference import score_images
-from rca.labels.score_maps import write_shard
-from rca.labels.views import InferenceSettings
+from rca.data.manifest import ImageRecord, read_manifest
+from rca.data.partition import check_splits, read_training, select_from_shard
+from rca.labels.inference import predict_tags, score_images
+from rca.labels.references import References, ReferenceSettings
+from rca.labels.score_maps import ScoreMaps, ShardWriter
+from rca.labels.views import InferenceSettings, group_by_size
 from rca.models.cam_network import load_method, load_network
 from rca.models.storage import load_tensors
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
 from rca.training import choose_device, set_determinism
+
+
+class PredictedTagsSettings(Settings):
+    """Where images are scored with predicted tags as well.
+
+    Attributes:
+        splits: The images.
+        threshold: The least probability of a class; where none reaches it, the most probable one is taken.
+    """
+
+    splits: tuple[str, ...] = ()
+    threshold: float = Field(default=0.5, gt=0, lt=1)
 
 
 class MakeCamSettings(Settings):
@@ -24,13 +43,24 @@ class MakeCamSettings(Settings):
         splits: The images to score.
         stride: Pixels of the image for each value of a map that is kept.
         inference: Scales, flip, batch size and precision.
+        references: What a method that pairs images sees an image beside.
+        predicted_tags: Those of `splits` on which seeds can be scored without the images' tags as well.
         threads: Of the CPU; another number gives other last digits.
     """
 
     splits: tuple[str, ...] = Field(min_length=1)
     stride: int = Field(default=4, ge=1)
     inference: InferenceSettings
+    references: ReferenceSettings = ReferenceSettings()
+    predicted_tags: PredictedTagsSettings = PredictedTagsSettings()
     threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _predicted_tags_are_of_scored_splits(self) -> "MakeCamSettings":
+        for split in self.predicted_tags.splits:
+            if split not in self.splits:
+                raise ValueError(f"predicted_tags.splits names {split}: add it to splits as well")
+        return self
 
 
 def run(context: Context) -> None:
@@ -38,7 +68,7 @@ def run(context: Context) -> None:
     settings = context.settings(MakeCamSettings)
     paths, shard = context.paths, context.chosen_shard
     set_determinism(settings.threads)
-    layout = context.layout
+    layout, trained_on = context.layout, context.read("train_cam.split")
     check_splits(layout.manifest, settings.splits)
     manifest = read_manifest(layout.manifest, f"shards/{shard}")
     records = select_from_shard(manifest, settings.splits)
@@ -47,8 +77,41 @@ def run(context: Context) -> None:
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
-    cache = FeatureCache(*layout.feature_shard(shard))
-    scored = score_images(network, manifest, records, settings.inference, settings.stride, cache or None)
-    maps = {record.id: one for record, one in track(scored, "score maps", len(records))}
-    write_shard(paths.score_shard(shard), maps, {"stride": settings.stride, "tags": "given"})
-    print(f"{len(maps)} images")
+    cache = FeatureCache(layout.training_features, layout.feature_shard(shard)[1]) or None
+    tables = [layout.manifest / f"{part}.csv" for part in (f"shards/{shard}", f"splits/{trained_on}", "sources")]
+    inputs = [*tables, layout.method(paths.run), paths.network]
+    checkpoint = context.checkpoint(settings, [*inputs, *([paths.memory] if keeps_memory else [])])
+    references = None
+    if network.method.pairs_images and settings.references.number:
+        pool = read_training(layout.manifest, trained_on, network.description.sources)
+        references = References(network, pool, settings.references, settings.inference.precision, cache)
+    writer = ShardWriter(checkpoint.with_suffix(".parts"), len(records))
+    if writer.done:
+        print(f"{len(writer.done)} images were scored before the stage was stopped")
+
+    def score(batch: list[ImageRecord]) -> dict[str, ScoreMaps]:
+        chosen = tuple(batch)
+        scored = score_images(network, manifest, chosen, settings.inference, settings.stride, cache, references)
+        return {record.id: maps for record, maps in scored}
+
+    def score_all() -> Iterator[ImageRecord]:
+        remaining = [record for record in records if record.id not in writer.done]
+        # Parts hold whole batches, so what remains falls into the same batches as in a run that is not stopped.
+        for batch in group_by_size(remaining, settings.inference.batch_size):
+            given = score(batch)
+            tags = {
+                record: predict_tags(given[record.id].logits, settings.predicted_tags.threshold)
+                for record in batch
+                if not set(record.splits).isdisjoint(settings.predicted_tags.splits)
+            }
+            again = score([replace(record, tags=found) for record, found in tags.items() if found != record.tags])
+            writer.add(given, {record.id: again.get(record.id, given[record.id]) for record in tags})
+            yield from batch
+
+    for _ in track(score_all(), "score maps", len(records) - len(writer.done)):
+        pass
+    about: dict[str, object] = {"stride": settings.stride, "tags": "given"}
+    if settings.predicted_tags.splits:
+        about["predicted_tags"] = settings.predicted_tags.model_dump(mode="json")
+    writer.finish(paths.score_shard(shard), about)
+    print(f"{len(records)} images")

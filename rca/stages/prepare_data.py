@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from rca.artifacts import write_directory
-from rca.data.formats import build_dataset_settings, read_dataset
+from rca.data.faults import QUARANTINE, count, write_faults
+from rca.data.formats import build_dataset_settings, examine_dataset
 from rca.data.manifest import summarise, write_manifest
 from rca.data.partition import write_parts
 from rca.settings import Settings
@@ -27,15 +28,24 @@ def run(context: Context) -> None:
     layout = context.layout
     with write_directory(layout.manifest) as directory:
         (directory / layout.drawn_masks.name).mkdir()
-        manifest = read_dataset(
+        examination = examine_dataset(
             layout.root,
             dataset,
             settings.workers,
             drawn=layout.drawn_masks,
             draw_into=directory / layout.drawn_masks.name,
-            report=print,
         )
+        manifest = examination.accept(dataset.broken)
         write_manifest(directory, manifest)
         write_parts(directory, manifest, context.read("shards"))
+        if dataset.broken == "quarantine":
+            write_faults(directory / QUARANTINE, examination.quarantine)
+    for note in examination.notes:
+        print(note)
     for split, counts in summarise(manifest)["splits"].items():
         print(f"{split}: {counts['images']} images, {counts['with_mask']} with a mask")
+    if examination.quarantine:
+        images = len({fault.id for fault in examination.quarantine})
+        print(f"{count(images, 'image')} with errors left out: see {layout.manifest / QUARANTINE}")
+    if examination.warnings:
+        print(f"{count(len(examination.warnings), 'warning')}: `rca check` lists them")

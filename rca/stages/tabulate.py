@@ -1,11 +1,11 @@
 """Make the table over all runs: mean ± standard deviation over seeds, and each run's difference to the first.
 
-As CSV, Markdown and LaTeX; the LaTeX holds the means alone.
+As CSV, Markdown and LaTeX, with the protocol of the figures; the LaTeX holds the means alone.
 """
 
 from rca.artifacts import keep_only, read_json, write_text
 from rca.stages.context import Context
-from rca.tables import build_table, format_differences, format_latex, format_markdown
+from rca.tables import build_table, format_differences, format_latex, format_markdown, format_protocols
 
 
 def run(context: Context) -> None:
@@ -16,13 +16,12 @@ def run(context: Context) -> None:
     keep_only(layout.evaluation, [one.evaluation.name for one in found])
     tables = [f"table.{suffix}" for suffix in ("csv", "md", "tex")]
     keep_only(layout.results, [*tables, *(path.name for one in found for path in (one.metrics, one.per_class))])
-    metrics = {
-        run: [read_json(layout.of(run, seed).evaluation / "evaluation.json")["metrics"] for seed in seeds]
-        for run in runs
-    }
-    table = build_table(metrics)
+    results = {run: [read_json(layout.of(run, seed).evaluation / "evaluation.json") for seed in seeds] for run in runs}
+    table = build_table({run: [one["metrics"] for one in of_seeds] for run, of_seeds in results.items()})
+    protocols = format_protocols({run: [one["protocol"] for one in of_seeds] for run, of_seeds in results.items()})
     write_text(layout.results / "table.csv", table.to_csv(index=False, float_format="%.6f"))
-    text = "\n".join(part for part in (format_markdown(table), format_differences(table)) if part)
+    text = "\n".join(part for part in (format_markdown(table), format_differences(table), protocols) if part)
     write_text(layout.results / "table.md", text)
-    write_text(layout.results / "table.tex", format_latex(table))
+    comments = "".join(f"% {line}\n" for line in protocols.splitlines() if line)
+    write_text(layout.results / "table.tex", comments + format_latex(table))
     print(text)

@@ -11,7 +11,7 @@ from torch import Tensor
 from rca.artifacts import read_json, write_directory, write_text
 from rca.data.features import FeatureCache, TrainingFeatures
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
-from rca.data.manifest import read_manifest
+from rca.data.partition import read_training
 from rca.distributed import rank
 from rca.launch import launch
 from rca.models.cam_network import CamNetwork, NetworkDescription, check_pair, save_network
@@ -31,6 +31,7 @@ class TrainCamSettings(Settings):
 
     Attributes:
         split: The images to train on.
+        sources: Extra sources whose images are trained on as well, with the weights that the manifest gives them.
         backbone: The backbone and its initial weights.
         neck: Channels of a 1x1 convolution after the backbone; 0 for none.
         optimisation: The training.
@@ -43,6 +44,7 @@ class TrainCamSettings(Settings):
     """
 
     split: str
+    sources: tuple[str, ...] = ()
     backbone: BackboneSettings
     neck: int = Field(default=256, ge=0)
     optimisation: OptimisationSettings
@@ -91,8 +93,7 @@ def _train(context: Context) -> None:
     settings = context.settings(TrainCamSettings)
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
-    part = f"splits/{settings.split}"
-    manifest = read_manifest(layout.manifest, part)
+    manifest = read_training(layout.manifest, settings.split, settings.sources)
     pinned = read_json(layout.method(paths.run))
     torch.manual_seed(paths.seed)
     weights = layout.weights("train_cam")
@@ -103,16 +104,17 @@ def _train(context: Context) -> None:
     device = choose_device()
     network.to(device)
     about = network.description
-    records = manifest.select(settings.split)
+    records = manifest.images
     if frozen:
         cache = FeatureCache(layout.training_features)
         images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
     else:
         images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
     optimisation = settings.optimisation
-    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
+    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
-    checkpoint = context.checkpoint(settings, (layout.manifest / f"{part}.csv", weights, layout.method(paths.run)))
+    tables = [layout.manifest / f"{part}.csv" for part in (f"splits/{settings.split}", "sources")]
+    checkpoint = context.checkpoint(settings, (*tables, weights, layout.method(paths.run)))
     # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
     history_so_far = checkpoint.with_suffix(".memory")
 
@@ -163,6 +165,7 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
         initialisation=about["initialisation"],
         epochs=settings.optimisation.epochs,
         host_options=context.read(f"run.{context.run}.host_options"),
+        sources=settings.sources,
     )
     network = CamNetwork(description)
     network.backbone.train_parts(settings.backbone.trainable)

@@ -1,6 +1,8 @@
 """Train a run's segmentation network on its pseudo labels."""
 
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median_low
 
 import pandas as pd
 import torch
@@ -13,9 +15,10 @@ from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.distributed import divide_by_count, rank
 from rca.errors import UserError
+from rca.imports import hash_closure
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.launch import launch
-from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.deeplab import HeadName, Provenance, Segmenter, SegmenterDescription, save_segmenter
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.stages.context import Context
@@ -68,7 +71,19 @@ def _train(context: Context) -> None:
 
     check_masks(read_json(paths.pinned_masks), {record.id: find_mask(record) for record in records})
     torch.manual_seed(paths.seed)
-    network = _build(settings, layout.weights("train_seg"), manifest.classes)
+    provenance = Provenance(
+        dataset=layout.dataset,
+        split=settings.split,
+        images=len(records),
+        longest_side=median_low(max(record.width, record.height) for record in records),
+        masks=f"{settings.masks}, {settings.threshold} threshold",
+        masks_sha256=hash_file(paths.pinned_masks),
+        run=paths.run,
+        seed=paths.seed,
+        version=version("rca"),
+        code_sha256=hash_closure(Path(__file__)),
+    )
+    network = _build(settings, layout.weights("train_seg"), manifest.classes, provenance)
     device = choose_device()
     network.to(device)
     about = network.description
@@ -102,7 +117,7 @@ def check_masks(pinned: dict[str, str], masks: dict[str, Path]) -> None:
             raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
 
 
-def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) -> Segmenter:
+def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...], provenance: Provenance) -> Segmenter:
     """The network with its initial weights; their file also says how images are normalised."""
     tensors, about = load_tensors(weights, "fetch_weights")
     description = SegmenterDescription(
@@ -113,6 +128,7 @@ def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...]) 
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
         initialisation=about["initialisation"],
+        provenance=provenance,
     )
     network = Segmenter(description)
     network.backbone.train_parts(settings.backbone.trainable)

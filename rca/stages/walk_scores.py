@@ -1,10 +1,12 @@
 """Let one shard's score maps walk at random among the cells between which no boundary runs."""
 
+import numpy as np
+
 from rca.artifacts import read_photograph
 from rca.data.loading import normalise
 from rca.data.manifest import read_manifest
 from rca.labels.random_walk import WalkSettings, walk_maps
-from rca.labels.score_maps import open_shard, write_shard
+from rca.labels.score_maps import ShardWriter, open_shard
 from rca.models.boundary_network import load_boundary_network
 from rca.progress import track
 from rca.settings import Settings
@@ -32,14 +34,20 @@ def run(context: Context) -> None:
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     device = choose_device()
     network = load_boundary_network(paths.network, paths.affinity).to(device)
-    walked = {}
     with open_shard(paths.score_shard(shard)) as made:
-        for image_id in track(made.ids, "random walks", len(made.ids)):
+        checkpoint = context.checkpoint(settings, [paths.score_shard(shard), paths.network, paths.affinity])
+        writer = ShardWriter(checkpoint.with_suffix(".parts"), len(made.ids))
+        remaining = [image_id for image_id in made.ids if image_id not in writer.done]
+        for image_id in track(remaining, "random walks", len(remaining)):
             photograph = read_photograph(manifest.photograph(manifest.images[manifest.index[image_id]]))
             image = normalise(photograph, network.mean, network.std)[None].to(device)
-            maps = made.read(image_id)
-            height, width = maps.scores.shape[1:]
-            boundary = network.find_boundaries(image, (height, width))[0].cpu().numpy()
-            walked[image_id] = walk_maps(maps, boundary, settings.walk)
-        write_shard(paths.walked_shard(shard), walked, {**made.about, "walk": settings.walk.model_dump()})
-    print(f"{len(walked)} images")
+            given = made.read(image_id)
+            boundary = network.find_boundaries(image, given.scores.shape[1:])[0].cpu().numpy()
+            walked, predicted = walk_maps(given, boundary, settings.walk), {}
+            if made.has_predicted(image_id):
+                found = made.read(image_id, "predicted")
+                same = np.array_equal(found.labels, given.labels)
+                predicted = {image_id: walked if same else walk_maps(found, boundary, settings.walk)}
+            writer.add({image_id: walked}, predicted)
+        writer.finish(paths.walked_shard(shard), {**made.about, "walk": settings.walk.model_dump()})
+    print(f"{len(made.ids)} images")

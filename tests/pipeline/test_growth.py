@@ -82,7 +82,7 @@ def test_a_new_mask_chooses_and_scores_anew_but_trains_nothing(template: RealPro
     project = copy_project(template, tmp_path)
     path = next((project.path / "data/mine/masks").glob("*.png"))
     mask = draw_image(1, "train", int(path.stem), 48, (1, 2))[1]
-    mask[:6] = 0
+    mask[16:32] = 255
     write_mask(path, mask)
     project.repro()
     ran = project.list_ran()

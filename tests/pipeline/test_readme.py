@@ -70,6 +70,10 @@ def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "results/voc2012/table.md",
         "runs/voc2012/report/index.html",
         "dvc_plots/index.html",
+        "predictions/overlays/val_00003.jpg",
+        "masks.json",
+        "to_correct/SegmentationClass/train_00003.png",
+        "model.onnx",
     ):
         assert (project.path / path).is_file(), path
     difference = printed.split("+ dvc metrics diff")[1].split("+ dvc plots show")[0]

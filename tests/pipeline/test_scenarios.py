@@ -275,11 +275,15 @@ FAULTS = {
     "unknown key": (add_unknown_key, TRAIN, "train_cam.optimisation.epoch is an unknown key: remove it"),
     "value out of range": (go_out_of_range, TRAIN, "train_cam.optimisation.learning_rate is -1: input should be"),
     "no root": (lose_root, PREPARE, "The dataset's root data/photos does not exist: link it"),
-    "empty split": (empty_split, PREPARE, "data/photos/ImageSets/Segmentation/val.txt is empty: list at least one"),
+    "empty split": (
+        empty_split,
+        PREPARE,
+        "No image belongs to the split val in data/photos/ImageSets/Segmentation/val.txt",
+    ),
     "wrong size": (
         shrink_mask,
         PREPARE,
-        "The mask data/photos/SegmentationClass/train_00002.png is 40x30, its photograph 48x48: make them",
+        "The mask data/photos/SegmentationClass/train_00002.png is 40x30, its photograph 48x48",
     ),
     "truncated": (
         truncate_photograph,
@@ -309,7 +313,9 @@ def test_bad_input_is_one_sentence_of_the_command(real, fault, monkeypatch, capf
     monkeypatch.chdir(real.path)
     for arguments in (("check",), command):
         assert main(arguments) == 2
-        check_one_sentence(capfd.readouterr().err, sentence)
+        shown = capfd.readouterr()
+        assert shown.err.startswith("error: ")
+        check_one_sentence(shown.out + shown.err, sentence)  # `rca check` lists a dataset's faults before it fails
         check_nothing_half_written(real, output)
 
 

@@ -21,10 +21,17 @@ from rca.tables import build_table
 EVIL = "<script>alert(1)</script>"
 RUNS, SEEDS, IDS = ("cam", "a<b&c"), (0, 1), ("one", "two", "three.x")
 HEIGHT, WIDTH = 48, 64
-KINDS = ("seed", "pseudo", "refined", "segmentation")
+KINDS = ("seed", "seed_predicted_tags", "pseudo", "refined", "segmentation")
 # Fill of a class that has prototypes, and of one that has not.
 WRITTEN = (12, 3)
-PROTOCOL = {"predicted_ignore": "count_as_error", "tags": "given for seed", "best": "the best on val"}
+PROTOCOL = {
+    "lists": {"train": {"images": 3, "sha256": "0123456789abcdef"}},
+    "tags": {"seed": "given", "seed_predicted_tags": "predicted", "segmentation": "none"},
+    "tag_threshold": 0.25,
+    "predicted_ignore": "count_as_error",
+    "best_on": "val",
+    "boundary_distance": 0.02,
+}
 PARAMS = """\
 runs: [cam, "a<b&c"]
 memory_runs: ["a<b&c"]

@@ -168,3 +168,24 @@ def test_a_broken_network_is_named(tmp_path: Path, damage: Callable[[Path], None
 def test_a_missing_network_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone does not exist: run train_cam first"):
         load_network(tmp_path / "gone", {})
+
+
+@pytest.mark.parametrize("description", [PLAIN, RCA], ids=["cam", "rca"])
+def test_an_image_counts_by_its_weight(description: NetworkDescription) -> None:
+    """The loss is the mean of weight times cross-entropy; a weight of 0 is as if the image had given no gradient."""
+    images, valid = draw_batch()
+    tags, weight = torch.eye(4, 3), torch.tensor([1.0, 0, 0.25, 0.5])
+    frame = torch.tensor([1.0, 0, 1, 0]).repeat(4, 1)
+    batch = Sample(images, valid, tags, torch.zeros(4, 41, 53).long(), torch.arange(4), frame, weight)
+    network = build(description)
+    output = network(images, valid)
+    losses = network.method.compute_losses(output, batch, epoch=0)
+    maps = {"classification": (output.maps, 1.0)}
+    if output.auxiliary is not None:
+        maps["auxiliary"] = (output.auxiliary, 0.4)
+    for name, (scored, share) in maps.items():
+        scores = scored.double().mean((2, 3)).sigmoid()
+        entropy = -(tags * scores.log() + (1 - tags) * (1 - scores).log()).mean(1)
+        torch.testing.assert_close(losses[name].double(), share * (weight * entropy).sum() / 4)
+    (gradient,) = torch.autograd.grad(losses["classification"], output.maps)
+    assert gradient.flatten(1).norm(dim=1).gt(0).tolist() == [True, False, True, True]

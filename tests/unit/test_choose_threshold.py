@@ -11,7 +11,7 @@ import yaml
 
 from rca.artifacts import read_mask
 from rca.data.manifest import read_manifest
-from rca.labels.background import PowerBackground, find_threshold
+from rca.labels.background import PowerBackground
 from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.settings import load_params
 from rca.stages.context import Context
@@ -58,6 +58,7 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
             maps[record.id] = ScoreMaps(labels, scores, np.zeros(3, np.float32))
         paths = layout.of("cam", 0)
         write_shard(paths.score_shard(0), maps, {})
+        assert run_stage(Context("walk_scores", run="cam", seed=0, shard=0)) == 0  # off
         assert run_stage(Context("choose_threshold", run="cam", seed=0)) == 0
         with open(paths.threshold_curve) as file:
             return {**json.loads(paths.threshold.read_text()), "curve": list(csv.DictReader(file))}
@@ -65,7 +66,7 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
     return run
 
 
-FIXED = find_threshold(PowerBackground(kind="power", alpha=4))
+FIXED = PowerBackground(kind="power", alpha=4).find_threshold()
 
 
 @pytest.mark.parametrize("masked", [("a1", "b2", "c3"), ("b2",)])

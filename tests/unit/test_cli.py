@@ -5,19 +5,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from snapshots import write_snapshot
 
 from rca.cli import main
 from rca.data.manifest import Manifest, write_manifest
-from rca.labels.score_maps import write_shard
+from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.memory_statistics import describe_memory, measure_purity, read_snapshot
 from rca.settings import load_params
 from rca.stages.run import STAGES
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
-COMMANDS = ["preset", "check", "inspect", "show", "clean", *STAGES]
+COMMANDS = ["preset", "check", "inspect", "score", "predict", "export", "show", "clean", *STAGES]
 
 
 @pytest.fixture
@@ -68,6 +69,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "memory", "."], "holds no snapshot of a memory"),
         (["inspect", "data", ".", "--manifest", "."], "--manifest says where a memory's true masks are"),
         (["check", "--params", "other.yaml"], "other.yaml does not exist"),
+        (["score", "--predictions", "nowhere", "--truth", "."], "nowhere is no folder"),
         (["show"], "table.md does not exist: run the pipeline first"),
         (["preset", "huge"], "There is no preset huge"),
     ],
@@ -124,6 +126,39 @@ def test_check_refuses_scored_images_without_score_maps(
     assert "evaluate.seed names val, but 1 of its images (d4, ...) get no score maps" in capsys.readouterr().err
 
 
+def use_folder(project: Path, make_voc: Callable[..., Path], evaluate: dict) -> None:
+    """Point the project at the same photographs, with masks for val alone."""
+    use_voc(project, make_voc, {})
+    root = project / "data/mine"
+    (root / "JPEGImages").rename(root / "images")
+    (root / "masks").mkdir()
+    for name in ("c3", "d4"):
+        (root / f"SegmentationClass/{name}.png").rename(root / f"masks/{name}.png")
+    (root / "tags.csv").write_text("id,tags,split\na1,cat,train\nb2,cat;cow,train\nc3,,val\nd4,dog,val\n")
+    params = load_params(project / "params.yaml")
+    params.update(dataset={"name": "mine", "format": "folder"}, evaluate=evaluate)
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_check_tells_what_a_dataset_with_few_masks_can_do(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_folder(project, make_voc, {"seed": ["val"], "segmentation": ["val"]})
+    assert main(["check"]) == 0
+    text = capsys.readouterr().out
+    assert "val: 2 images, 2 with a mask" in text
+    assert "tags.csv: no image of the split train shows 1 of 3 classes (dog)" in text
+    assert "warning: no image of train has a true mask" in text
+
+
+def test_check_refuses_to_score_images_without_masks(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_folder(project, make_voc, {"pseudo": ["train"]})
+    assert main(["check"]) == 2
+    assert "evaluate.pseudo names train, but 2 of its images (a1, ...) have no true mask" in capsys.readouterr().err
+
+
 def test_check_misses_saliency_maps_where_a_run_goes_by_them(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +175,9 @@ def test_check_tells_a_broken_photograph(
     use_voc(project, make_voc, {})
     (project / "data/mine/JPEGImages/d4.jpg").write_bytes(b"")
     assert main(["check"]) == 2
-    assert "d4.jpg is broken" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "d4.jpg is broken" in told.out
+    assert told.err.startswith("error: data/mine has 1 error in 1 image and ")
 
 
 def test_inspect_tells_what_a_manifest_and_a_shard_hold(
@@ -154,6 +191,14 @@ def test_inspect_tells_what_a_manifest_and_a_shard_hold(
     write_shard(project / "0.safetensors", {}, {"stride": 4})
     assert main(["inspect", "scores", "0.safetensors"]) == 0
     assert "0 images, stride 4" in capsys.readouterr().out
+    maps, others = (
+        ScoreMaps(np.array(labels, np.uint8), np.zeros((len(labels), 5, 7), np.float16), np.zeros(3, np.float32))
+        for labels in ([2], [1, 2])
+    )
+    write_shard(project / "0.safetensors", {"a": maps, "b": maps}, {"stride": 4}, {"b": others})
+    assert main(["inspect", "scores", "0.safetensors"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == ["  a: labels [2], maps 5x7", "  b: labels [2], predicted [1, 2], maps 5x7"]
 
 
 def test_inspect_tells_a_network_from_a_memory(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

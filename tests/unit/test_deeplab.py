@@ -3,24 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from segmenters import MEAN, PROVENANCE, STD, build
 from torch import nn
 
 from rca.errors import UserError
-from rca.models.deeplab import HeadName, Segmenter, SegmenterDescription, load_segmenter, save_segmenter
+from rca.models.deeplab import HeadName, load_segmenter, save_segmenter
+from rca.models.storage import save_tensors
 from rca.segmentation import PredictionSettings, predict_mask
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 HEADS = ["linear", "deeplab_v2", "deeplab_v3plus"]
-
-
-def build(head: HeadName = "linear", stride: int = 8) -> Segmenter:
-    torch.manual_seed(0)
-    network = Segmenter(SegmenterDescription("small", stride, head, ("a", "b", "c"), MEAN, STD, "from scratch"))
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.02, 0.1)
-    return network.eval()
 
 
 def draw_image() -> np.ndarray:
@@ -41,7 +32,7 @@ def test_every_pixel_gets_a_score_for_background_and_each_class(head: HeadName, 
 @pytest.mark.parametrize("head", HEADS)
 @torch.no_grad()
 def test_a_segmenter_is_loaded_as_it_was_saved(tmp_path: Path, head: HeadName) -> None:
-    network = build(head)
+    network = build(head, provenance=PROVENANCE)
     save_segmenter(tmp_path / "s", network)
     loaded = load_segmenter(tmp_path / "s")
     assert loaded.description == network.description
@@ -52,6 +43,20 @@ def test_a_segmenter_is_loaded_as_it_was_saved(tmp_path: Path, head: HeadName) -
 def test_a_missing_segmenter_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone does not exist: run train_seg first"):
         load_segmenter(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"enabled": False}, "no segmentation network of this version (train_seg was switched off): name"),
+        ({"method": "cam", "classes": ["a"], "mean": [0], "std": [1]}, "no segmentation network of this version: name"),
+    ],
+)
+def test_a_file_of_something_else_is_told(tmp_path: Path, about: dict, told: str) -> None:
+    save_tensors(tmp_path / "s", {}, about)
+    with pytest.raises(UserError) as caught:
+        load_segmenter(tmp_path / "s")
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(8, [6, 12, 18, 24]), (16, [3, 6, 9, 12])])

@@ -40,6 +40,7 @@ OPTIONS = {
     "contrast": {"weight": 0.3, "start_epoch": 1, "mixup": None},
     "aggregation": {"prototypes": 2, "start_epoch": 1},
 }
+PAIRS = {"affinity": {"form": "cosine", "temperature": 0.1}, "contrastive": {"start_epoch": 1}}
 SETTINGS = OptimisationSettings(
     optimiser="sgd", epochs=2, batch_size=4, learning_rate=0.05, backbone_learning_rate=0.02, freeze_batchnorm=True
 )
@@ -112,13 +113,14 @@ def train(
     checkpoint: Path | None = None,
     stop_in: int | None = None,
     form: str = "softmax",
+    method: str = "rca",
     **changes: Any,
 ) -> dict[str, Tensor]:
-    """The weights and the memory after RCA was trained, its history, and what each step drew."""
+    """The weights and the memory after a method was trained, its history, and what each step drew."""
     torch.manual_seed(0)
     mean, std, drawn = (0.5,) * 3, (0.25,) * 3, []
-    options = {**OPTIONS, "aggregation": {**OPTIONS["aggregation"], "form": form}}
-    about = NetworkDescription("small", 16, 9, "cam", "rca", options, manifest.classes, mean, std, "from scratch")
+    options = {**OPTIONS, "aggregation": {**OPTIONS["aggregation"], "form": form}} if method == "rca" else PAIRS
+    about = NetworkDescription("small", 16, 9, "cam", method, options, manifest.classes, mean, std, "from scratch")
     network, settings = CamNetwork(about), SETTINGS.model_copy(update=changes)
     images = TrainingImages(manifest, manifest.images, AugmentationSettings(crop=36), mean, std, seed=0)
 
@@ -132,7 +134,7 @@ def train(
         return train_cam.compute_losses(network, batch, epoch)
 
     trainer = Trainer(network, network.backbone, settings, 0, CPU, compute_losses, start_epoch, checkpoint, history=[])
-    history = trainer.fit(*make_loader(images, settings.batch_size, 0))
+    history = trainer.fit(*make_loader(images, settings.batch_size, 0, network.method.pairs_images))
     lines = torch.tensor([list(line.values()) for line in history[1:]])  # the first epoch has no contrast
     return {**network.state_dict(), "history": lines, "drawn": torch.stack(drawn)}
 
@@ -168,6 +170,7 @@ def run_everything(folder: Path, manifest: Manifest) -> None:
         **{name: fill_bank(**memory) for name, memory in MEMORIES.items()},
         "trained": train(manifest),
         "parametric": train(manifest, form="parametric"),
+        "pairs": train(manifest, method="mcis"),
         "resumed": resume(manifest, folder / f"{world_size()}.ckpt"),
     }
     if world_size() > 1:
@@ -249,6 +252,15 @@ def test_a_training_ends_as_that_of_one_process(found: list[dict[str, Any]], nam
     one, first, second = ({k: v for k, v in every[name].items() if k != "drawn"} for every in found)
     assert one["method.memory.written"].sum() > 0
     assert one["method.prototypes_usable"].any()
+    assert one.keys() == first.keys()
+    for key in one:
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], one[key], atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_on_pairs_ends_as_that_of_one_process(found: list[dict[str, Any]]) -> None:
+    one, first, second = ({k: v for k, v in every["pairs"].items() if k != "drawn"} for every in found)
+    assert "method.affinity.weight" in one
     assert one.keys() == first.keys()
     for key in one:
         assert torch.equal(first[key], second[key]), key

@@ -266,6 +266,41 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
         np.testing.assert_allclose(found.logits, expected.logits, rtol=5e-3, atol=1e-3)
 
 
+def test_extra_images_are_kept_as_those_that_are_trained_on_and_serve_as_references(
+    project: Callable[..., None],
+) -> None:
+    project(trainable="none")
+    root, params = Path("data/mine"), load_params(Path("params.yaml"))
+    (root / "web/images").mkdir(parents=True)
+    for number in range(3):
+        shutil.copy(root / "JPEGImages/a1.jpg", root / f"web/images/e{number}.jpg")
+    (root / "web/tags.csv").write_text("id,tags\ne0,cat\ne1,cat;dog\ne2,dog\n")
+    params["dataset"]["sources"] = {"web": {}}
+    params["run"]["rca"].update(method="mcis", options={}, train_cam={"sources": ["web"]})
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    run_stages("prepare_data", "cache_features --shard 0", "cache_features --shard 1")
+    kept = {name for path in Path("runs/mine/features/train").rglob("*.safetensors") for name in load_file(path)}
+    assert {name for name in kept if name.startswith("web.")} == {
+        f"web.e{number}/{end}" for number in range(3) for end in ("1.0", "1.0/mirrored")
+    }
+    run_stages("pin_method --run rca", "train_cam --run rca --seed 0", "make_cam --run rca --seed 0 --shard 0")
+    assert Path("logs/train_cam.rca-0.log").read_text().startswith("6 images, ")
+
+
+def test_a_new_image_leaves_the_features_that_are_trained_on_alone(project: Callable[..., None]) -> None:
+    project(trainable="none")
+    before = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    root = Path("data/mine")
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        shutil.copy(root / folder / f"a1.{suffix}", root / folder / f"n6.{suffix}")  # of the size of one trained on
+    with open(root / "ImageSets/Segmentation/val.txt", "a") as file:
+        file.write("n6\n")
+    run_stages("prepare_data", f"cache_features --shard {assign_shard('n6', 2)}")
+    after = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {Path(f"runs/mine/features/other/{assign_shard('n6', 2)}/0.safetensors")}
+
+
 def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
     for name in ("0", "1", "7", ".0.stopped", ".1.at-work"):
         (tmp_path / name).mkdir()

@@ -8,7 +8,7 @@ from PIL import Image
 from rca.data.base import SourceSettings
 from rca.data.folder import FolderSettings
 from rca.data.formats import build_dataset_settings, list_dataset, read_dataset
-from rca.data.manifest import Manifest
+from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
 
 SETTINGS = FolderSettings(name="mine", format="folder")
@@ -111,12 +111,15 @@ FAULTS: dict[str, tuple[str | bytes | None, str]] = {
     "too few cells": ("id,tags,split\ncow_1,cow,val\nboth,cow\n", "tags.csv, line 3, has another number of cells"),
     "too many cells": ("id,tags\ncow_1,cow,grass\n", "tags.csv, line 2, has another number of cells"),
     "open quote": ('id,tags\ncow_1,"cow\n', "tags.csv is not valid CSV"),
-    "twice": ("id,tags\ncow_1,cow\ncow_1,grass\n", "names the image cow_1 twice"),
-    "twice with its suffix": ("id,tags\ncow_1,cow\ncow_1.jpg,grass\n", "names the image cow_1 twice"),
+    "twice": ("id,tags,split\ncow_1,cow,train;val\ncow_1,grass,val\n", "names the image cow_1 twice"),
+    "twice with its suffix": (
+        "id,tags,split\ncow_1,cow,train;val\ncow_1.jpg,grass,val\n",
+        "names the image cow_1 twice",
+    ),
     "elsewhere": ("id,tags\n../secret,cow\n", "line 2: '../secret' is no file below images"),
     "absolute": ("id,tags\n/etc/passwd,cow\n", "line 2: '/etc/passwd' is no file below images"),
     "no id": ("id,tags\n ,cow\n", "line 2: '' is no file below images"),
-    "no photograph": ("id,tags\ncow_2,cow\n", "images/cow_2.jpg does not exist"),
+    "no photograph": ("id,tags,split\ncow_2,cow,train;val\n", "images/cow_2.jpg does not exist"),
     "no class": ("id,tags\ncow_1,\n", "names no class"),
     "no image in a split": ("id,tags,split\ncow_1,cow,train\n", "No image belongs to the split val"),
 }
@@ -224,6 +227,7 @@ def test_a_source_gives_images_without_split_and_mask(with_web: Path) -> None:
     assert {record.id: record.tags for record in found}["web.w4"] == (2,)
     assert [record.source for record in manifest.select("train")] == ["main"] * 3
     assert len(manifest.select_sources(("main", "web"))) == len(manifest.images) == 16
+    assert summarise(manifest)["sources"] == {"web": 12}
     with pytest.raises(UserError, match="no source webb: the dataset's sources are main, web"):
         manifest.select_sources(("webb",))
 

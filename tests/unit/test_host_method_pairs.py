@@ -19,18 +19,21 @@ METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
     "rca": {"memory": {"size": 5, "gate": 0.0}, "contrast": {"start_epoch": 0}, "aggregation": {"prototypes": 2}},
     "hsc": {"refinement": {"iterations": 1}},
+    "mcis": {"contrastive": {"start_epoch": 0}},
 }
 TERMS = {
     "cam": {"classification"},
     "seam": {"equivariance", "cross", "min_pooling"},
     "rca": {"auxiliary", "contrast"},
     "hsc": {"roi", "class", "pixel"},
+    "mcis": {"co_attention", "contrastive", "self_pairs"},
 }
 # What a network has that its host and method alone train.
 PARTS = {
     "seam": "method.host.correlation.embedding.weight",
     "rca": "method.join.0.weight",
     "hsc": "method.project_regions.0.weight",
+    "mcis": "method.shared.weight",
 }
 
 
@@ -44,11 +47,11 @@ def build(host: str, method: str) -> CamNetwork:
 
 
 def draw_batch(seed: int) -> Sample:
-    """Four images of 75x91 pixels, the second padded."""
+    """Four images of 75x91 pixels, the second padded; the last two show what the first two show."""
     generator = torch.Generator().manual_seed(seed)
     images, valid = torch.randn(4, 3, 75, 91, generator=generator), torch.ones(4, 1, 75, 91)
     images[1, :, :, 64:], valid[1, :, :, 64:] = 0, 0
-    tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 1]])
+    tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 1, 1]])
     frame = torch.tensor([1.0, 0, 1, 0]).repeat(4, 1)
     return Sample(images, valid, tags, torch.zeros(4, 75, 91).long(), torch.arange(4), frame)
 

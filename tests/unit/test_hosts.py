@@ -63,7 +63,7 @@ def test_a_second_view_is_made_where_host_or_method_ask_for_it(
     small = functional.interpolate(batch.image, size, mode="bilinear", antialias=True)
     torch.testing.assert_close(seen[2], small)
     output = network(small, batch.valid)
-    second = network.host.classification_loss(output.maps, output.valid, batch.tags)
+    second = network.host.classification_loss(output.maps, output.valid, batch.tags, batch.weight)
     torch.testing.assert_close(both, (alone + second) / 2)
 
 

@@ -61,6 +61,20 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
+def test_maps_are_normalised_as_the_host_does_at_inference() -> None:
+    hsc = build()
+    hsc.host.classifier.weight.data.abs_()
+    features, valid, batch = draw_batch()
+    output = hsc(features[1].abs() + 1, valid[1])  # maps that are nowhere 0
+    by_maximum = hsc._look(output, valid[1], batch).weights
+    hsc.host.normalisation = "min_max"
+    by_range = hsc._look(output, valid[1], batch).weights
+    (tag,), row = batch.tags[0].nonzero()[0].tolist(), slice(0, SMALL[0] * SMALL[1])
+    assert by_maximum[row, tag].min() > 0.2
+    assert by_range[row, tag].min() == 0
+    assert float(by_range[row, tag].max()) == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_view_holds_what_is_looked_up_image_by_image(view: int) -> None:
     hsc = build(background=0.3)
@@ -73,8 +87,7 @@ def test_a_view_holds_what_is_looked_up_image_by_image(view: int) -> None:
         for number in batch.tags[image].nonzero()[:, 0].tolist():
             one = output.maps[image, number].detach().relu()
             there = output.valid[image, 0] > 0
-            low, high = one[there].min(), one[there].max()
-            one = torch.where(there, (one - low) / (high - low + 1e-5), 0)
+            one = torch.where(there, one / (one[there].max() + 1e-5), 0)
             shares[number] = functional.interpolate(one[None, None], SMALL, mode="bilinear")[0, 0].numpy()
         embedding = functional.interpolate(hsc.project_regions(output.features)[[image]], SMALL, mode="bilinear")[0]
         pixels = functional.interpolate(hsc.project_pixels(output.features)[[image]], SMALL, mode="bilinear")[0]
@@ -283,7 +296,7 @@ def test_one_image_alone_gives_a_loss() -> None:
     hsc = build()
     features, valid, batch = draw_batch()
     output = forward(hsc, [one[:1] for one in features], [one[:1] for one in valid])
-    losses = hsc.compute_losses(output, Sample(*(part[:1] for part in batch)), 0)
+    losses = hsc.compute_losses(output, Sample(*(part[:1] if part.ndim else part for part in batch)), 0)
     assert losses.keys() == {"classification", *LEVELS}
     assert all(loss.isfinite() for loss in losses.values())
 

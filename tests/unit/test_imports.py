@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rca.imports import PACKAGE, find_closure, find_imports
+import rca.imports
+from rca.imports import PACKAGE, find_closure, find_imports, hash_closure
 
 
 def closure(*names: str) -> set[str]:
@@ -36,6 +37,30 @@ def test_imports_of_other_packages_are_left_out(tmp_path: Path) -> None:
     module.write_text("import torch, rca.errors\nfrom rcab import x\ndef f():\n    from rca.methods import memory\n")
     found = {path.relative_to(PACKAGE).as_posix() for path in find_imports(module) if path.stat().st_size}
     assert found == {"__init__.py", "errors.py", "methods/memory.py"}
+
+
+def test_imports_for_type_checkers_alone_do_not_run(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import rca.metrics\nelse:\n    import rca.tables\n"
+        "if True:\n    import rca.errors\n"
+    )
+    found = {path.relative_to(PACKAGE).as_posix() for path in find_imports(module)}
+    assert found == {"__init__.py", "errors.py", "tables.py"}
+
+
+def test_the_checksum_of_a_closure_tells_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rca.imports, "PACKAGE", tmp_path / "rca")
+    (tmp_path / "rca").mkdir()
+    module, other, apart = (tmp_path / f"rca/{name}.py" for name in ("module", "other", "apart"))
+    module.write_text("import rca.other")
+    other.write_text("a = 1")
+    apart.write_text("b = 1")
+    before = hash_closure(module)
+    apart.write_text("b = 2")
+    assert hash_closure(module) == before
+    other.write_text("a = 2")
+    assert hash_closure(module) != before
 
 
 @pytest.mark.parametrize("stage", ["make_pseudo", "tabulate", "prepare_data"])

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional
 
 from rca.data.manifest import ImageRecord, Manifest
-from rca.labels.inference import normalise_maps, score_batch, score_images
+from rca.labels.inference import normalise_maps, predict_tags, score_batch, score_images
 from rca.labels.views import InferenceSettings
 from rca.models.cam_network import CamNetwork, NetworkDescription
 
@@ -138,3 +138,20 @@ def test_batching_does_not_change_scores(network: CamNetwork, tmp_path: Path, ba
         assert maps.labels.tolist() == [tag + 1 for tag in record.tags]
         assert maps.scores.shape == (len(record.tags), -(-record.height // 4), -(-record.width // 4))
         assert maps.scores.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("logits", "threshold", "expected"),
+    [
+        ([2.0, -1.0, 0.0, 0.1], 0.5, (0, 2, 3)),  # a probability of exactly one half reaches it
+        ([2.0, -1.0, 0.0, 0.1], 0.6, (0,)),
+        ([2.0, -1.0, 0.0, 0.1], 0.25, (0, 1, 2, 3)),
+        ([-3.0, -1.0, -2.0, -1.5], 0.5, (1,)),  # none reaches it: the most probable one
+    ],
+)
+def test_predicted_tags_are_the_probable_classes(
+    logits: list[float], threshold: float, expected: tuple[int, ...]
+) -> None:
+    assert predict_tags(np.array(logits, np.float32), threshold) == expected
+    probable = tuple(index for index, one in enumerate(logits) if 1 / (1 + np.exp(-one)) >= threshold)
+    assert not probable or probable == expected

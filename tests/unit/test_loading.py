@@ -66,6 +66,12 @@ def test_position_is_that_in_the_whole_manifest(manifest: Manifest) -> None:
     assert (images[0, 0].mask == IGNORE).all()  # no mask was asked for
 
 
+def test_a_batch_knows_what_its_images_count(manifest: Manifest) -> None:
+    records = [replace(record, weight=weight) for record, weight in zip(manifest.images, (1, 0.5, 0.25), strict=False)]
+    images = TrainingImages(manifest, tuple(records), NONE, MEAN, STD, 0)
+    assert collate([images[0, number] for number in (2, 0, 1)], None).weight.tolist() == [0.25, 1, 0.5]
+
+
 def test_a_mask_of_another_size_is_named(manifest: Manifest) -> None:
     record = replace(manifest.images[0], width=51)
     with pytest.raises(UserError, match=r"a1\.png is not of its photograph's size"):

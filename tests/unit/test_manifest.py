@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rca.data.manifest import Manifest, check_manifest, read_manifest, summarise, write_manifest
+from rca.data.manifest import Manifest, read_manifest, summarise, write_manifest
 from rca.errors import UserError
 
 
@@ -93,42 +93,6 @@ def test_tags_are_encoded_as_ones(manifest: Manifest) -> None:
     encoded = [manifest.encode_tags(record) for record in manifest.images]
     np.testing.assert_array_equal(encoded, [[1, 0, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
     assert encoded[0].dtype == np.float32
-
-
-def test_a_sound_manifest_passes(manifest: Manifest) -> None:
-    check_manifest(manifest, ("train", "val"))
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        ((), "names no class"),
-        (("cat", "dog", "cat"), "class cat is given 2 times"),
-        (("cat", "", "cow"), "class name '' is empty"),
-        (("cat", "d;g", "cow"), "holds ';'"),
-        (("cat", " dog", "cow"), "' dog'"),
-        (tuple(f"c{index}" for index in range(255)), "at most 254"),
-    ],
-)
-def test_class_names_that_cannot_be_used_are_refused(
-    manifest: Manifest, classes: tuple[str, ...], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        check_manifest(replace(manifest, classes=classes), ("train",))
-
-
-@pytest.mark.parametrize("image_id", ["a/b", "../a", "a b", ".a", "a;b", "ä", "a\n", ""])
-def test_ids_that_are_no_file_names_are_refused(manifest: Manifest, image_id: str) -> None:
-    images = (replace(manifest.images[0], id=image_id), *manifest.images[1:])
-    with pytest.raises(UserError, match="cannot be a file name"):
-        check_manifest(replace(manifest, images=images), ("train",))
-
-
-def test_an_id_given_twice_and_an_empty_split_are_refused(manifest: Manifest) -> None:
-    with pytest.raises(UserError, match="image id a1 is given 2 times"):
-        check_manifest(replace(manifest, images=(*manifest.images, manifest.images[0])), ("train",))
-    with pytest.raises(UserError, match="No image belongs to the split test"):
-        check_manifest(manifest, ("train", "test"))
 
 
 def test_saliency_and_weight_survive(tmp_path: Path, manifest: Manifest) -> None:

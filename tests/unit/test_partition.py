@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rca.data.manifest import Manifest, read_manifest, write_manifest
-from rca.data.partition import assign_shard, check_splits, hide_mask, select_from_shard, write_parts
+from rca.data.partition import assign_shard, check_splits, hide_mask, read_training, select_from_shard, write_parts
 from rca.errors import UserError
 
 
@@ -97,6 +97,16 @@ def test_a_shard_need_not_hold_a_split(written: Path) -> None:
     check_splits(written, ("train", "val"))
     with pytest.raises(UserError, match="split test: the dataset's splits are train, val"):
         check_splits(written, ("val", "test"))
+
+
+def test_a_training_sees_its_split_and_the_sources_that_it_names(written: Path, whole: Manifest) -> None:
+    assert read_training(written, "train") == read_manifest(written, "splits/train")
+    found = read_training(written, "val", ["web"])
+    assert found.images[:2] == read_manifest(written, "splits/val").images
+    assert found.images[2:] == (hide_mask(replace(whole.images[4], splits=("val",))),)
+    assert found.images[2].weight == 0.5
+    with pytest.raises(UserError, match="There is no source film: the dataset's sources are web"):
+        read_training(written, "train", ["web", "film"])
 
 
 def test_a_missing_part_is_named(written: Path) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, RUNS, WIDTH, build_project, draw_mask, render
+from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, render
 
 from rca.artifacts import PALETTE
 from rca.errors import UserError
-from rca.report.build import describe_protocols, list_columns
+from rca.protocol import describe_protocol
+from rca.report.build import list_columns
 from rca.report.charts import summarise_seeds
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
 
@@ -42,9 +43,10 @@ def test_figures_agree_with_the_table(project: Path) -> None:
             else:
                 wanted.append("–")
         assert page.find_row(name) == wanted
-    assert page.find_row("run") == ["run", "seed", "segmentation", "classifier"]
+    assert page.find_row("run") == ["run", "seed (tags given)", "segmentation (no tags)", "classifier"]
     assert "over 2 seeds" in page.words
-    assert "counts as an error" in page.words
+    for sentence in describe_protocol(PROTOCOL):
+        assert sentence in page.words
 
 
 def test_the_highest_of_a_column_is_bold(project: Path) -> None:
@@ -210,8 +212,8 @@ def test_a_title_of_ones_own(project: Path) -> None:
 def test_metrics_are_taken_apart() -> None:
     columns = list_columns(pd.DataFrame({"metric": ["seed.my.split.best.miou", "segmentation.my.split.miou"]}))
     assert [(one.kind, one.split, one.choice, one.measure) for one in columns.values()] == [
-        ("seed", "my.split", "best", "mIoU"),
-        ("segmentation", "my.split", "", "mIoU"),
+        ("seed (tags given)", "my.split", "best", "mIoU"),
+        ("segmentation (no tags)", "my.split", "", "mIoU"),
     ]
 
 
@@ -221,7 +223,6 @@ def test_runs_with_other_protocols_are_told_apart(project: Path) -> None:
     words = render(project).words
     assert "is left out" in words
     assert "counts as an error" in words
-    assert describe_protocols({}) == []
 
 
 def test_curves_are_means_over_seeds() -> None:

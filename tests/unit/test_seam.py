@@ -67,8 +67,12 @@ def test_each_map_is_spread_over_0_to_1() -> None:
     maps, valid = draw_maps(0)
     maps[0, 1] = maps[0, 1].abs() + 2  # nowhere 0
     maps[0, 2] = -maps[0, 2].abs()  # nowhere above 0
-    found = normalise_range(maps, valid)
+    found, shares = normalise_range(maps, valid), normalise_range(maps, valid, "max")
     for image in range(3):
+        np.testing.assert_allclose(
+            list_inside(shares, valid, image),
+            [one / (one.max() + 1e-5) for one in np.maximum(list_inside(maps, valid, image), 0)],
+        )
         before, after = list_inside(maps, valid, image), list_inside(found, valid, image)
         for one, two in zip(np.maximum(before, 0), after, strict=True):
             np.testing.assert_allclose(two, (one - one.min()) / (one.max() - one.min() + 1e-5))
@@ -208,6 +212,7 @@ def test_inference_takes_the_refined_maps() -> None:
     torch.testing.assert_close(maps, functional.interpolate(output.refined, maps.shape[2:], mode="bilinear"))
     assert not maps[0, 1].any()
     assert network.host.normalisation == "min_max"
+    assert build(normalisation="max").host.normalisation == "max"
 
 
 def test_the_classifier_is_that_of_the_plain_cam() -> None:

@@ -6,7 +6,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rca.tables import COLUMNS, build_table, flatten, format_differences, format_latex, format_markdown
+from rca.tables import (
+    COLUMNS,
+    Metric,
+    build_table,
+    flatten,
+    format_differences,
+    format_latex,
+    format_markdown,
+    format_protocols,
+    take_apart,
+)
 
 VALUES = {"cam": [0.501, 0.523, 0.498], "rca_mix": [0.5551]}
 
@@ -134,9 +144,9 @@ def test_a_kind_that_only_one_of_two_runs_has_is_not_compared() -> None:
 
 def test_differences_are_printed_in_points() -> None:
     rows = [
-        ("cam", "seed.val.best.miou", 0.5, 0.01, 2, math.nan, math.nan, math.nan),
-        ("rca", "seed.val.best.miou", 0.52, 0.01, 2, 0.02, 0.009, 0.031),
-        ("rca", "seed.val.fixed.miou", 0.4, 0.01, 2, -0.1, -0.25, 0.05),
+        ("cam", "seed.val.best.miou", "given", 9, 0.5, 0.01, 2, math.nan, math.nan, math.nan),
+        ("rca", "seed.val.best.miou", "given", 9, 0.52, 0.01, 2, 0.02, 0.009, 0.031),
+        ("rca", "seed.val.fixed.miou", "given", 9, 0.4, 0.01, 2, -0.1, -0.25, 0.05),
     ]
     sentence, _, *lines = format_differences(pd.DataFrame(rows, columns=COLUMNS)).splitlines()
     assert sentence == "Difference to cam, paired over seeds, with its 95% interval, in points:"
@@ -146,3 +156,75 @@ def test_differences_are_printed_in_points() -> None:
         "| rca | best | +2.0 [+0.9, +3.1] |",
         "| rca | fixed | -10.0 [-25.0, +5.0] |",
     ]
+
+
+# --- the protocol
+
+
+def make_masks(as_error: float, left_out: float, coverage: float) -> dict:
+    figures = {"miou_count_as_error": as_error, "miou_exclude": left_out, "coverage": coverage, "images": 7}
+    return {"refined": {"my.val": {"best": {"miou": as_error, **figures}}}}
+
+
+def test_masks_that_leave_pixels_undecided_are_reported_both_ways() -> None:
+    table = build_table({"cam": [make_masks(0.5, 0.5, 1.0)], "rca": [make_masks(0.4, 0.6, 0.9)]})
+    figures = table.set_index(["run", "metric"])["mean"]
+    assert (
+        figures["rca", "refined.my.val.best.miou"] == figures["rca", "refined.my.val.best.miou_count_as_error"] == 0.4
+    )
+    assert figures["rca", "refined.my.val.best.miou_exclude"] == 0.6
+    # Both runs have all columns, so that they can be compared in each; none shows the same figure twice.
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in format_markdown(table).splitlines()]
+    column = "refined my.val"
+    assert lines[0][2:] == [f"{column}, undecided as errors", f"{column}, undecided left out", f"{column}, coverage"]
+    assert lines[2:] == [["cam", "best", "50.0", "50.0", "100.0"], ["rca", "best", "40.0", "60.0", "90.0"]]
+
+
+def test_masks_that_cover_everything_have_one_miou() -> None:
+    table = build_table({"cam": [make_masks(0.5, 0.5, 1.0)]})
+    assert table["metric"].tolist() == ["refined.my.val.best.miou"]
+    assert table[["tags", "images"]].to_numpy().tolist() == [["given", 7]]
+
+
+def test_seeds_of_predicted_tags_have_a_column_of_their_own() -> None:
+    seeds = {"val": {"best": {"miou": 0.5, "images": 3}}}
+    table = build_table(
+        {"cam": [{"seed": seeds, "seed_predicted_tags": seeds, "segmentation": {"val": {"miou": 0.2}}}]}
+    )
+    assert table["tags"].tolist() == ["given", "predicted", "none"]
+    assert format_markdown(table).splitlines()[0] == (
+        "| run | threshold | seed val | seed val, tags predicted | segmentation val |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("seed.val.best.miou", ("seed", "val", "best", "miou")),
+        ("seed.my.val.fixed.miou", ("seed", "my.val", "fixed", "miou")),
+        ("segmentation.my.val.miou", ("segmentation", "my.val", "", "miou")),
+    ],
+)
+def test_names_of_metrics_are_taken_apart(name: str, expected: tuple) -> None:
+    assert take_apart(name) == Metric(*expected)
+
+
+def test_the_protocol_of_each_group_of_runs_is_told_once() -> None:
+    common = {
+        "lists": {"val": {"images": 1449, "sha256": "0123456789"}},
+        "tags": {"seed": "given", "segmentation": "none"},
+        "tag_threshold": None,
+        "predicted_ignore": "exclude",
+        "best_on": "train",
+        "boundary_distance": 0.02,
+    }
+    text = format_protocols({"cam": [common, common], "rca": [common]})
+    assert text.count("val (1449 images, list 01234567)") == 1
+    assert "Tags given: seed. No tags: segmentation." in text
+    assert "left out" in text
+    assert "highest seed mIoU on train" in text
+    other = {**common, "tags": {"seed_predicted_tags": "predicted"}, "tag_threshold": 0.3}
+    first, second = format_protocols({"cam": [common], "rca": [other]}).split("\n\n")
+    assert first.startswith("cam: ")
+    assert second.startswith("rca: ")
+    assert "a probability of at least 0.3" in second

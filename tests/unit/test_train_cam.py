@@ -1,5 +1,6 @@
 """The stage that trains the classification network, on a few small pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 import yaml
 
 from rca.artifacts import hash_file
+from rca.data.manifest import read_manifest
+from rca.data.partition import write_parts
 from rca.models.storage import load_tensors
 from rca.settings import load_params
 from rca.stages.context import Context
@@ -54,6 +57,25 @@ def test_the_memory_is_kept_over_the_training(params: dict) -> None:
     end, _ = load_tensors(kept[1], "train_cam")
     assert all(torch.equal(tensor, end[name]) for name, tensor in final.items())
     assert not list(Path(".rca/checkpoints").iterdir())
+
+
+def test_extra_sources_are_trained_on_where_a_run_asks_for_them(params: dict, capsys: pytest.CaptureFixture) -> None:
+    params["run"]["rca"]["train_cam"] = {"sources": ["web"]}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert run_stage(Context("train_cam", run="rca", seed=0)) == 2
+    assert "There is no source web: the dataset's sources are none." in capsys.readouterr().err
+    path = Path("runs/shapes/data")
+    manifest = read_manifest(path)
+    images = tuple(
+        replace(record, splits=(), source="web", weight=0.5) if "val" in record.splits else record
+        for record in manifest.images
+    )
+    write_parts(path, replace(manifest, images=images), [0, 1])
+    train(params)
+    assert capsys.readouterr().out.startswith("6 images, ")
+    params["run"]["rca"]["train_cam"] = {}
+    train(params)
+    assert capsys.readouterr().out.startswith("4 images, ")
 
 
 def test_boxes_lie_in_their_photographs(params: dict) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rca.data.formats import list_dataset, read_dataset
+from rca.data.formats import examine_dataset, list_dataset, read_dataset
 from rca.data.manifest import Manifest
 from rca.data.voc import VOC_CLASSES, VocSettings
 from rca.errors import UserError
@@ -29,6 +29,15 @@ def test_an_image_twice_on_a_list_is_one_image_once_in_its_split(make_voc: Calla
     (root / LISTS / "train.txt").write_text("a1\nb2\na1\n")
     records = read_dataset(root, SETTINGS.model_copy(update={"splits": ("train",)})).images
     assert [(record.id, record.splits) for record in records] == [("a1", ("train",)), ("b2", ("train",))]
+
+
+def test_a_name_that_is_listed_twice_is_told_with_its_list(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    (root / LISTS / "train.txt").write_text("a1\nb2\na1\n")
+    faults = [fault for fault in examine_dataset(root, SETTINGS).faults if fault.kind == "listed twice"]
+    assert [(fault.file, fault.id, fault.severity) for fault in faults] == [
+        (str(root / LISTS / "train.txt"), "a1", "warning")
+    ]
 
 
 def test_masks_are_looked_for_in_the_order_of_their_folders(make_voc: Callable[..., Path]) -> None:
@@ -76,7 +85,7 @@ def write_picture(path: Path, fill: int | tuple[int, ...], height: int = 40, wid
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no photographs": ("JPEGImages", lambda path: path.rename(path.with_name("other")), "no folder JPEGImages"),
     "missing list": (f"{LISTS}/val.txt", Path.unlink, "does not exist"),
-    "empty list": (f"{LISTS}/val.txt", lambda path: path.write_text("\n \n"), "is empty"),
+    "empty list": (f"{LISTS}/val.txt", lambda path: path.write_text("\n \n"), "No image belongs to the split val"),
     "list in Latin-1": (f"{LISTS}/val.txt", lambda path: path.write_bytes(b"caf\xe9\n"), "not UTF-8"),
     "missing classes": ("classes.txt", Path.unlink, "does not exist"),
     "classes in Latin-1": ("classes.txt", lambda path: path.write_bytes(b"caf\xe9\n"), "not UTF-8"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from rca.data.formats import list_dataset, read_dataset
+from rca.data.formats import examine_dataset, list_dataset, read_dataset
 from rca.data.sbd import SbdMask, derive_trainaug
 from rca.data.voc import VocSettings, read_objects
 from rca.errors import UserError
@@ -79,6 +79,14 @@ def test_a_broken_annotation_is_named(annotated: Path, text: str | None, message
         read_dataset(annotated, change(tags="annotations"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_whose_annotation_is_broken_is_left_out(annotated: Path) -> None:
+    (annotated / "Annotations/b2.xml").write_text("<annotation>")
+    found = examine_dataset(annotated, change(tags="annotations"))
+    assert [(fault.kind, fault.id) for fault in found.errors] == [("broken annotation", "b2")]
+    assert "b2.xml is not valid XML" in found.errors[0].sentence
+    assert [record.id for record in found.accept("quarantine").images] == ["a1", "c3", "d4"]
 
 
 def test_parts_of_objects_are_no_tags(tmp_path: Path) -> None:

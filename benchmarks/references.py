@@ -1,0 +1,133 @@
+"""What references cost at inference: the score maps of MCIS beside 1, 3 and 5 of them, and of the images alone.
+
+    python benchmarks/references.py
+    python benchmarks/references.py --device cuda --backbone resnet50 --side 321 --images 64
+
+Noise in place of photographs, each with one to three of the classes, and random weights. The numbers of references are
+taken in turns in one process. What the backbone makes of the references is computed once for all images and measured
+apart, as is what it makes of the images themselves; the rest grows with the number.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rca.artifacts import read_photograph
+from rca.data.features import View
+from rca.data.loading import normalise
+from rca.data.manifest import ImageRecord, Manifest
+from rca.labels.inference import score_images
+from rca.labels.references import References, ReferenceSettings
+from rca.labels.views import InferenceSettings, encode_views, group_by_size
+from rca.models.cam_network import CamNetwork, NetworkDescription
+
+NUMBERS = (1, 3, 5)
+CLASSES = 3  # so few that each has references enough
+# On a CPU the processor's own time, which other work on the machine moves far less than the clock on the wall.
+CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
+
+
+def write_dataset(root: Path, images: int, side: int) -> Manifest:
+    """Noisy photographs, of two shapes."""
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(images):
+        height, width = (side, side * 3 // 4) if number % 2 else (side * 3 // 4, side)
+        name = f"image{number:04}"
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(root / f"{name}.png")
+        tags = tuple(sorted(int(tag) for tag in random.permutation(CLASSES)[: 1 + number % 3]))
+        records.append(ImageRecord(name, f"{name}.png", None, width, height, tags, ("train",), "main", ""))
+    return Manifest(root, tuple(f"class {number}" for number in range(CLASSES)), tuple(records))
+
+
+def build_network(backbone: str, classes: tuple[str, ...], device: str) -> CamNetwork:
+    """MCIS with random weights."""
+    torch.manual_seed(0)
+    options = {"affinity": {"form": "cosine", "temperature": 0.1}}
+    statistics = (0.5,) * 3, (0.25,) * 3
+    about = NetworkDescription(backbone, 16, 256, "cam", "mcis", options, classes, *statistics, "random weights")  # type: ignore[arg-type]
+    return CamNetwork(about).eval().to(device)
+
+
+class Kept(dict[tuple[str, View], Tensor]):
+    """The backbone's features of all views, in memory."""
+
+    def read(self, image_id: str, view: View) -> Tensor:
+        """The features of a view (D, h, w)."""
+        return self[image_id, view]
+
+
+def time_backbone(network: CamNetwork, manifest: Manifest, inference: InferenceSettings) -> tuple[Kept, float]:
+    """The features of all images, and the seconds that they took."""
+    device = next(network.parameters()).device
+    kept, clock = Kept(), CLOCK[device.type]
+    start = clock()
+    for batch in group_by_size(manifest.images, inference.batch_size):
+        photographs = [read_photograph(manifest.photograph(record)) for record in batch]
+        images = torch.stack([normalise(one, (0.5,) * 3, (0.25,) * 3) for one in photographs]).to(device)
+        encoded = encode_views(lambda images: network.backbone(images)[1], images, inference.views, "bfloat16")
+        for view, features in zip(inference.views, encoded, strict=True):
+            kept.update({(record.id, view): one.float() for record, one in zip(batch, features.cpu(), strict=True)})
+    return kept, clock() - start
+
+
+def time_scoring(
+    network: CamNetwork, manifest: Manifest, inference: InferenceSettings, numbers: Sequence[int], repeats: int
+) -> dict[int, float]:
+    """Seconds of the fastest pass over all images, by the number of references, beside those of the backbone."""
+    device = next(network.parameters()).device
+    kept, _ = time_backbone(network, manifest, inference)
+    every = {}
+    for number in numbers:
+        settings = ReferenceSettings(number=number)
+        every[number] = References(network, manifest, settings, inference.precision, kept) if number else None
+    seconds: dict[int, list[float]] = {number: [] for number in numbers}
+    for repeat in range(repeats + 1):  # the first one warms up
+        for number in numbers if repeat % 2 else reversed(numbers):
+            start = CLOCK[device.type]()
+            for _ in score_images(network, manifest, manifest.images, inference, 4, kept, every[number]):
+                pass  # each is brought to the CPU, which waits for a GPU
+            seconds[number].append(CLOCK[device.type]() - start)
+    return {number: min(found[1:]) for number, found in seconds.items()}
+
+
+def main() -> None:
+    """Print seconds and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--side", type=int, default=256, help="the longer one of the images, in pixels")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5, help="timed passes, of which the fastest counts")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    inference = InferenceSettings(scales=(1.0, 1.5), flip=False, batch_size=8)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_dataset(Path(folder), given.images, given.side)
+        network = build_network(given.backbone, manifest.classes, given.device)
+        # Views of an image, and the one of a reference; the fastest of three, the first of which warms up.
+        own, once = (
+            min(time_backbone(network, manifest, views)[1] for _ in range(3))
+            for views in (inference, InferenceSettings(scales=(1.0,), flip=False, batch_size=8))
+        )
+        scoring = time_scoring(network, manifest, inference, (0, *NUMBERS), given.repeats)
+    print(f"{given.backbone}, {given.images} images of up to {given.side}x{given.side}, {given.device}")
+    print(f"alone: {own + scoring[0]:.3f} s; features of all references, once: {once:.3f} s")
+    for number in NUMBERS:
+        ratio = (own + scoring[number]) / (own + scoring[0])
+        added = (scoring[number] - scoring[0]) / (scoring[1] - scoring[0])
+        print(
+            f"beside {number}: {own + scoring[number]:.3f} s, {ratio:.3f} of alone; adds {added:.2f} times what 1 adds"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Masks that are to be exported: whose they are, of which photographs, and what their labels mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rca.artifacts import IGNORE, read_json, read_mask
+from rca.data.files import read_lines
+from rca.data.manifest import Manifest
+from rca.errors import UserError
+from rca.prediction.folder import SUMMARY
+from rca.prediction.inputs import SUFFIXES, measure_upright, open_image
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A photograph with its mask.
+
+    Attributes:
+        name: Unique among all; a path without suffix where they lie in folders, e.g. `street/0001`.
+        photograph: Its file.
+        mask: Its mask's file.
+    """
+
+    name: str
+    photograph: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Masks with all that an export needs to know of them.
+
+    Attributes:
+        classes: Label n is `classes[n - 1]`, 0 the background.
+        images: The photographs, ordered by name.
+        upright: Whether masks lie over photographs as one looks at them (`rca predict`), or over their pixels as stored
+            (the pipeline); they differ where a camera was held upright.
+    """
+
+    classes: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+    upright: bool = False
+
+    def read(self, image: LabelledImage) -> np.ndarray:
+        """Read a mask and check it against its photograph.
+
+        Returns:
+            (H, W), uint8: 0 background, 1..C classes, 255 ignore.
+
+        Raises:
+            UserError: a file is missing or broken, the sizes differ, or the mask holds an unknown label.
+        """
+        mask = read_mask(image.mask)
+        with open_image(image.photograph, decode=self.upright) as photograph:
+            width, height = measure_upright(photograph) if self.upright else photograph.size
+        if mask.shape != (height, width):
+            raise UserError(
+                f"The mask {image.mask} is {mask.shape[1]}x{mask.shape[0]}, its photograph {image.photograph} "
+                f"{width}x{height}: name the folder of the photographs that it was made of."
+            )
+        labels = np.unique(mask)
+        unknown = labels[(labels > len(self.classes)) & (labels != IGNORE)]
+        if len(unknown):
+            raise UserError(
+                f"The mask {image.mask} holds the label {unknown[0]}, but there are {len(self.classes)} classes: "
+                "name the file of the classes with --classes."
+            )
+        return mask
+
+
+def read_predictions(folder: Path) -> MaskSet:
+    """The masks that `rca predict` wrote.
+
+    Args:
+        folder: What its `--out` named.
+
+    Raises:
+        UserError: its summary is missing or broken, or holds no image.
+    """
+    summary = read_json(folder / SUMMARY)
+    try:
+        classes = tuple(summary["model"]["classes"])
+        images = [
+            LabelledImage(
+                Path(one["mask"]).relative_to("masks").with_suffix("").as_posix(),
+                folder / one["image"],
+                folder / one["mask"],
+            )
+            for one in summary["images"]
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder / SUMMARY} is not what `rca predict` writes: predict again.") from None
+    return MaskSet(classes, _check(folder, images), upright=True)
+
+
+def read_masks_of(manifest: Manifest, folder: Path, skipped: str) -> MaskSet:
+    """The masks of a dataset's images, each called `<id>.png`, anywhere below a folder.
+
+    Args:
+        manifest: Of the dataset.
+        folder: Where the masks lie.
+        skipped: Folders of this name do not count.
+
+    Raises:
+        UserError: there is no mask, or one that belongs to no image, or two of one image.
+    """
+    images = []
+    for mask in _list_masks(folder, skipped):
+        if mask.stem not in manifest.index:
+            raise UserError(f"The mask {mask} belongs to no image of {manifest.root}: take it out of the folder.")
+        record = manifest.images[manifest.index[mask.stem]]
+        images.append(LabelledImage(record.id, manifest.photograph(record), mask))
+    return MaskSet(manifest.classes, _check(folder, images))
+
+
+def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: str) -> MaskSet:
+    """The masks in a folder, whose photographs have the same names, or the same paths, in another.
+
+    Args:
+        folder: Where the masks lie.
+        classes: The file that names the classes, one a line.
+        photographs: The folder of the photographs.
+        skipped: As for `read_masks_of`.
+
+    Raises:
+        UserError: a folder or the file is missing, or there is no mask, or one without a photograph.
+    """
+    if not photographs.is_dir():
+        raise UserError(f"The folder of photographs {photographs} does not exist: name it with --photographs.")
+    by_name = _index_photographs(photographs)
+    images = []
+    for mask in _list_masks(folder, skipped):
+        name = mask.relative_to(folder).with_suffix("").as_posix()
+        found = by_name.get(name) or by_name.get(mask.stem)
+        if found is None:
+            raise UserError(f"The mask {mask} has no photograph in {photographs}: add it, or name another folder.")
+        images.append(LabelledImage(name, found, mask))
+    return MaskSet(tuple(read_lines(classes)), _check(folder, images))
+
+
+def _index_photographs(folder: Path) -> Mapping[str, Path]:
+    """Photographs by their paths without suffix."""
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    }
+
+
+def _list_masks(folder: Path, skipped: str) -> list[Path]:
+    return [mask for mask in sorted(folder.rglob("*.png")) if mask.parent.name != skipped]
+
+
+def _check(folder: Path, images: list[LabelledImage]) -> tuple[LabelledImage, ...]:
+    if not images:
+        raise UserError(f"{folder} holds no mask: name a folder of masks, or what `rca predict` wrote.")
+    first: dict[str, LabelledImage] = {}
+    for image in images:
+        other = first.setdefault(image.name, image)
+        if other is not image:
+            raise UserError(f"{other.mask} and {image.mask} are masks of one image: name the folder of one of them.")
+    return tuple(first[name] for name in sorted(first))

@@ -1,0 +1,148 @@
+"""MCIS: mining cross-image semantics, by co-attention between two images that share a class.
+
+Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Supervised Semantic Segmentation, ECCV
+2020. The loss is L_basic + L_co-att + L_contrastive, each a classification loss of both images of a pair. What is done
+otherwise than in the released code, and why, stands in docs/methods.md.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rca.data.loading import Sample
+from rca.methods.attention import Affinity, AffinityOptions, summarise
+from rca.methods.base import Method, Output
+from rca.methods.regions import share_of_peak
+from rca.settings import Settings
+
+
+class ContrastiveOptions(Settings):
+    """The contrastive co-attention: what is left of an image without that which it shares with its partner.
+
+    Attributes:
+        weight: Of the term in the loss; 0 leaves it out.
+        start_epoch: The first epoch with it, counted from 0.
+        mask: What is taken away is where "learned", a 1x1 convolution, finds it in the co-attention (the paper), or
+            where the "maps" of the shared classes in the co-attention are high.
+    """
+
+    weight: float = Field(default=1.0, ge=0)
+    start_epoch: int = Field(default=2, ge=0)
+    mask: Literal["learned", "maps"] = "learned"
+
+
+class McisOptions(Settings):
+    """The options of MCIS; the defaults are the published ones.
+
+    Attributes:
+        affinity: How the positions of two images are compared.
+        co_attention_weight: Of the loss on what an image finds in its partner, with the classes of both; 0 leaves it
+            out.
+        self_pair_weight: Of the loss on what an image finds in itself, with all of its classes; 0 leaves it out.
+        contrastive: The contrastive co-attention.
+        classifier: "shared" classifies all with the host's own classifier (the paper), "own" gives co-attention one of
+            its own (the released code).
+    """
+
+    affinity: AffinityOptions = AffinityOptions()
+    co_attention_weight: float = Field(default=1.0, ge=0)
+    self_pair_weight: float = Field(default=1.0, ge=0)
+    contrastive: ContrastiveOptions = ContrastiveOptions()
+    classifier: Literal["shared", "own"] = "shared"
+
+
+class Mcis(Method):
+    """Mining cross-image semantics."""
+
+    Options = McisOptions
+    pairs_images = True
+
+    def __init__(
+        self, options: McisOptions, channels: int, classes: int, make_host: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__(options, channels, classes, make_host)
+        self.options = options
+        self.affinity = Affinity(options.affinity, channels)
+        if options.classifier == "own":
+            self.own_host = make_host(channels, classes)
+        if options.contrastive.weight and options.contrastive.mask == "learned":
+            self.shared = nn.Conv2d(channels, 1, 1, bias=False)
+
+    def _classify(self, features: Tensor) -> Tensor:
+        return (self.own_host if self.options.classifier == "own" else self.host)(features)
+
+    def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
+        """The maps of what each image finds in another one, see `Method.score_beside`."""
+        found = summarise(self.affinity(features, others), others, valid, _size(features))
+        return self._classify(found)
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """Classification of the images, of what they share with their partners, and of what they do not share.
+
+        The second half of the batch are the partners of the first.
+        """
+        options, contrastive = self.options, self.options.contrastive
+        losses = super().compute_losses(output, batch, epoch)
+        contrast = contrastive.weight if epoch >= contrastive.start_epoch else 0.0
+        if options.co_attention_weight or contrast:
+            losses.update(self._compare_pairs(output, batch, contrast))
+        if options.self_pair_weight:
+            maps = self.score_beside(output.features, output.features, output.valid)
+            loss = self.host.classification_loss(maps, output.valid, batch.tags, batch.weight)
+            losses["self_pairs"] = options.self_pair_weight * loss
+        return losses
+
+    def _compare_pairs(self, output: Output, batch: Sample, contrast: float) -> dict[str, Tensor]:
+        """The terms that look at an image and its partner; `contrast` is the weight of the contrastive one."""
+        losses = {}
+        features, valid, tags = output.features, output.valid, batch.tags
+        others, weight = _exchange(tags), batch.weight.expand(len(tags))
+        weight = torch.minimum(weight, _exchange(weight))  # a pair is as sure as its less sure image
+        co_attention = self._co_attend(features, valid)
+        maps = self._classify(co_attention)
+        if self.options.co_attention_weight:
+            loss = self.host.classification_loss(maps, valid, tags * others, weight)
+            losses["co_attention"] = self.options.co_attention_weight * loss
+        if contrast:
+            shared = self._find_shared(co_attention, maps, valid, tags * others)
+            own = tags * (1 - others)
+            remaining = self._classify(features * (1 - shared))
+            # An image whose partner has all of its classes takes no part.
+            loss = self.host.classification_loss(remaining, valid, own, weight * own.amax(1))
+            losses["contrastive"] = contrast * loss
+        return losses
+
+    def _co_attend(self, features: Tensor, valid: Tensor) -> Tensor:
+        """What each image of the batch finds in its partner (2B, D, h, w), both by one affinity of the pair."""
+        (first, second), (valid_first, valid_second) = features.chunk(2), valid.chunk(2)
+        affinity, size = self.affinity(first, second), _size(features)
+        in_second = summarise(affinity, second, valid_second, size)
+        return torch.cat([in_second, summarise(affinity.transpose(1, 2), first, valid_first, size)])
+
+    def _find_shared(self, co_attention: Tensor, maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+        """How much each position shows what both images of a pair show, 0..1 (2B, 1, h, w).
+
+        Args:
+            co_attention: (2B, D, h, w), what each image finds in its partner.
+            maps: (2B, C, h, w), its class activation maps.
+            valid: (2B, 1, h, w).
+            tags: (2B, C), the classes of both images.
+        """
+        if self.options.contrastive.mask == "learned":
+            return self.shared(co_attention).sigmoid()
+        return share_of_peak(maps, valid, tags).amax(1, keepdim=True).clamp(0, 1)
+
+
+def _exchange(rows: Tensor) -> Tensor:
+    """What belongs to each image's partner (2B, ...), of what belongs to the images and then to the partners."""
+    return rows.roll(len(rows) // 2, 0)
+
+
+def _size(features: Tensor) -> tuple[int, int]:
+    return features.shape[2], features.shape[3]
+
+
+METHOD = Mcis

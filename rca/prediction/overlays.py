@@ -1,0 +1,92 @@
+"""A photograph under its mask, with a legend that names what the colours mean."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rca.artifacts import PALETTE
+from rca.prediction.model import FoundClass
+from rca.report.pictures import blend_mask, scale_mask
+
+# Longest side of the picture in pixels; a small photograph is enlarged to LEAST_WIDTH, so that its legend can be read.
+LONGEST_SIDE, LEAST_WIDTH = 1600, 480
+MARGIN = 8
+INK, PAPER = (40, 44, 52), "white"
+
+
+def draw_overlay(photograph: np.ndarray, mask: np.ndarray, found: Sequence[FoundClass]) -> Image.Image:
+    """Draw a mask over its photograph, and below it each class's colour, name and share.
+
+    Args:
+        photograph: (H, W, 3), uint8, RGB.
+        mask: (H, W), uint8, 0 background and 1..C.
+        found: What the mask holds.
+
+    Returns:
+        A picture, RGB, with a longest side of `LONGEST_SIDE` beside the legend; large photographs are reduced.
+    """
+    size = fit_size(mask.shape[1], mask.shape[0])
+    reduced = Image.fromarray(photograph).resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
+    blended = Image.fromarray(blend_mask(np.asarray(reduced), scale_mask(mask, *size)))
+    width = max(blended.width, LEAST_WIDTH)
+    legend = draw_legend(found, width)
+    sheet = Image.new("RGB", (width, blended.height + legend.height), PAPER)
+    sheet.paste(blended, ((width - blended.width) // 2, 0))
+    sheet.paste(legend, (0, blended.height))
+    return sheet
+
+
+def fit_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the picture of a photograph, in its proportions."""
+    scale = LONGEST_SIDE / max(width, height)
+    scale = min(scale, max(1, LEAST_WIDTH / width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def draw_legend(found: Sequence[FoundClass], width: int) -> Image.Image:
+    """Draw a swatch, a name and a share for each class, the largest first, in as many columns as fit.
+
+    Args:
+        found: What a mask holds; the background is left out.
+        width: Of the legend, in pixels; its height follows.
+    """
+    font = _load_font(max(13, min(24, width // 60)))
+    line = round(1.5 * font.size)
+    classes = sorted((one for one in found if one.label), key=lambda one: (-one.pixels, one.label))
+    if not classes:
+        texts = ["no class found"]
+    else:
+        texts = [shorten(one.name, f"  {one.share:.1%}", font, width - 2 * MARGIN - line) for one in classes]
+    column = line + 2 * MARGIN + round(max(font.getlength(text) for text in texts))
+    columns = max(1, min(len(texts), (width - MARGIN) // column))
+    lines = -(-len(texts) // columns)
+    legend = Image.new("RGB", (width, lines * line + 2 * MARGIN), PAPER)
+    draw = ImageDraw.Draw(legend)
+    for position, text in enumerate(texts):
+        left, top = MARGIN + position // lines * column, MARGIN + position % lines * line
+        inset = line // 6
+        if classes:
+            start = 3 * classes[position].label
+            colour = tuple(PALETTE[start : start + 3])
+            draw.rectangle((left, top + inset, left + line - 2 * inset, top + line - inset), colour, INK)
+        draw.text((left + line, top + line / 2), text, INK, font, anchor="lm")
+    return legend
+
+
+def shorten(name: str, end: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """A name and what follows it, the name cut to "..." where both would be wider than `width` pixels."""
+    if font.getlength(name + end) <= width:
+        return name + end
+    while name and font.getlength(f"{name}…{end}") > width:
+        name = name[:-1]
+    return f"{name}…{end}"
+
+
+@cache
+def _load_font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # for its font alone, which has Greek and Cyrillic letters as well; Pillow's own has not
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
