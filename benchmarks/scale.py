@@ -24,6 +24,7 @@ import yaml
 from rca.data.shapes import generate_shapes
 from rca.settings import load_params
 from rca.stages.context import Context
+from rca.stages.switches import write_nothing
 
 STAGES = ("prepare_data", "make_cam", "make_pseudo", "refine_crf", "evaluate")
 PRESET = Path(__file__).parents[1] / "workflow/presets/shapes.yaml"
@@ -92,6 +93,7 @@ def prepare(stage: str, folder: Path) -> None:
         for history in (context.paths.cam_history, context.paths.seg_history):
             history.write_text("epoch\n")
     if stage == "make_pseudo":
+        write_nothing(Context("walk_scores", **PLACE, shard=0))
         run_stage("choose_threshold", folder)
 
 

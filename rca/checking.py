@@ -112,6 +112,7 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
+    need_maps |= {"train_cam.split"} if settings.walking_runs else set()
     kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
     need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
     need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
@@ -152,8 +153,9 @@ def estimate_disk(settings: Params, manifest: Manifest) -> float:
     scores = 2 * tagged / settings.make_cam.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
-    each_run = len(settings.runs) * len(settings.seeds) * (scores + masks + networks)
-    return 2 * (each_run + _estimate_features(settings, pixels))
+    runs, walking = len(settings.runs), len(settings.walking_runs)
+    each_seed = runs * (scores + masks + networks) + walking * scores
+    return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
 
 
 def _estimate_features(settings: Params, pixels: int) -> float:

@@ -22,14 +22,18 @@ from rca.stages.predict_seg import PredictSegSettings
 from rca.stages.prepare_data import PrepareDataSettings
 from rca.stages.refine_crf import RefineCrfSettings
 from rca.stages.render_report import RenderReportSettings
+from rca.stages.train_affinity import TrainAffinitySettings
 from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
+from rca.stages.walk_scores import WalkScoresSettings
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 # What a run may override, and the settings that the result must satisfy.
 OVERRIDABLE: dict[str, type[Settings]] = {
     "train_cam": TrainCamSettings,
     "make_cam": MakeCamSettings,
+    "train_affinity": TrainAffinitySettings,
+    "walk_scores": WalkScoresSettings,
     "choose_threshold": ChooseThresholdSettings,
     "refine_crf": RefineCrfSettings,
     "train_seg": TrainSegSettings,
@@ -38,6 +42,8 @@ OVERRIDABLE: dict[str, type[Settings]] = {
 # Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
 # dvc.yaml names the split that a stage depends on.
 SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split", "predicted_tags")
+# Masks are scored alike whether the maps that they were made of have walked or not.
+FREE_KEYS = {("walk_scores", "enabled")}
 # What cache_features goes by: with a frozen backbone it is the same for all runs as well.
 SHARED_VIEWS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
 
@@ -84,6 +90,8 @@ class RunSettings(Settings):
     options: dict[str, Any]
     train_cam: dict[str, Any]
     make_cam: dict[str, Any]
+    train_affinity: dict[str, Any]
+    walk_scores: dict[str, Any]
     choose_threshold: dict[str, Any]
     refine_crf: dict[str, Any]
     train_seg: dict[str, Any]
@@ -116,6 +124,8 @@ class Params(Settings):
     prepare_data: PrepareDataSettings
     train_cam: TrainCamSettings
     make_cam: MakeCamSettings
+    train_affinity: TrainAffinitySettings
+    walk_scores: WalkScoresSettings
     choose_threshold: ChooseThresholdSettings
     refine_crf: RefineCrfSettings
     train_seg: TrainSegSettings
@@ -171,6 +181,12 @@ class Params(Settings):
         return self
 
     @property
+    def walking_runs(self) -> tuple[str, ...]:
+        """The runs whose score maps walk."""
+        own = self.walk_scores.enabled
+        return tuple(name for name in self.runs if self.run[name].walk_scores.get("enabled", own))
+
+    @property
     def used_splits(self) -> dict[str, tuple[str, ...]]:
         """The splits that each section names, by dotted key."""
         evaluate = self.evaluate
@@ -211,12 +227,12 @@ def read_params(path: Path, source: Path | None = None) -> Params:
         for section, kind in OVERRIDABLE.items():
             override = getattr(run, section)
             for key in SHARED_KEYS:
-                if key in override:
+                if key in override and (section, key) not in FREE_KEYS:
                     raise UserError(
                         f"{source}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
                     )
             settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
-            if isinstance(settings, TrainCamSettings | TrainSegSettings):
+            if isinstance(settings, TrainCamSettings | TrainAffinitySettings | TrainSegSettings):
                 _check_gpus(params, section, settings.optimisation.processes, source)
             if isinstance(settings, TrainCamSettings):
                 _check_sources(params, settings, f"{source}: run.{name}.{section}")
@@ -233,10 +249,11 @@ def read_params(path: Path, source: Path | None = None) -> Params:
 
 def _check_gpus(params: Params, section: str, processes: int, source: Path) -> None:
     """A training with GPUs needs one for each of its processes."""
-    gpus = getattr(params.resources, section).gpu
+    resources = "train_cam" if section == "train_affinity" else section
+    gpus = getattr(params.resources, resources).gpu
     if 0 < gpus < processes:
         raise UserError(
-            f"{source}: {section} trains with {processes} processes, but resources.{section}.gpu is {gpus}: set it to"
+            f"{source}: {section} trains with {processes} processes, but resources.{resources}.gpu is {gpus}: set it to"
             f" {processes}, or to 0 to train on the CPU."
         )
 

@@ -5,6 +5,7 @@ several times faster.
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from rca.settings import Settings
 
 IMPOSSIBLE = 1000.0  # an energy that no other outweighs
 SAMPLED = 16  # one pixel of so many
+HEAVY = 50.0  # sum of the weights above which the beliefs in one mask's labels may vanish beside those in another's
 
 
 class CrfSettings(Settings):
@@ -82,7 +84,7 @@ def refine_mask(photograph: np.ndarray, probabilities: np.ndarray, labels: np.nd
 def refine_masks(
     photograph: np.ndarray, probabilities: Sequence[np.ndarray], labels: np.ndarray, crf: CrfSettings
 ) -> list[np.ndarray]:
-    """Refine several masks of one photograph: what depends on the photograph alone is computed once.
+    """Refine several masks of one photograph, in one field: what depends on the photograph alone is computed once.
 
     Args:
         photograph: (H, W, 3), uint8, RGB.
@@ -96,10 +98,11 @@ def refine_masks(
     height, width = photograph.shape[:2]
     if len(labels) == 1 or not probabilities:
         return [np.full((height, width), labels[0], np.uint8) for _ in probabilities]
-    # It computes in packs of four labels, and one label short of that takes longer than one more.
-    count = len(labels) + (len(labels) % 4 == 3)
-    field = _build_field(photograph, count, crf)
-    found = [_infer(field, _weigh(one, count), crf) for one in probabilities]
+    if len(probabilities) > 1 and crf.gaussian_weight + crf.bilateral_weight > HEAVY:
+        return [refine_mask(photograph, one, labels, crf) for one in probabilities]
+    unary = _weigh(probabilities)
+    field = _build_field(photograph, len(unary), crf)
+    found = _infer(field, unary, len(probabilities), len(labels), crf)
     return [labels[one].reshape(height, width).astype(np.uint8) for one in found]
 
 
@@ -130,32 +133,49 @@ def _build_field(photograph: np.ndarray, count: int, crf: CrfSettings) -> Any:
     return field
 
 
-def _weigh(probabilities: np.ndarray, count: int) -> np.ndarray:
-    """Unary energies (count, H * W), float32, of probabilities (L, H, W); labels beyond the L are impossible."""
-    given = probabilities.reshape(len(probabilities), -1)
-    unary = np.full((count, given.shape[1]), IMPOSSIBLE, np.float32)
-    np.divide(given, np.maximum(given.sum(0), 1e-8), out=unary[: len(given)], casting="same_kind")
-    unary[: len(given)] = -np.log(unary[: len(given)].clip(1e-5, 1))
+def _weigh(probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """Unary energies (labels of all masks, H * W), float32, of probabilities (L, H, W) for each mask.
+
+    The field computes in packs of four labels, and a pack that lacks one or two takes longer than a full one: it is
+    filled up with impossible labels.
+    """
+    count = sum(map(len, probabilities))
+    full = count if count < 3 or count % 4 == 1 else -(-count // 4) * 4
+    unary = np.full((full, probabilities[0][0].size), IMPOSSIBLE, np.float32)
+    for own, one in zip(np.split(unary[:count], len(probabilities)), probabilities, strict=True):
+        given = one.reshape(own.shape)
+        np.divide(given, np.maximum(given.sum(0), 1e-8), out=own, casting="same_kind")
+        np.negative(np.log(np.maximum(own, 1e-5, out=own), out=own), out=own)
     return unary
 
 
-def _infer(field: Any, unary: np.ndarray, crf: CrfSettings) -> np.ndarray:
-    """The position of each pixel's most probable label (H * W,)."""
+def _infer(field: Any, unary: np.ndarray, masks: int, labels: int, crf: CrfSettings) -> list[np.ndarray]:
+    """For each mask the position of each pixel's most probable label (H * W,)."""
     field.setUnaryEnergy(unary)
-    beliefs, *spare = field.startInference()
+    state, *spare = field.startInference()
+    beliefs = np.asarray(state)  # (labels of all masks, H * W), the field's own memory
+    # Labels of different masks do not see each other but for the field's making all their beliefs sum to one.
+    together = np.kron(np.eye(masks, dtype=np.float32), np.ones((labels, labels), np.float32))
+    together = np.pad(together, (0, len(unary) - len(together)), constant_values=1)
     allowed = crf.tolerance * unary.shape[1]
     few_before = all_before = None
+
+    def find_labels(every: int) -> list[np.ndarray]:
+        return [beliefs[mask * labels : (mask + 1) * labels, ::every].argmax(0) for mask in range(masks)]
+
+    def count_changes(now: list[np.ndarray], before: list[np.ndarray] | None) -> float:
+        return sum(map(np.count_nonzero, map(np.not_equal, now, before))) if before else math.inf
+
     for _ in range(crf.iterations):
-        field.stepInference(beliefs, *spare)
+        if masks > 1:
+            np.divide(beliefs.T, beliefs.T @ together, out=beliefs.T)
+        field.stepInference(state, *spare)
         # To find every pixel's label takes a twelfth of a step: as long as a few pixels already change too much, only
         # theirs are looked at.
-        few = np.asarray(beliefs)[:, ::SAMPLED].argmax(0)
-        if few_before is not None and np.count_nonzero(few != few_before) <= allowed:
-            every = np.asarray(beliefs).argmax(0)
-            if all_before is not None and np.count_nonzero(every != all_before) <= allowed:
-                return every
-            all_before = every
-        else:
-            all_before = None
-        few_before = few
-    return np.asarray(beliefs).argmax(0)
+        few = find_labels(SAMPLED)
+        settled = count_changes(few, few_before) <= allowed
+        now = find_labels(1) if settled else None
+        if now and count_changes(now, all_before) <= allowed:
+            return now
+        few_before, all_before = few, now
+    return find_labels(1)

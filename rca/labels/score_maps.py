@@ -207,8 +207,12 @@ class Shard:
 
 
 @contextmanager
-def open_shard(path: Path) -> Iterator[Shard]:
+def open_shard(path: Path, stage: str = "make_cam") -> Iterator[Shard]:
     """Open a shard.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it, for the message.
 
     Raises:
         UserError: the file is missing or broken.
@@ -216,13 +220,33 @@ def open_shard(path: Path) -> Iterator[Shard]:
     try:
         file = TensorFile(path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run make_cam first.") from None
+        raise UserError(f"{path} does not exist: run {stage} first.") from None
     except SafetensorError as error:
-        raise UserError(f"{path} is broken ({error}): delete it and run make_cam again.") from None
+        raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
     with closing(file):
         if "about" not in file.metadata:
-            raise UserError(f"{path} is no file of score maps: name one that make_cam wrote.")
+            raise UserError(f"{path} is no file of score maps: name one that {stage} wrote.")
         yield Shard(path, file)
+
+
+@contextmanager
+def open_scores(walked: Path, made: Path) -> Iterator[Shard]:
+    """Open the score maps that masks are made of: those after a random walk, or, where that is off, as they were made.
+
+    Args:
+        walked: The shard after the walk, which says whether that is off.
+        made: The shard as the network made it.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+    with open_shard(walked, "walk_scores") as shard:
+        on = shard.about.get("enabled", True)
+        if on:
+            yield shard
+    if not on:
+        with open_shard(made) as shard:
+            yield shard
 
 
 def enlarge(scores: np.ndarray, height: int, width: int) -> np.ndarray:

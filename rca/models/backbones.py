@@ -66,12 +66,13 @@ class Backbone(nn.Module):
         return low, self.high(low)
 
     def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features of the two earlier levels, and those at the output stride that `forward` gives.
+        """Features at stride 4, of the two earlier levels of `high`, and at the output stride.
 
         Args:
             images: (B, 3, H, W), as for `forward`.
         """
-        features, found, start = self.low(images), [], 0
+        features, start = self.low(images), 0
+        found = [features]
         for end in (*self.levels, len(self.high)):
             features, start = self.high[start:end](features), end
             found.append(features)

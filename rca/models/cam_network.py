@@ -104,7 +104,7 @@ class CamNetwork(nn.Module):
         """What the backbone makes of images (B, 3, H, W): the features that are scored, and the levels a host needs."""
         if not self.host.needs_levels:
             return self.backbone(images)[1], None
-        earlier, later, features = self.backbone.extract_levels(images)
+        _, earlier, later, features = self.backbone.extract_levels(images)
         return features, (images, earlier, later)
 
     def score(

@@ -11,7 +11,7 @@ from rca.artifacts import keep_only, read_mask, write_json, write_text
 from rca.data.manifest import read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import Background
-from rca.labels.score_maps import enlarge, open_shard
+from rca.labels.score_maps import enlarge, open_scores
 from rca.metrics import ThresholdSweep
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -35,13 +35,14 @@ def run(context: Context) -> None:
     """Write both thresholds, and the curve of mIoU over thresholds."""
     settings = context.settings(ChooseThresholdSettings)
     paths, shards = context.paths, context.read("shards")
-    keep_only(paths.scores, [paths.score_shard(shard).name for shard in shards])
+    for folder in (paths.scores, paths.walked):
+        keep_only(folder, [paths.score_shard(shard).name for shard in shards])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)
     records = [record for record in manifest.select(settings.split) if record.mask is not None]
     for shard in shards:
-        with open_shard(paths.score_shard(shard)) as maps:
+        with open_scores(*paths.final_scores(shard)) as maps:
             for record in (one for one in records if assign_shard(one.id, len(shards)) == shard):
                 one = maps.read(record.id)
                 truth = read_mask(manifest.truth(record))

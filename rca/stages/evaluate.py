@@ -20,7 +20,7 @@ from rca.artifacts import keep_only, read_json, read_mask, write_directory, writ
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
-from rca.labels.score_maps import Shard, Tags, enlarge, open_shard
+from rca.labels.score_maps import Shard, Tags, enlarge, open_scores
 from rca.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
 from rca.metrics import PredictedIgnore, average_precision
 from rca.progress import track
@@ -137,13 +137,14 @@ def run(context: Context) -> None:
     """Write the metrics, the metrics of each class, and what the report shows."""
     settings = context.settings(EvaluateSettings)
     paths, shards = context.paths, context.read("shards")
-    keep_only(paths.scores, [paths.score_shard(shard).name for shard in shards])
+    for folder in (paths.scores, paths.walked):
+        keep_only(folder, [paths.score_shard(shard).name for shard in shards])
     for folder in (paths.pseudo, paths.refined):
         keep_only(folder, [str(shard) for shard in shards])
     manifest = read_manifest(context.layout.manifest)
     thresholds = read_json(paths.threshold)
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_shard(paths.score_shard(shard))) for shard in shards]
+        opened = [stack.enter_context(open_scores(*paths.final_scores(shard))) for shard in shards]
         masks = Masks(paths, thresholds, opened)
         counts = score_masks(manifest, masks, settings)
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}

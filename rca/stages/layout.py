@@ -133,6 +133,29 @@ class RunLayout:
         return self.scores / f"{shard}.safetensors"
 
     @property
+    def affinity(self) -> Path:
+        """What was trained to find boundaries between objects; nothing where score maps do not walk."""
+        return self.root / "affinity.safetensors"
+
+    @property
+    def affinity_history(self) -> Path:
+        """That training, a line for each epoch."""
+        return self.root / "train_affinity.csv"
+
+    @property
+    def walked(self) -> Path:
+        """The score maps after a random walk, a file for each shard, which is empty where they do not walk."""
+        return self.root / "walked"
+
+    def walked_shard(self, shard: int) -> Path:
+        """The score maps of one shard after a random walk."""
+        return self.walked / f"{shard}.safetensors"
+
+    def final_scores(self, shard: int) -> tuple[Path, Path]:
+        """Where masks find the score maps of one shard: after the walk, and before it for where there is none."""
+        return self.walked_shard(shard), self.score_shard(shard)
+
+    @property
     def threshold(self) -> Path:
         """The thresholds that masks are made with."""
         return self.root / "threshold.json"

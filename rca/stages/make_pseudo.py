@@ -3,7 +3,7 @@
 from rca.artifacts import read_json, write_directory, write_mask
 from rca.data.manifest import read_manifest
 from rca.labels.background import build_background, read_saliency_for
-from rca.labels.score_maps import enlarge, open_shard
+from rca.labels.score_maps import enlarge, open_scores
 from rca.progress import track
 from rca.stages.context import Context
 from rca.stages.layout import CHOICES
@@ -15,7 +15,7 @@ def run(context: Context) -> None:
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
     background = build_background(thresholds["background"])
-    with open_shard(paths.score_shard(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
+    with open_scores(*paths.final_scores(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
         for image_id in track(maps.ids, "pseudo labels", len(maps.ids)):

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
-from rca.labels.score_maps import ScoreMaps, enlarge, open_shard
+from rca.labels.score_maps import ScoreMaps, enlarge, open_scores
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -32,7 +33,7 @@ class RefineCrfSettings(Settings):
     Attributes:
         enabled: Whether they are refined at all; where not, `refined` stays empty.
         crf: The CRF's energies.
-        workers: Processes; the result does not depend on it.
+        workers: Processes, of one thread each; the result does not depend on it.
     """
 
     enabled: bool = True
@@ -45,7 +46,7 @@ class Task(NamedTuple):
 
     Attributes:
         manifest: The dataset, of these images alone.
-        scores: The shard's score maps.
+        scores: The shard's score maps, as for `open_scores`.
         thresholds: What the pseudo labels were made with.
         pseudo: The folder of the shard's pseudo labels.
         directory: The folder to write to.
@@ -53,7 +54,7 @@ class Task(NamedTuple):
     """
 
     manifest: Manifest
-    scores: Path
+    scores: tuple[Path, Path]
     thresholds: dict[str, Any]
     pseudo: Path
     directory: Path
@@ -63,7 +64,7 @@ class Task(NamedTuple):
 def refine_images(task: Task) -> tuple[ImageRecord, ...]:
     """Refine the masks of a few images, one for each threshold, and return which images these are."""
     keep_freed_memory()
-    with open_shard(task.scores) as maps:
+    with threadpool_limits(1), open_scores(*task.scores) as maps:
         for record in task.manifest.images:
             refine_image(task, record, maps.read(record.id))
     return task.manifest.images
@@ -97,12 +98,13 @@ def run(context: Context) -> None:
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
-    with open_shard(paths.score_shard(shard)) as maps:
+    scores = paths.final_scores(shard)
+    with open_scores(*scores) as maps:
         records = [manifest.images[manifest.index[image_id]] for image_id in maps.ids]
     with write_directory(paths.refined / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
-        inputs = (paths.score_shard(shard), thresholds, paths.pseudo / str(shard), directory, settings.crf)
+        inputs = (scores, thresholds, paths.pseudo / str(shard), directory, settings.crf)
         tasks = [
             Task(replace(manifest, images=tuple(records[start : start + CHUNK])), *inputs)
             for start in range(0, len(records), CHUNK)

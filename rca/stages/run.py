@@ -28,6 +28,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "train_cam": ("run", "seed"),
     "snapshot_memory": ("run", "seed"),
     "make_cam": ("run", "seed", "shard"),
+    "train_affinity": ("run", "seed"),
+    "walk_scores": ("run", "seed", "shard"),
     "choose_threshold": ("run", "seed"),
     "make_pseudo": ("run", "seed", "shard"),
     "refine_crf": ("run", "seed", "shard"),

@@ -38,6 +38,12 @@ def _is_disabled(context: Context, section: str | None = None) -> bool:
     return isinstance(data, dict) and data.get("enabled") is False
 
 
+def _does_not_walk(context: Context) -> bool:
+    """Whether score maps do not walk, as by default."""
+    data = context.merge_section("walk_scores")
+    return isinstance(data, dict) and data.get("enabled", False) is False
+
+
 def _has_no_segmenter(context: Context) -> bool:
     """Whether train_seg was off; a file that is missing or broken is left to the stage that reads it."""
     try:
@@ -55,6 +61,17 @@ def _has_trained_backbone(context: Context) -> bool:
 def _write_no_features(context: Context) -> None:
     for directory in context.layout.feature_shard(context.chosen_shard):
         _empty(directory)
+
+
+def _write_no_affinity(context: Context) -> None:
+    with write_file(context.paths.affinity) as temporary:
+        save_file({}, temporary, NOTHING)
+    write_text(context.paths.affinity_history, "epoch,learning_rate,loss_boundary\n")
+
+
+def _write_no_walk(context: Context) -> None:
+    with write_file(context.paths.walked_shard(context.chosen_shard)) as temporary:
+        save_file({}, temporary, NOTHING)
 
 
 def _write_no_masks(context: Context) -> None:
@@ -83,6 +100,8 @@ def _empty(directory: Path) -> None:
 # How each stage that can be off tells so, and what it then leaves.
 SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]] = {
     "cache_features": (_has_trained_backbone, _write_no_features),
+    "train_affinity": (_does_not_walk, _write_no_affinity),
+    "walk_scores": (_does_not_walk, _write_no_walk),
     "refine_crf": (_is_disabled, _write_no_masks),
     "pin_masks": (partial(_is_disabled, section="train_seg"), _pin_no_masks),
     "train_seg": (_is_disabled, _write_no_segmenter),

@@ -127,7 +127,15 @@ def test_declared_outputs_are_those_of_the_layout():
     for run in params["runs"]:
         for seed in params["seeds"]:
             paths = layout.of(run, seed)
-            expected |= {paths.network, paths.cam_history, paths.threshold, paths.threshold_curve, paths.segmenter}
+            expected |= {
+                paths.network,
+                paths.cam_history,
+                paths.affinity,
+                paths.affinity_history,
+                paths.threshold,
+                paths.threshold_curve,
+                paths.segmenter,
+            }
             expected |= {
                 paths.pinned_masks,
                 paths.memory_history,
@@ -139,7 +147,12 @@ def test_declared_outputs_are_those_of_the_layout():
             }
             expected |= {paths.memory} if run in params["memory_runs"] else set()
             for shard in params["shards"]:
-                expected |= {paths.score_shard(shard), paths.pseudo / str(shard), paths.refined / str(shard)}
+                expected |= {
+                    paths.score_shard(shard),
+                    paths.walked_shard(shard),
+                    paths.pseudo / str(shard),
+                    paths.refined / str(shard),
+                }
     declared = {Path(path) for stage in resolve_stages(ROOT) for path in stage.outputs}
     assert declared == expected, (sorted(declared - expected), sorted(expected - declared))
 

@@ -275,7 +275,11 @@ FAULTS = {
     "unknown key": (add_unknown_key, TRAIN, "train_cam.optimisation.epoch is an unknown key: remove it"),
     "value out of range": (go_out_of_range, TRAIN, "train_cam.optimisation.learning_rate is -1: input should be"),
     "no root": (lose_root, PREPARE, "The dataset's root data/photos does not exist: link it"),
-    "empty split": (empty_split, PREPARE, "No image belongs to the split val in data/photos/ImageSets/Segmentation/val.txt"),
+    "empty split": (
+        empty_split,
+        PREPARE,
+        "No image belongs to the split val in data/photos/ImageSets/Segmentation/val.txt",
+    ),
     "wrong size": (
         shrink_mask,
         PREPARE,

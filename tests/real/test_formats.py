@@ -122,7 +122,7 @@ def run(*stages: str) -> None:
             contexts = [Context(stage, run="rca")]
         elif stage == "cache_features":
             contexts = [Context(stage, shard=shard) for shard in (0, 1, 2)]
-        elif stage in ("make_cam", "make_pseudo", "refine_crf"):
+        elif stage in ("make_cam", "walk_scores", "make_pseudo", "refine_crf"):
             contexts = [Context(stage, run="rca", seed=0, shard=shard) for shard in (0, 1, 2)]
         else:
             contexts = [Context(stage, run="rca", seed=0)]
@@ -135,8 +135,8 @@ def test_a_folder_gives_the_labels_that_voc_gives(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     write_voc(Path("data/voc"))
     voc = use({"name": "voc", "format": "voc", "splits": ["train", "val"]})
-    run("prepare_data", "fetch_weights", "cache_features", "pin_method", "train_cam", "snapshot_memory", "make_cam")
-    run("choose_threshold", "make_pseudo", "refine_crf")
+    run("prepare_data", "fetch_weights", "cache_features", "pin_method", "train_cam", "snapshot_memory")
+    run("make_cam", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
     write_folder(Path("data/photos"), read_manifest(voc.manifest))
 
     photos = use({"name": "photos", "format": "folder", "splits": ["train", "val"]})
@@ -144,7 +144,7 @@ def test_a_folder_gives_the_labels_that_voc_gives(tmp_path: Path, monkeypatch: p
     one, two = voc.of("rca", 0), photos.of("rca", 0)
     shutil.copytree(one.model, two.model)
     shutil.copytree(voc.runs / "methods", photos.runs / "methods")
-    run("make_cam", "choose_threshold")
+    run("make_cam", "walk_scores", "choose_threshold")
     assert not [record for record in read_manifest(photos.manifest).images if record.mask]
     shutil.copy(one.threshold, two.threshold)  # the folder has no masks to choose another by
     run("make_pseudo", "refine_crf")

@@ -45,7 +45,7 @@ def build_project(**sections: dict[str, Any]) -> Manifest:
 def make_masks() -> None:
     """Run the stages from make_cam to make_pseudo."""
     run_stages(
-        *(Context("make_cam", **PLACE, shard=shard) for shard in SHARDS),
+        *(Context(stage, **PLACE, shard=shard) for stage in ("make_cam", "walk_scores") for shard in SHARDS),  # no walk
         Context("choose_threshold", **PLACE),
         *(Context(stage, **PLACE, shard=shard) for stage in ("make_pseudo", "refine_crf") for shard in SHARDS),
     )

@@ -97,8 +97,9 @@ def test_vgg_at_stride_8_dilates_its_last_block_alone() -> None:
 @torch.no_grad()
 def test_earlier_levels_lie_on_the_way_to_the_features(name: BackboneName, stride: OutputStride) -> None:
     backbone, image = build(name, stride), draw_image(70, 45)
-    *levels, features = backbone.extract_levels(image)
+    first, *levels, features = backbone.extract_levels(image)
     low, expected = backbone(image)
+    torch.testing.assert_close(first, low)
     torch.testing.assert_close(features, expected)
     assert tuple(level.shape[1] for level in levels) == backbone.level_channels
     heights = [one.shape[2] for one in (low, *levels, features)]
@@ -111,7 +112,7 @@ def test_earlier_levels_lie_on_the_way_to_the_features(name: BackboneName, strid
 def test_earlier_levels_of_a_resnet_end_with_its_middle_stages() -> None:
     original, backbone, image = build_original("resnet50"), build("resnet50", 16), draw_image(64, 96)
     copy_weights(original, backbone)
-    one, two, _ = backbone.extract_levels(image)
+    _, one, two, _ = backbone.extract_levels(image)
     expected = original[:6](image)  # conv1, bn1, relu, maxpool, layer1, layer2
     torch.testing.assert_close(one, expected, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(two, original[6](expected), rtol=1e-3, atol=1e-4)

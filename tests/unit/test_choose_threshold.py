@@ -58,6 +58,7 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
             maps[record.id] = ScoreMaps(labels, scores, np.zeros(3, np.float32))
         paths = layout.of("cam", 0)
         write_shard(paths.score_shard(0), maps, {})
+        assert run_stage(Context("walk_scores", run="cam", seed=0, shard=0)) == 0  # off
         assert run_stage(Context("choose_threshold", run="cam", seed=0)) == 0
         with open(paths.threshold_curve) as file:
             return {**json.loads(paths.threshold.read_text()), "curve": list(csv.DictReader(file))}

@@ -75,6 +75,15 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
             "choose_threshold.background.two_thresholds: low must be below high",
         ),
         ({"choose_threshold.background": {"kind": "saliency", "salient": 0}}, "background.saliency.salient is 0: "),
+        ({"walk_scores.walk": {"radius": 1}}, "walk_scores.walk.radius is 1: "),
+        ({"walk_scores.walks": {}}, "walk_scores.walks is an unknown key"),
+        ({"train_affinity.labels": {"low": 0.5, "high": 0.4}}, "train_affinity.labels: low must not exceed high"),
+        ({"run.cam.walk_scores": {"walk": {"steps": 0}}}, "run.cam.walk_scores.walk.steps is 0: "),
+        ({"run.cam.train_affinity": {"labels": {"high": 1.5}}}, "run.cam.train_affinity.labels.high is 1.5: "),
+        (
+            {"run.cam.train_affinity": {"optimisation": {"processes": 2}}},
+            "train_affinity trains with 2 processes, but resources.train_cam.gpu is 1: set it to 2, or",
+        ),
         ({"refine_crf.crf.iterations": 0}, "refine_crf.crf.iterations is 0: "),
         ({"run.cam.train_cam": {"optimisation": {"epcohs": 3}}}, "run.cam.train_cam.optimisation.epcohs is an unknown"),
         ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),
@@ -133,6 +142,13 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str
         read_changed(tmp_path, changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_score_maps_walk_in_the_runs_that_say_so(tmp_path: Path) -> None:
+    assert read_changed(tmp_path, {}).walking_runs == ()
+    assert read_changed(tmp_path, {"run.rca.walk_scores": {"enabled": True}}).walking_runs == ("rca",)
+    changes = {"walk_scores.enabled": True, "run.rca.walk_scores": {"enabled": False}}
+    assert read_changed(tmp_path, changes).walking_runs == ("cam",)
 
 
 @pytest.mark.parametrize("name", ["data", "weights", "features", "methods", "evaluation", "report"])

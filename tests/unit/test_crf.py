@@ -64,14 +64,33 @@ def test_any_number_of_labels_gives_what_the_library_gives(count: int) -> None:
     np.testing.assert_array_equal(refine_mask(photograph, probabilities, labels, CRF), labels[expected])
 
 
-def test_masks_of_one_photograph_are_refined_as_if_alone() -> None:
-    photograph, first = draw_scene(3)
-    masks = [first, first[::-1].copy(), first**2]
-    together = refine_masks(photograph, masks, LABELS, CRF)
-    for one, found in zip(masks, together, strict=True):
-        np.testing.assert_array_equal(found, refine_mask(photograph, one, LABELS, CRF))
-    assert (together[0] != together[1]).any()
-    assert refine_masks(photograph, [], LABELS, CRF) == []
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("masks", [1, 2, 3])
+def test_masks_of_one_photograph_are_refined_as_if_alone(count: int, masks: int) -> None:
+    photograph, _ = draw_scene(3)
+    labels = np.arange(count, dtype=np.uint8) * 3
+    given = list(np.random.default_rng(count).random((masks, count, HEIGHT, WIDTH)).astype(np.float32) ** 3)
+    found = refine_masks(photograph, given, labels, CRF)
+    assert len(found) == masks
+    for one, refined in zip(given, found, strict=True):
+        expected = refine_directly(photograph, one, np.arange(count), count, 0.0, CRF)
+        assert (refined == labels[expected]).mean() > 0.9995
+
+
+def test_no_mask_is_refined_to_none() -> None:
+    assert refine_masks(draw_scene(0)[0], [], LABELS, CRF) == []
+
+
+@pytest.mark.parametrize("weight", [5, 49, 500])
+def test_a_mask_that_is_sure_does_not_drown_one_that_is_not(weight: float) -> None:
+    photograph, unsure = draw_scene(5)
+    sure = np.full_like(unsure, 1e-6)
+    sure[0] = 1
+    crf = CRF.model_copy(update={"bilateral_weight": weight, "gaussian_weight": 1})
+    first, second = refine_masks(photograph, [unsure, sure], LABELS, crf)
+    expected = refine_directly(photograph, unsure, np.arange(3), 3, 0.0, crf)
+    assert (first == LABELS[expected]).mean() > 0.999
+    assert not second.any()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from rca.labels.crf import CrfSettings, refine_mask, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, write_shard
 from rca.stages import choose_threshold, make_pseudo, refine_crf
 from rca.stages.context import Context
+from rca.stages.switches import write_nothing
 
 SALIENCY = {"kind": "saliency", "conflict": 0.8, "smallest": 0.3}
 BAND = {"kind": "two_thresholds", "low": 0.3, "high": 0.6}
@@ -40,6 +41,7 @@ class Project:
         write_manifest(Path("runs/tiny/data"), manifest)
         write_parts(Path("runs/tiny/data"), manifest, [0])
         write_shard(self.paths.score_shard(0), self.maps, {"stride": 4})
+        assert write_nothing(Context("walk_scores", "cam", 0, 0))
 
     def write_params(self, background: dict[str, Any], **refine: Any) -> Path:
         params = {
@@ -47,6 +49,7 @@ class Project:
             "runs": ["cam"],
             "shards": [0],
             "run": {"cam": {}},
+            "walk_scores": {},
             "choose_threshold": {"split": "train", "background": background, "candidates": 9},
             "refine_crf": {"crf": {**CRF, **refine.pop("crf", {})}, **refine},
         }
@@ -95,6 +98,23 @@ def test_pseudo_labels_follow_the_background_at_both_thresholds(project: Project
             np.testing.assert_array_equal(found, way.label(scores, one.labels, thresholds[choice], saliency))
             differs |= bool((found != label_pixels(scores, one.labels, thresholds[choice])).any())
     assert differs == (background != CONSTANT)
+
+
+def test_masks_are_made_of_maps_that_have_walked_where_they_have(project: Project) -> None:
+    project.maps = {name: one._replace(scores=one.scores**2) for name, one in project.maps.items()}
+    write_shard(project.paths.walked_shard(0), project.maps, {"stride": 4, "walk": {}})
+    thresholds = project.run(CONSTANT)
+    record = project.manifest.images[0]
+    one = project.maps[record.id]
+    scores = enlarge(one.scores, record.height, record.width)
+    expected = label_pixels(scores, one.labels, thresholds["best"])
+    np.testing.assert_array_equal(project.read("pseudo", record.id, "best"), expected)
+    probabilities = np.concatenate([np.full((1, *expected.shape), thresholds["best"], np.float32), scores])
+    labels = np.array([0, *one.labels], np.uint8)
+    refined = refine_mask(
+        read_photograph(project.manifest.photograph(record)), probabilities, labels, CrfSettings(**CRF)
+    )
+    np.testing.assert_array_equal(project.read("refined", record.id, "best"), refined)
 
 
 @pytest.mark.parametrize("background", [BAND, SALIENCY], ids=lambda one: one["kind"])

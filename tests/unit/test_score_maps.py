@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from rca.errors import UserError
 from rca.labels import score_maps
-from rca.labels.score_maps import ScoreMaps, ShardWriter, enlarge, open_shard, write_shard
+from rca.labels.score_maps import ScoreMaps, ShardWriter, enlarge, open_scores, open_shard, write_shard
 
 
 def draw_maps(seed: int, labels: list[int], height: int, width: int) -> ScoreMaps:
@@ -138,6 +138,22 @@ def test_a_shard_of_no_images_is_a_shard(tmp_path: Path) -> None:
 def test_another_tensor_file_is_no_shard(tmp_path: Path) -> None:
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "s")
     with pytest.raises(UserError, match="is no file of score maps"), open_shard(tmp_path / "s"):
+        pass
+
+
+def test_maps_that_have_walked_go_before_those_that_were_made(tmp_path: Path, shard: Path, maps: dict) -> None:
+    walked, off = tmp_path / "walked", tmp_path / "off"
+    write_shard(walked, {"b.2": draw_maps(7, [1], 3, 4)}, {"walk": {"steps": 2}})
+    write_shard(off, {}, {"enabled": False})
+    with open_scores(walked, shard) as opened:
+        assert opened.ids == ["b.2"]
+        assert opened.about == {"walk": {"steps": 2}}
+    with open_scores(off, shard) as opened:
+        assert opened.ids == sorted(maps)
+    with (
+        pytest.raises(UserError, match="nothing does not exist: run walk_scores first"),
+        open_scores(tmp_path / "nothing", shard),
+    ):
         pass
 
 

@@ -25,7 +25,7 @@ def place(stage: str, run: dict[str, Any] | None = None, **sections: Any) -> Con
     """A stage of run rca in a project whose params hold `sections`, and what the run overrides."""
     params = {"dataset": {"name": "tiny"}, "runs": ["rca"], "shards": [0, 1], "run": {"rca": run or {}}, **sections}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    return Context(stage, run="rca", seed=0, shard=1 if stage == "refine_crf" else None)
+    return Context(stage, run="rca", seed=0, shard=1 if stage in ("refine_crf", "walk_scores") else None)
 
 
 def list_files() -> list[str]:
@@ -39,6 +39,24 @@ def test_masks_that_are_not_refined_leave_an_empty_folder() -> None:
     (ROOT / "refined/0").mkdir()
     assert write_nothing(place("refine_crf", refine_crf={"enabled": False}))
     assert list_files() == [f"{ROOT}/refined", f"{ROOT}/refined/0", f"{ROOT}/refined/1"]
+
+
+@pytest.mark.parametrize("section", [{}, {"enabled": False}])
+def test_score_maps_do_not_walk_unless_they_are_told_to(section: dict[str, Any]) -> None:
+    assert write_nothing(place("train_affinity", walk_scores=section))
+    assert load_tensors(ROOT / "affinity.safetensors", "train_affinity") == ({}, {"enabled": False})
+    assert pd.read_csv(ROOT / "train_affinity.csv").empty
+    old = ROOT / "walked/1.safetensors"
+    old.parent.mkdir()
+    old.write_bytes(b"the maps of an earlier setting")
+    assert write_nothing(place("walk_scores", walk_scores=section))
+    assert load_tensors(old, "walk_scores") == ({}, {"enabled": False})
+
+
+@pytest.mark.parametrize("stage", ["train_affinity", "walk_scores"])
+def test_a_run_may_let_its_score_maps_walk(stage: str) -> None:
+    assert not write_nothing(place(stage, {"walk_scores": {"enabled": True}}, walk_scores={"enabled": False}))
+    assert write_nothing(place(stage, {"walk_scores": {"enabled": False}}, walk_scores={"enabled": True}))
 
 
 def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:

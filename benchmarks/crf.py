@@ -1,0 +1,210 @@
+"""What the CRF costs beside the plain call of its library, core against core, and how it scales over cores.
+
+    RCA_SHARED=../shared python benchmarks/crf.py
+    RCA_SHARED=../shared python benchmarks/crf.py --workers 1 2 4 8
+
+The photographs are MSRC's, enlarged to 640x480. The score maps are class activation maps: a linear classifier on the
+frozen features of MobileNetV2 (ImageNet weights) learns the tags of the training photographs here, in a minute. The
+plain call is that of pydensecrf's own examples, over all labels of a dataset; ours is `refine_masks` over those that an
+image shows. Each has a process of its own, and they take turns; ours lets its process keep the memory that it frees, as
+the stage refine_crf does.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rca.artifacts import read_photograph
+from rca.labels.background import PowerBackground
+from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks
+from rca.labels.score_maps import enlarge
+
+WIDTH, HEIGHT = 640, 480
+PRESET = Path(__file__).parent.parent / "workflow/presets/msrc.yaml"
+CRF = CrfSettings()  # PSA's energies
+BACKGROUND = PowerBackground(kind="power", alpha=8)
+THRESHOLDS = (BACKGROUND.find_threshold(), 0.5)
+
+
+class Task(NamedTuple):
+    """One image.
+
+    Attributes:
+        photograph: (HEIGHT, WIDTH, 3), uint8.
+        probabilities: (L, HEIGHT, WIDTH), float32, for each threshold.
+        labels: (L,), uint8, those that the image shows, the background first.
+    """
+
+    photograph: np.ndarray
+    probabilities: list[np.ndarray]
+    labels: np.ndarray
+
+
+class Measurement(NamedTuple):
+    """What a process found: its own seconds of the processor, and a mask for each threshold it did."""
+
+    seconds: float
+    masks: list[np.ndarray]
+
+
+def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
+    """Images that show so many labels, background included, with their class activation maps."""
+    import torch
+    from PIL import Image
+    from torch.nn import functional
+
+    from rca.data.formats import build_dataset_settings, read_dataset
+    from rca.data.loading import normalise
+    from rca.models.backbones import build_backbone
+    from rca.models.storage import load_tensors
+    from rca.models.weights import BackboneSettings, fetch_weights
+    from rca.settings import build_settings, load_params
+
+    params = load_params(PRESET)
+    manifest = read_dataset(shared / "data/msrc", build_dataset_settings(params["dataset"], PRESET))
+    settings = build_settings(BackboneSettings, params["train_cam"]["backbone"], "train_cam.backbone", PRESET)
+    weights = settings.weights.model_copy(update={"path": shared / "weights" / settings.weights.path.name})
+    backbone = build_backbone(settings.name, settings.output_stride).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        fetch_weights(settings.model_copy(update={"weights": weights}), Path(folder, "weights"))
+        backbone.load_state_dict(load_tensors(Path(folder, "weights"), "")[0])
+
+    @torch.no_grad()
+    def encode(record):
+        photograph = read_photograph(manifest.photograph(record))
+        return backbone(normalise(photograph, weights.mean, weights.std)[None])[1][0]
+
+    chosen = [record for record in manifest.images if len(record.tags) == labels - 1][:images]
+    records = [record for record in manifest.select("train") if record not in chosen]
+    pooled = torch.stack([encode(record).mean((1, 2)) for record in records])
+    tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in records]))
+    classifier = torch.nn.Linear(pooled.shape[1], tags.shape[1])
+    optimiser = torch.optim.Adam(classifier.parameters(), 1e-2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        functional.multilabel_soft_margin_loss(classifier(pooled), tags).backward()
+        optimiser.step()
+    tasks = []
+    for record in chosen:
+        weight = classifier.weight.detach()[list(record.tags)]
+        maps = torch.einsum("kd,dhw->khw", weight, encode(record)).relu()
+        scores = enlarge((maps / (maps.amax((1, 2), keepdim=True) + 1e-5)).numpy(), HEIGHT, WIDTH)
+        picture = Image.fromarray(read_photograph(manifest.photograph(record)))
+        photograph = np.array(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+        given = [np.concatenate([BACKGROUND.score(scores, threshold)[None], scores]) for threshold in THRESHOLDS]
+        tasks.append(Task(photograph, given, np.array([0, *(tag + 1 for tag in record.tags)], np.uint8)))
+    return tasks
+
+
+def refine_plainly(task: Task, count: int) -> Measurement:
+    """The first mask over all labels of a dataset, as pydensecrf's examples have it."""
+    from pydensecrf import densecrf
+    from pydensecrf.utils import unary_from_softmax
+
+    start = time.process_time()
+    probabilities = np.zeros((count, HEIGHT, WIDTH), np.float32)
+    probabilities[task.labels] = task.probabilities[0] / task.probabilities[0].sum(0)
+    field = densecrf.DenseCRF2D(WIDTH, HEIGHT, count)
+    field.setUnaryEnergy(unary_from_softmax(probabilities))
+    field.addPairwiseGaussian(sxy=CRF.gaussian_sxy, compat=CRF.gaussian_weight)
+    field.addPairwiseBilateral(
+        sxy=CRF.bilateral_sxy, srgb=CRF.bilateral_srgb, rgbim=task.photograph, compat=CRF.bilateral_weight
+    )
+    mask = np.argmax(field.inference(CRF.iterations), axis=0).reshape(HEIGHT, WIDTH)
+    return Measurement(time.process_time() - start, [mask])
+
+
+def refine(task: Task, masks: int) -> Measurement:
+    """The first masks over the labels that the image shows, as this project has it."""
+    import pydensecrf.densecrf  # noqa: F401 - not to be timed
+
+    keep_freed_memory()
+    start = time.process_time()
+    found = refine_masks(task.photograph, task.probabilities[:masks], task.labels, CRF)
+    return Measurement(time.process_time() - start, found)
+
+
+# What is compared, and in the end for how many masks each is.
+VARIANTS = {
+    "plain, 21 labels": (refine_plainly, 21, 1),
+    "plain, 81 labels": (refine_plainly, 81, 1),
+    "ours, one mask": (refine, 1, 1),
+    "ours, two masks": (refine, 2, 2),
+}
+
+
+def compare(tasks: list[Task], repeats: int) -> None:
+    """Print seconds, ratios and agreement."""
+    fastest = {name: [float("inf")] * len(tasks) for name in VARIANTS}
+    masks: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(tasks) for name in VARIANTS}
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))) for name in VARIANTS
+        }
+        for number, task in enumerate(tasks):
+            for _ in range(repeats):
+                for name, (function, argument, _) in VARIANTS.items():
+                    found = processes[name].submit(function, task, argument).result()
+                    fastest[name][number] = min(fastest[name][number], found.seconds)
+                    masks[name][number] = found.masks[0]
+    for name, (_, _, count) in VARIANTS.items():
+        print(f"{name}: {statistics.mean(fastest[name]) / count:.3f} s a mask")
+    for ours in ("ours, one mask", "ours, two masks"):
+        for plain in ("plain, 21 labels", "plain, 81 labels"):
+            count = VARIANTS[ours][2]
+            ratios = [count * one / other for one, other in zip(fastest[plain], fastest[ours], strict=True)]
+            equal = [float((one == other).mean()) for one, other in zip(masks[plain], masks[ours], strict=True)]
+            print(
+                f"{plain} / {ours}: {statistics.mean(ratios):.2f} (least {min(ratios):.2f}); pixels equal:"
+                f" {statistics.mean(equal):.5f} (least {min(equal):.5f})",
+                flush=True,
+            )
+
+
+def scale(tasks: list[Task], workers: list[int]) -> None:
+    """Print how many images a second so many processes refine, two masks each."""
+    alone = 0.0
+    for number in workers:
+        many = [tasks[index % len(tasks)] for index in range(4 * number)]
+        with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+            list(pool.map(refine, many, [2] * len(many)))  # warms up
+            start = time.perf_counter()
+            spent = sum(one.seconds for one in pool.map(refine, many, [2] * len(many)))
+            seconds = time.perf_counter() - start
+        rate = len(many) / seconds
+        alone = alone or rate / number
+        print(
+            f"{number} workers: {rate:.2f} images/s, {rate / alone:.2f} times one; {spent / len(many):.3f} s of a"
+            " processor an image",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--labels", type=int, nargs="+", default=[3], help="in an image, background included")
+    parser.add_argument("--images", type=int, default=4, help="of each number of labels")
+    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts: what else runs only adds to it")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of processes for the scaling")
+    given = parser.parse_args()
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    shared = Path(os.environ.get("RCA_SHARED", "../shared"))
+    for labels in given.labels:
+        tasks = make_tasks(shared, given.images, labels)
+        print(f"{len(tasks)} images of {WIDTH}x{HEIGHT} with {labels} labels, {CRF.iterations} iterations")
+        compare(tasks, given.repeats)
+    scale(tasks, given.workers)
+
+
+if __name__ == "__main__":
+    main()

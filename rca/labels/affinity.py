@@ -1,0 +1,100 @@
+"""Which cells of a map belong together: pairs of neighbours, and labels that say it of some of them.
+
+Two cells belong together as far as no boundary runs between them: their affinity is 1 minus the highest boundary on the
+line from one to the other (IRN, Ahn et al., CVPR 2019).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, model_validator
+
+from rca.artifacts import IGNORE
+from rca.labels.background import label_pixels
+from rca.labels.crf import CrfSettings, refine_masks, score_labels
+from rca.labels.score_maps import ScoreMaps
+from rca.settings import Settings
+
+Window = tuple[slice, slice]
+
+
+class AffinityLabelSettings(Settings):
+    """Which cells are sure of their label; the defaults are IRN's.
+
+    Attributes:
+        low: The score up to which a cell is background.
+        high: The score above which it is foreground.
+        crf: Energies of a CRF over both masks, with ranges in pixels of the photograph; null for none.
+    """
+
+    low: float = Field(default=0.05, gt=0, lt=1)
+    high: float = Field(default=0.30, gt=0, lt=1)
+    crf: CrfSettings | None = CrfSettings(unary="labels", bilateral_sxy=50, bilateral_srgb=5)
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> "AffinityLabelSettings":
+        if self.low > self.high:
+            raise ValueError("low must not exceed high")
+        if self.crf is not None and self.crf.unary != "labels":
+            raise ValueError("crf.unary must be labels, since it is masks that are refined")
+        return self
+
+
+def label_sure_cells(photograph: np.ndarray, maps: ScoreMaps, settings: AffinityLabelSettings) -> np.ndarray:
+    """Label the cells of score maps whose label is sure.
+
+    A cell is foreground where it is so at the high threshold, background where it is so even at the low one; a CRF goes
+    over both masks before.
+
+    Args:
+        photograph: (H, W, 3), uint8, RGB.
+        maps: Its score maps (K, h, w).
+        settings: What is sure.
+
+    Returns:
+        (h, w), uint8, 255 where it is not sure.
+    """
+    masks = [label_pixels(maps.scores, maps.labels, threshold) for threshold in (settings.high, settings.low)]
+    crf = settings.crf
+    if crf is not None and len(maps.labels):
+        # At the maps' own resolution, where it costs next to nothing.
+        height, width = maps.scores.shape[1:]
+        small = np.array(Image.fromarray(photograph).resize((width, height), Image.Resampling.BOX))
+        share = width / photograph.shape[1]
+        ranges = {key: getattr(crf, key) * share for key in ("gaussian_sxy", "bilateral_sxy")}
+        labels = np.array([0, *maps.labels], np.uint8)
+        unaries = [score_labels(mask, labels, crf.label_confidence) for mask in masks]
+        masks = refine_masks(small, unaries, labels, crf.model_copy(update=ranges))
+    sure, possible = masks
+    return np.where((sure == 0) & (possible != 0), IGNORE, sure).astype(np.uint8)
+
+
+def list_offsets(radius: int) -> list[tuple[int, int]]:
+    """The neighbours of a cell as (down, across), one of each two that lie opposite."""
+    return [
+        (down, across)
+        for down in range(radius)
+        for across in range(-radius + 1, radius)
+        if 0 < down**2 + across**2 < radius**2 and (down > 0 or across > 0)
+    ]
+
+
+def trace_line(down: int, across: int) -> list[tuple[int, int]]:
+    """The cells on the straight line from (0, 0) to (down, across), both ends included."""
+    steps = max(abs(down), abs(across))
+    return [(round(step * down / steps), round(step * across / steps)) for step in range(steps + 1)]
+
+
+def list_windows(height: int, width: int, radius: int) -> Iterator[list[Window]]:
+    """Windows on a map for all pairs of neighbours.
+
+    Yields:
+        For each of `list_offsets` that fits, windows of one size: the first holds one cell of all pairs that lie so to
+        each other, the last the other one, those between what lies on the line between the two.
+    """
+    for down, across in list_offsets(radius):
+        if down < height and abs(across) < width:
+            left = max(0, -across)
+            rows, columns = height - down, width - abs(across)
+            yield [(slice(y, y + rows), slice(left + x, left + x + columns)) for y, x in trace_line(down, across)]

@@ -1,0 +1,143 @@
+"""A light network that finds boundaries between objects, whatever their class, on a trained backbone's features.
+
+It is IRN's boundary branch (Ahn et al., CVPR 2019): it learns no boundary as such, but that no boundary runs
+between cells of one label, and that one does between cells of two.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.artifacts import IGNORE
+from rca.distributed import divide_by_count
+from rca.labels.affinity import list_windows
+from rca.models.backbones import Backbone, build_backbone
+from rca.models.storage import load_tensors, save_tensors
+
+CHANNELS, GROUPS = 32, 4  # of each level
+
+
+class BoundaryNetwork(nn.Module):
+    """A backbone that is not trained, and a branch on each of its levels.
+
+    Args:
+        backbone: Trained; it is frozen here.
+        mean: Normalisation of its images, for pixels in 0..1.
+        std: Likewise.
+    """
+
+    def __init__(self, backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.backbone = backbone.requires_grad_(False).eval()
+        inputs = (backbone.low_channels, *backbone.level_channels, backbone.channels)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, CHANNELS, 1, bias=False), nn.GroupNorm(GROUPS, CHANNELS), nn.ReLU())
+            for channels in inputs
+        )
+        self.last = nn.Conv2d(CHANNELS * len(inputs), 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """How probably each cell is a boundary.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+
+        Returns:
+            Logits (B, ~H/4, ~W/4).
+        """
+        with torch.no_grad():
+            levels = self.backbone.extract_levels(images)
+        size = levels[0].shape[2:]
+        found = [branch(level) for branch, level in zip(self.branches, levels, strict=True)]
+        resized = [functional.interpolate(one, size, mode="bilinear") for one in found]
+        return self.last(torch.cat(resized, 1))[:, 0]
+
+    @torch.no_grad()
+    def find_boundaries(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """The boundaries of images and of their mirror images, averaged.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            size: Height and width of the result.
+
+        Returns:
+            (B, *size), 0..1.
+        """
+        logits = (self(images) + self(images.flip(3)).flip(2)) / 2
+        return functional.interpolate(logits[:, None], size, mode="bilinear")[:, 0].sigmoid()
+
+
+def compute_boundary_losses(logits: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:
+    """Cross-entropy of the affinities of neighbours, as IRN weighs it.
+
+    Cells of one label are to have the affinity 1, cells of two 0; it is 1 minus the highest boundary on the line from
+    one to the other. Pairs of objects, of background and of two labels count by their means, with a quarter, a quarter
+    and a half.
+
+    Args:
+        logits: (B, h, w), of boundaries.
+        labels: (B, h, w), int64, 255 where unknown.
+        radius: Cells that are closer than so many cells are neighbours.
+    """
+    kinds = ("object", "background", "boundary")
+    totals = logits.new_zeros(len(kinds))
+    counts = torch.zeros(len(kinds), dtype=torch.int64, device=logits.device)
+    known = labels != IGNORE
+    for windows in list_windows(logits.shape[1], logits.shape[2], radius):
+        paths = torch.stack([logits[:, rows, columns] for rows, columns in windows])
+        highest = paths.amax(0)
+        (rows, columns), (other_rows, other_columns) = windows[0], windows[-1]
+        one, other = labels[:, rows, columns], labels[:, other_rows, other_columns]
+        both = known[:, rows, columns] & known[:, other_rows, other_columns]
+        same = both & (one == other)
+        chosen = torch.stack([same & (one != 0), same & (one == 0), both & (one != other)])
+        # -log of the affinity sigmoid(-highest), and of 1 minus it.
+        together, apart = functional.softplus(highest), functional.softplus(-highest)
+        totals = totals + (torch.stack([together, together, apart]) * chosen).sum((1, 2, 3))
+        counts += chosen.sum((1, 2, 3))
+    weights = (0.25, 0.25, 0.5)
+    return {
+        kind: weight * divide_by_count(total, count)
+        for kind, weight, total, count in zip(kinds, weights, totals, counts, strict=True)
+    }
+
+
+def load_frozen_backbone(path: Path) -> tuple[Backbone, tuple[float, ...], tuple[float, ...]]:
+    """The backbone of a classification network, and how its images are normalised (mean, std).
+
+    Args:
+        path: The network's file.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    tensors, about = load_tensors(path, "train_cam")
+    backbone = build_backbone(about["backbone"], about["output_stride"])
+    prefix = "backbone."
+    backbone.load_state_dict({name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)})
+    return backbone, tuple(about["mean"]), tuple(about["std"])
+
+
+def save_branches(path: Path, network: BoundaryNetwork) -> None:
+    """Write what was trained, so all but the backbone, whole or not at all."""
+    state = network.state_dict()
+    save_tensors(path, {name: one for name, one in state.items() if not name.startswith("backbone.")}, {})
+
+
+def load_boundary_network(path: Path, branches: Path) -> BoundaryNetwork:
+    """A trained network, on the CPU and in evaluation mode.
+
+    Args:
+        path: The classification network's file, which holds the backbone.
+        branches: What `save_branches` wrote.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+    network = BoundaryNetwork(*load_frozen_backbone(path))
+    tensors, _ = load_tensors(branches, "train_affinity")
+    network.load_state_dict({**network.state_dict(), **tensors})
+    return network.eval()

@@ -1,0 +1,114 @@
+"""Train a network that finds boundaries between objects, on the cells of score maps whose label is sure."""
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rca.artifacts import read_photograph, write_mask, write_text
+from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.partition import assign_shard
+from rca.distributed import rank
+from rca.labels.affinity import AffinityLabelSettings, label_sure_cells
+from rca.labels.score_maps import open_shard
+from rca.launch import launch
+from rca.models.boundary_network import (
+    BoundaryNetwork,
+    compute_boundary_losses,
+    load_frozen_backbone,
+    save_branches,
+)
+from rca.progress import track
+from rca.settings import Settings
+from rca.stages.context import Context
+from rca.stages.layout import RunLayout
+from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+
+
+class AffinityOptimisationSettings(OptimisationSettings):
+    """A training of little, for which IRN's settings serve; the backbone's rate counts for nothing."""
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0)
+    backbone_learning_rate: float = 0.1
+
+
+class TrainAffinitySettings(Settings):
+    """How the network is trained; the defaults are IRN's, but for half its batch.
+
+    Attributes:
+        labels: Which cells are sure of their label.
+        radius: Cells that are closer than so many cells, at stride 4, are compared.
+        optimisation: The training; the backbone, that of the classification network, is not trained.
+        augmentation: What is done to an image.
+    """
+
+    labels: AffinityLabelSettings = AffinityLabelSettings()
+    radius: int = Field(default=5, ge=2)
+    optimisation: AffinityOptimisationSettings = AffinityOptimisationSettings()
+    augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=512)
+
+
+def run(context: Context) -> None:
+    """Label the cells, train on them, then write what was trained and its history."""
+    settings, paths = context.settings(TrainAffinitySettings), context.paths
+    split = context.read("train_cam.split")
+    manifest = read_manifest(context.layout.manifest, f"splits/{split}")
+    with tempfile.TemporaryDirectory(prefix="rca-") as folder:
+        write_labels(Path(folder), manifest, paths, len(context.read("shards")), settings.labels)
+        launch(_train, settings.optimisation.processes, context, manifest, Path(folder))
+
+
+def write_labels(
+    folder: Path, manifest: Manifest, paths: RunLayout, shards: int, settings: AffinityLabelSettings
+) -> None:
+    """Write a mask of the sure cells of each image, as large as its photograph."""
+    for shard in range(shards):
+        records = [record for record in manifest.images if assign_shard(record.id, shards) == shard]
+        with open_shard(paths.score_shard(shard)) as maps:
+            for record in track(records, f"labels of shard {shard}", len(records)):
+                photograph = read_photograph(manifest.photograph(record))
+                cells = Image.fromarray(label_sure_cells(photograph, maps.read(record.id), settings))
+                mask = cells.resize((record.width, record.height), Image.Resampling.NEAREST)
+                write_mask(folder / f"{record.id}.png", np.asarray(mask))
+
+
+def _train(context: Context, manifest: Manifest, folder: Path) -> None:
+    """What each process of the training does; the first one writes."""
+    settings, paths = context.settings(TrainAffinitySettings), context.paths
+    set_determinism(context.read("train_cam.threads"))
+    torch.manual_seed(paths.seed)
+    device = choose_device()
+    network = BoundaryNetwork(*load_frozen_backbone(paths.network)).to(device)
+
+    def find_mask(record: ImageRecord) -> Path:
+        return folder / f"{record.id}.png"
+
+    def compute_losses(network: BoundaryNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        logits = network(batch.image)
+        cells = functional.interpolate(batch.mask[:, None].float(), logits.shape[1:], mode="nearest-exact")
+        return compute_boundary_losses(logits, cells[:, 0].long(), settings.radius)
+
+    records, augmentation, optimisation = manifest.images, settings.augmentation, settings.optimisation
+    images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, find_mask)
+    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
+    print(f"{len(records)} images, on {device}")
+    inputs = (paths.network, *(paths.score_shard(shard) for shard in context.read("shards")))
+    checkpoint = context.checkpoint(settings, (context.layout.manifest / "dataset.json", *inputs))
+    parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
+    history = Trainer(*parts, checkpoint=checkpoint).fit(loader, sampler)
+    if rank() > 0:
+        return
+    save_branches(paths.affinity, network.cpu())
+    write_text(paths.affinity_history, pd.DataFrame(history).to_csv(index=False))
+    checkpoint.unlink(missing_ok=True)
