@@ -87,7 +87,9 @@ def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -
 
 def run(context: Context) -> None:
     """Train, then write the network and its history."""
-    launch(_train, context.settings(TrainCamSettings).optimisation.processes, context)
+    processes = context.settings(TrainCamSettings).optimisation.processes
+    check_processes(context.read(f"run.{context.run}.host"), processes, f"run {context.run}")
+    launch(_train, processes, context)
 
 
 def _train(context: Context) -> None:
@@ -101,7 +103,6 @@ def _train(context: Context) -> None:
     weights = layout.weights("train_cam")
     frozen = settings.backbone.trainable == "none"
     check_pair(pinned["host"], pinned["method"], f"run {paths.run}", cached=frozen)
-    check_processes(pinned["host"], settings.optimisation.processes, f"run {paths.run}")
     network = _build(settings, context, manifest.classes, pinned)
     start_from(network, manifest, settings.start)
     device = choose_device()
