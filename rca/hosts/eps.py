@@ -50,7 +50,7 @@ class EpsHost(Host):
 
         Where a method gives such shares itself, they stay as they are.
         """
-        if output.shares:
+        if output.background is not None:
             return output
         return output._replace(refined=self.compare(output)[:, :-1] * (output.valid > 0))
 

@@ -128,7 +128,7 @@ def test_inference_takes_probabilities_against_the_background() -> None:
     inside = (output.valid > 0).expand_as(expected)
     torch.testing.assert_close(refined[inside], expected[inside])
     assert not refined[~inside].any()
-    shares = output._replace(shares=True)
+    shares = output._replace(background=1 - output.maps.sum(1, keepdim=True))
     assert host.refine(shares, None, None) is shares
 
 
