@@ -15,6 +15,7 @@ from rca.data.formats import examine_dataset
 from rca.data.manifest import Manifest, summarise
 from rca.errors import UserError
 from rca.models.backbones import build_backbone
+from rca.models.cam_network import load_host
 from rca.models.weights import FileWeights, check_file
 from rca.stages.layout import Layout
 
@@ -134,12 +135,19 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
 
 
 def _check_saliency(settings: Params, manifest: Manifest) -> None:
-    """Every image that gets pseudo labels by its saliency map has one."""
+    """Every image has a saliency map that gets pseudo labels by it, or is trained on with a host that goes by it."""
     own = settings.choose_threshold.background.kind
     kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
     if "saliency" in kinds:
         for record in manifest.select_any(settings.make_cam.splits):
             manifest.saliency(record)
+    for name in settings.runs:
+        run = settings.run[name]
+        if load_host(run.host).needs_saliency:
+            extra = manifest.select_sources(tuple(run.train_cam.get("sources", settings.train_cam.sources)))
+            manifest.check_saliency(
+                (*manifest.select(settings.train_cam.split), *extra), f"run {name}: the host {run.host}"
+            )
 
 
 def estimate_disk(settings: Params, manifest: Manifest) -> float:

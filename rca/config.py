@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rca.data.formats import DatasetSettings
 from rca.errors import UserError
-from rca.models.cam_network import check_pair, load_host, load_method, read_options
+from rca.models.cam_network import check_pair, check_processes, load_host, load_method, read_options
 from rca.settings import Settings, build_settings, load_params, merge
 from rca.stages.choose_threshold import ChooseThresholdSettings
 from rca.stages.evaluate import EvaluateSettings
@@ -235,6 +235,7 @@ def read_params(path: Path, source: Path | None = None) -> Params:
             if isinstance(settings, TrainCamSettings | TrainAffinitySettings | TrainSegSettings):
                 _check_gpus(params, section, settings.optimisation.processes, source)
             if isinstance(settings, TrainCamSettings):
+                check_processes(run.host, settings.optimisation.processes, f"{source}: run.{name}")
                 _check_sources(params, settings, f"{source}: run.{name}.{section}")
             if isinstance(settings, TrainSegSettings):
                 _check_masks(params, settings, source)

@@ -58,6 +58,7 @@ class Sample(NamedTuple):
         frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
             pixels.
         weight: (), float32: what the image counts in the loss on its tags.
+        saliency: (1, H, W), float32, 0..1: how salient each pixel is, 0 on padding; empty where it was not asked for.
     """
 
     image: Tensor
@@ -67,6 +68,7 @@ class Sample(NamedTuple):
     position: Tensor
     frame: Tensor
     weight: Tensor = torch.ones(())
+    saliency: Tensor = torch.empty(0)
 
 
 class TrainingImages(Dataset):
@@ -80,6 +82,7 @@ class TrainingImages(Dataset):
         std: Likewise.
         seed: Of the run.
         find_mask: Where the mask lies that a record is trained with; None trains on tags alone.
+        saliency: Whether the samples hold saliency maps.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class TrainingImages(Dataset):
         std: tuple[float, ...],
         seed: int,
         find_mask: Callable[[ImageRecord], Path] | None = None,
+        saliency: bool = False,
     ) -> None:
         self.manifest = manifest
         self.records = records
@@ -98,6 +102,7 @@ class TrainingImages(Dataset):
         self.mean, self.std = mean, std
         self.seed = seed
         self.find_mask = find_mask
+        self.saliency = saliency
 
     def __len__(self) -> int:
         return len(self.records)
@@ -107,7 +112,8 @@ class TrainingImages(Dataset):
         random = np.random.default_rng([self.seed, *key])
         image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
         mask = Image.fromarray(self._read_mask(record))
-        image, mask, frame = augment(image, mask, self.augmentation, random)
+        salient = Image.fromarray(self._read_saliency(record)) if self.saliency else None
+        image, mask, frame, salient = augment(image, mask, self.augmentation, random, salient)
         normalised = normalise(np.asarray(image), self.mean, self.std)
         tags = torch.from_numpy(self.manifest.encode_tags(record))
         return Sample(
@@ -118,6 +124,7 @@ class TrainingImages(Dataset):
             torch.tensor(self.manifest.index[record.id]),
             torch.tensor(frame),
             torch.tensor(record.weight),
+            torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
@@ -128,6 +135,13 @@ class TrainingImages(Dataset):
         if mask.shape != (record.height, record.width):
             raise UserError(f"The mask {path} is not of its photograph's size: run the stage that made it again.")
         return mask
+
+    def _read_saliency(self, record: ImageRecord) -> np.ndarray:
+        path = self.manifest.saliency(record)
+        saliency = read_mask(path, "saliency map")
+        if saliency.shape != (record.height, record.width):
+            raise UserError(f"The saliency map {path} is not of its photograph's size: make the two the same size.")
+        return saliency
 
 
 def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -149,9 +163,13 @@ Frame = tuple[float, float, float, float]
 
 
 def augment(
-    image: Image.Image, mask: Image.Image, settings: AugmentationSettings, random: np.random.Generator
-) -> tuple[Image.Image, Image.Image, Frame]:
-    """Resize, crop, mirror and recolour an image, and its mask with it; their frame is that of `Sample`."""
+    image: Image.Image,
+    mask: Image.Image,
+    settings: AugmentationSettings,
+    random: np.random.Generator,
+    saliency: Image.Image | None = None,
+) -> tuple[Image.Image, Image.Image, Frame, Image.Image | None]:
+    """Resize, crop, mirror and recolour an image, its mask and its saliency map with it; the frame is `Sample`'s."""
     across, down, left, top = 1.0, 1.0, 0, 0
     low, high = settings.scale
     factor = random.uniform(low, high)
@@ -159,22 +177,24 @@ def augment(
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         across, down = image.width / size[0], image.height / size[1]
         image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
+        saliency = saliency and saliency.resize(size, Image.Resampling.BILINEAR)
     if settings.crop is not None:
         left = int(random.integers(0, max(0, image.width - settings.crop) + 1))
         top = int(random.integers(0, max(0, image.height - settings.crop) + 1))
         box = (left, top, min(left + settings.crop, image.width), min(top + settings.crop, image.height))
-        image, mask = image.crop(box), mask.crop(box)
+        image, mask, saliency = image.crop(box), mask.crop(box), saliency and saliency.crop(box)
     frame = (across, across * left, down, down * top)
     if settings.flip and random.random() < 0.5:
         frame = (-across, across * (left + image.width), down, down * top)
         mirror = Image.Transpose.FLIP_LEFT_RIGHT
         image, mask = image.transpose(mirror), mask.transpose(mirror)
+        saliency = saliency and saliency.transpose(mirror)
     if settings.jitter:
         from torchvision.transforms import functional as colour
 
         for adjust in (colour.adjust_brightness, colour.adjust_contrast, colour.adjust_saturation):
             image = adjust(image, random.uniform(1 - settings.jitter, 1 + settings.jitter))
-    return image, mask, frame
+    return image, mask, frame, saliency
 
 
 def collate(samples: list[Sample], side: int | None) -> Sample:
@@ -194,7 +214,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         ]
         return torch.stack(padded)
 
-    images, valid, tags, masks, positions, frames, weights = zip(*samples, strict=True)
+    images, valid, tags, masks, positions, frames, weights, saliency = zip(*samples, strict=True)
     return Sample(
         stack(list(images), 0.0),
         stack(list(valid), 0.0),
@@ -203,6 +223,7 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         torch.stack(positions),
         torch.stack(frames),
         torch.stack(weights),
+        stack(list(saliency), 0.0) if saliency[0].numel() else torch.empty(0),
     )
 
 

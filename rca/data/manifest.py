@@ -136,6 +136,23 @@ class Manifest:
             raise UserError(f"The image {record.id} has no saliency map: add it, or choose what needs none.")
         return locate(self.root, record.saliency)
 
+    def check_saliency(self, records: tuple[ImageRecord, ...], what: str) -> None:
+        """Check that images have saliency maps.
+
+        Args:
+            records: The images.
+            what: What goes by the maps, to begin the message with.
+
+        Raises:
+            UserError: some have none.
+        """
+        without = [record.id for record in records if record.saliency is None]
+        if without:
+            raise UserError(
+                f"{what} goes by saliency maps, but {len(without)} of its {len(records)} images ({without[0]}, ...)"
+                " have none: put the maps into a folder of the dataset and name it in dataset.saliency."
+            )
+
     def encode_tags(self, record: ImageRecord) -> np.ndarray:
         """A record's tags as (C,) float32 of 0 and 1."""
         encoded = np.zeros(len(self.classes), dtype=np.float32)

@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 from rca.artifacts import IGNORE, write_directory, write_mask
 from rca.data import drawing as d
 from rca.data.drawing import SUPERSAMPLING, Colour, Frame, Outline, Pattern, Rng
+from rca.data.shapes_saliency import ShapesSaliencySettings, draw_saliency
 from rca.errors import UserError
 
 SPLITS = ("train", "val")
@@ -33,6 +34,7 @@ PART_SIZE = (0.46, 0.54)  # a part's radius as a share of its body's
 CLUTTER = (4, 9)  # things of no class in a picture
 MAX_HIDDEN = 0.25  # share of an object, or of its part, that later objects may cover
 PLACEMENT_TRIES = 30
+OF_SALIENCY = 1  # ends the key of a saliency map's random stream; not 0, which would give the picture's own
 
 
 # --- the classes; outlines are in units of a body's or a part's radius, with the telling part at the top
@@ -231,13 +233,21 @@ def _masks(labels: np.ndarray, parts: np.ndarray, size: int) -> tuple[np.ndarray
 
 
 def generate_shapes(
-    root: Path, *, train: int, val: int, size: int, seed: int, objects: tuple[int, int] = (1, 3)
+    root: Path,
+    *,
+    train: int,
+    val: int,
+    size: int,
+    seed: int,
+    objects: tuple[int, int] = (1, 3),
+    saliency: ShapesSaliencySettings | None = None,
 ) -> None:
     """Write the dataset under `root` in the layout of Pascal VOC, whole or not at all.
 
     `JPEGImages/<id>.png` holds the photographs, `SegmentationClass/<id>.png` the masks with VOC's palette (0
     ground, 1 to 9 classes, 255 object borders), `ImageSets/Segmentation/<split>.txt` the ids, `classes.txt`
-    the names of the classes from 1 on. A split of nine pictures or more holds every class.
+    the names of the classes from 1 on. A split of nine pictures or more holds every class. With `saliency` there is
+    `Saliency/<id>.png` too.
 
     Args:
         root: Folder to write; it must not exist or be empty.
@@ -246,6 +256,7 @@ def generate_shapes(
         size: Side of the pictures in pixels, 32 or more; the telling parts are too small to see below 64.
         seed: Seed of the dataset, 0 or more.
         objects: Least and greatest number of objects in a picture, from 1 to 9.
+        saliency: How wrong the saliency maps are; None writes none. The other files do not depend on it.
 
     Raises:
         UserError: `root` is not an empty folder, or another argument is out of its range.
@@ -260,7 +271,8 @@ def generate_shapes(
             f"or more and 1 to {len(CLASSES)} objects: got {train=}, {val=}, {size=}, {seed=}, {objects=}."
         )
     with write_directory(root) as draft:
-        for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        folders = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+        for folder in (*folders, "Saliency") if saliency else folders:
             (draft / folder).mkdir(parents=True)
         for split, count in (("train", train), ("val", val)):
             names = [f"{split}_{index:05d}" for index in range(count)]
@@ -268,5 +280,8 @@ def generate_shapes(
                 photograph, mask, _ = draw_image(seed, split, index, size, objects)
                 Image.fromarray(photograph).save(draft / "JPEGImages" / f"{name}.png")
                 write_mask(draft / "SegmentationClass" / f"{name}.png", mask)
+                if saliency:
+                    rng = np.random.default_rng([seed, SPLITS.index(split), index, OF_SALIENCY])
+                    Image.fromarray(draw_saliency(mask, saliency, rng)).save(draft / "Saliency" / f"{name}.png")
             (draft / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
         (draft / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")

@@ -3,12 +3,15 @@
 A host is one module in this folder that defines `HOST` (a subclass of `Host`). Any method goes on any host.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.data.loading import Sample
+from rca.data.manifest import ImageRecord
 from rca.distributed import mean_of_rows
 from rca.methods.base import NoOptions, Output
 from rca.models.pooling import Normalisation, pool_mean
@@ -31,12 +34,16 @@ class Host(nn.Module):
         Options: The settings class of the host's options.
         needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
         needs_levels: Whether `refine` looks at the images and at earlier levels of the backbone.
+        needs_saliency: Whether the loss goes by saliency maps (`Sample.saliency`).
+        needs_one_process: Whether a training cannot be shared by several processes.
         normalisation: How inference brings the summed maps to 0..1.
     """
 
     Options: ClassVar[type[Settings]] = NoOptions
     needs_second_view: ClassVar[bool] = False
     needs_levels: ClassVar[bool] = False
+    needs_saliency: ClassVar[bool] = False
+    needs_one_process: ClassVar[bool] = False
     normalisation: Normalisation = "max"
 
     def __init__(
@@ -58,6 +65,29 @@ class Host(nn.Module):
             tags: (B, C) of 0 and 1, the classes that may be there; None for all.
         """
         return output
+
+    def begin(self, records: Sequence[ImageRecord], folder: Path, epochs: int) -> None:
+        """Prepare for a training, for a host that keeps something of each image.
+
+        Args:
+            records: The images, in the order that `Sample.position` counts in.
+            folder: For the host's files. It outlasts a training that is stopped and goes on later, and no other.
+            epochs: How many the training has.
+
+        Raises:
+            UserError: they are too few.
+        """
+
+    def observe(self, output: Output, batch: Sample, epoch: int) -> None:
+        """Take in what the network makes of a training batch, before the batch's losses are computed.
+
+        An epoch that was stopped is observed again from its start.
+
+        Args:
+            output: Of the network.
+            batch: What it was computed from.
+            epoch: Counted from 0.
+        """
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """The weighted terms of the host's loss, by name.

@@ -27,6 +27,8 @@ class Output(NamedTuple):
         auxiliary: (B, C, h, w), maps of the plain features, where a method scores with others; else None.
         refined: (B, C, h, w), what the host makes of the maps for inference, at least 0, where it refines them; else
             None.
+        background: (B, 1, h, w), what the maps leave to the background, where they are shares that sum to 1 with it;
+            None where they are raw scores.
         second: The same of the second view of the batch, where host or method ask for one; else None.
     """
 
@@ -35,6 +37,7 @@ class Output(NamedTuple):
     valid: Tensor
     auxiliary: Tensor | None = None
     refined: Tensor | None = None
+    background: Tensor | None = None
     second: "Output | None" = None
 
     @property

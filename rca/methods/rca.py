@@ -165,7 +165,7 @@ class Rca(Method):
         shares = rows.softmax(1)
         for _ in range(self.options.aggregation.image_rounds):
             shares = score_image(output.features, shares * output.valid, self.options.aggregation.temperature)
-        return output._replace(maps=shares[:, :-1], auxiliary=output.maps)
+        return output._replace(maps=shares[:, :-1], auxiliary=output.maps, background=shares[:, -1:])
 
     def _resemble(self, features: Tensor) -> Tensor:
         """How far each position resembles each row of the memory, as logits (B, R, h, w)."""

@@ -174,6 +174,29 @@ def check_pair(host: str, method: str, source: Path | str, cached: bool = False)
                 f"{source}: the {part} {name} looks at the images themselves, but train_cam.backbone.trainable is none:"
                 " set that to last_stage or all."
             )
+    if cached and load_host(host).needs_saliency:
+        raise UserError(
+            f"{source}: the host {host} goes by saliency maps, which are not kept with features, but"
+            " train_cam.backbone.trainable is none: set that to last_stage or all."
+        )
+
+
+def check_processes(host: str, processes: int, source: Path | str) -> None:
+    """Tell why a host cannot be trained by so many processes, if it cannot.
+
+    Args:
+        host: The host's module.
+        processes: How many.
+        source: What messages begin with.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if processes > 1 and load_host(host).needs_one_process:
+        raise UserError(
+            f"{source}: the host {host} keeps maps of each image in files of one process, but"
+            f" train_cam.optimisation.processes is {processes}: set it to 1."
+        )
 
 
 def read_options(kind: type[Method] | type[Host], options: dict[str, Any], key: str, source: Path | str) -> Settings:

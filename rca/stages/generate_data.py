@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rca.data.shapes import generate_shapes
+from rca.data.shapes_saliency import ShapesSaliencySettings
 from rca.errors import UserError
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -18,6 +19,7 @@ class GenerateDataSettings(Settings):
         size: Their side, in pixels.
         seed: Of the pictures.
         objects: The smallest and the largest number of objects in an image.
+        saliency: Saliency maps, in the folder `Saliency`, and how wrong they are; null for none.
     """
 
     train: int = Field(ge=1)
@@ -25,6 +27,7 @@ class GenerateDataSettings(Settings):
     size: int = Field(ge=32)
     seed: int = Field(ge=0)
     objects: tuple[int, int] = (1, 3)
+    saliency: ShapesSaliencySettings | None = None
 
 
 def run(context: Context) -> None:
@@ -32,4 +35,4 @@ def run(context: Context) -> None:
     if context.item != "shapes":
         raise UserError(f"There is no generated dataset {context.item}: the only one is shapes.")
     settings = context.settings(GenerateDataSettings, f"generate.{context.item}")
-    generate_shapes(Layout(context.item).root, **settings.model_dump())
+    generate_shapes(Layout(context.item).root, **dict(settings))

@@ -14,7 +14,7 @@ from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_
 from rca.data.partition import read_training
 from rca.distributed import rank
 from rca.launch import launch
-from rca.models.cam_network import CamNetwork, NetworkDescription, check_pair, save_network
+from rca.models.cam_network import CamNetwork, NetworkDescription, check_pair, check_processes, save_network
 from rca.models.resizing import rescale
 from rca.models.snapshots import StartSettings, save_snapshot, start_from
 from rca.models.storage import load_tensors
@@ -74,18 +74,22 @@ def compute_losses(
     output = network(batch.image, batch.valid, batch.tags)
     if network.needs_second_view:
         output = output._replace(second=network(rescale(batch.image, second_view), batch.valid, batch.tags))
+    network.host.observe(output, batch, epoch)
     return network.method.compute_losses(output, batch, epoch)
 
 
 def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The same of a batch that holds the backbone's features in place of images."""
     output = network.score(batch.image, batch.valid, tags=batch.tags)
+    network.host.observe(output, batch, epoch)
     return network.method.compute_losses(output, batch, epoch)
 
 
 def run(context: Context) -> None:
     """Train, then write the network and its history."""
-    launch(_train, context.settings(TrainCamSettings).optimisation.processes, context)
+    processes = context.settings(TrainCamSettings).optimisation.processes
+    check_processes(context.read(f"run.{context.run}.host"), processes, f"run {context.run}")
+    launch(_train, processes, context)
 
 
 def _train(context: Context) -> None:
@@ -104,19 +108,23 @@ def _train(context: Context) -> None:
     device = choose_device()
     network.to(device)
     about = network.description
-    records = manifest.images
+    records, salient = manifest.images, network.host.needs_saliency
+    if salient:
+        manifest.check_saliency(records, f"run {paths.run}: the host {about.host}")
     if frozen:
         cache = FeatureCache(layout.training_features)
         images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
     else:
-        images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed)
+        augmentation, statistics = settings.augmentation, (about.mean, about.std)
+        images = TrainingImages(manifest, records, augmentation, *statistics, paths.seed, saliency=salient)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
     tables = [layout.manifest / f"{part}.csv" for part in (f"splits/{settings.split}", "sources")]
     checkpoint = context.checkpoint(settings, (*tables, weights, layout.method(paths.run)))
     # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
-    history_so_far = checkpoint.with_suffix(".memory")
+    history_so_far, of_host = checkpoint.with_suffix(".memory"), checkpoint.with_suffix(".host")
+    network.host.begin(records, of_host, optimisation.epochs)
 
     def start_epoch(epoch: int) -> None:
         network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch)
@@ -145,7 +153,8 @@ def _train(context: Context) -> None:
     with write_directory(paths.memory_history) as directory:
         for snapshot in sorted(history_so_far.glob("*.safetensors")):
             shutil.copyfile(snapshot, directory / snapshot.name)
-    shutil.rmtree(history_so_far, ignore_errors=True)
+    for folder in (history_so_far, of_host):
+        shutil.rmtree(folder, ignore_errors=True)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from rca.data.loading import Sample
+from rca.data.manifest import ImageRecord
 from rca.labels.inference import score_batch
 from rca.labels.views import InferenceSettings
 from rca.models.cam_network import CamNetwork, NetworkDescription, load_network, save_network
 from rca.stages.train_cam import compute_losses
 
-HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}}
+HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}, "eps": {}, "oaa": {"start_epoch": 0}}
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
     "rca": {"memory": {"size": 5, "gate": 0.0}, "contrast": {"start_epoch": 0}, "aggregation": {"prototypes": 2}},
@@ -24,6 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {
 TERMS = {
     "cam": {"classification"},
     "seam": {"equivariance", "cross", "min_pooling"},
+    "eps": {"saliency"},
+    "oaa": {"integral"},
     "rca": {"auxiliary", "contrast"},
     "hsc": {"roi", "class", "pixel"},
     "mcis": {"co_attention", "contrastive", "self_pairs"},
@@ -31,10 +34,14 @@ TERMS = {
 # What a network has that its host and method alone train.
 PARTS = {
     "seam": "method.host.correlation.embedding.weight",
+    "eps": "method.host.background.weight",
+    "oaa": "method.host.integral.weight",
     "rca": "method.join.0.weight",
     "hsc": "method.project_regions.0.weight",
     "mcis": "method.shared.weight",
 }
+TAGS = ((0, 2), (1,), (0, 1, 2), (1, 2))
+RECORDS = [ImageRecord(str(tags), "", None, 91, 75, tags, ("train",), "main", "") for tags in TAGS]
 
 
 def build(host: str, method: str) -> CamNetwork:
@@ -53,13 +60,16 @@ def draw_batch(seed: int) -> Sample:
     images[1, :, :, 64:], valid[1, :, :, 64:] = 0, 0
     tags = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1, 1], [0, 1, 1]])
     frame = torch.tensor([1.0, 0, 1, 0]).repeat(4, 1)
-    return Sample(images, valid, tags, torch.zeros(4, 75, 91).long(), torch.arange(4), frame)
+    saliency = torch.rand(4, 1, 75, 91, generator=generator) * valid
+    blank = torch.zeros(4, 75, 91).long()
+    return Sample(images, valid, tags, blank, torch.arange(4), frame, torch.ones(4), saliency)
 
 
 @pytest.mark.parametrize(("host", "method"), list(product(HOSTS, METHODS)))
 def test_a_pair_trains_and_scores(host: str, method: str, tmp_path: Path) -> None:
     network = build(host, method)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.host.begin(RECORDS, tmp_path / "kept", 2)
     optimiser = torch.optim.SGD(network.parameters(), 0.01)
     for epoch in range(2):
         network.train().method.start_epoch(epoch, seed=epoch)

@@ -89,7 +89,7 @@ def test_image_and_mask_stay_aligned(setting: dict) -> None:
     image, mask = draw_coded(45, 61)
     mirrored = 0
     for seed in range(20):
-        one, label, _ = augment(image, mask, AugmentationSettings(flip=True, **setting), np.random.default_rng(seed))
+        one, label, *_ = augment(image, mask, AugmentationSettings(flip=True, **setting), np.random.default_rng(seed))
         pixels, labels = np.asarray(one).astype(int)[..., 0], np.asarray(label).astype(int)
         assert pixels.shape == labels.shape
         assert np.abs(pixels - labels).max() <= (3 if "scale" in setting else 0)
@@ -106,7 +106,7 @@ def test_the_frame_leads_from_the_image_back_to_the_photograph(setting: dict) ->
     image = Image.fromarray(np.stack([columns, rows, rows], 2).astype(np.uint8))
     for seed in range(20):
         settings = AugmentationSettings(flip=True, **setting)
-        one, _, (a, b, c, d) = augment(image, image.getchannel(0), settings, np.random.default_rng(seed))
+        one, _, (a, b, c, d), _ = augment(image, image.getchannel(0), settings, np.random.default_rng(seed))
         found = np.asarray(one).astype(float)
         y, x = (place + 0.5 for place in np.indices(found.shape[:2]))
         inside = (slice(2, -2), slice(2, -2))  # at the border, resizing sees fewer pixels
@@ -117,7 +117,7 @@ def test_the_frame_leads_from_the_image_back_to_the_photograph(setting: dict) ->
 def test_images_are_never_mirrored_where_flip_is_off() -> None:
     image, mask = draw_coded(45, 61)
     for seed in range(20):
-        one, label, _ = augment(image, mask, NONE, np.random.default_rng(seed))
+        one, label, *_ = augment(image, mask, NONE, np.random.default_rng(seed))
         np.testing.assert_array_equal(one, image)
         np.testing.assert_array_equal(label, mask)
 
@@ -126,7 +126,7 @@ def test_crops_reach_every_corner_and_never_pad_a_larger_image() -> None:
     image, mask = draw_coded(34, 35)
     corners = set()
     for seed in range(200):
-        _, label, _ = augment(image, mask, AugmentationSettings(crop=32, flip=False), np.random.default_rng(seed))
+        _, label, *_ = augment(image, mask, AugmentationSettings(crop=32, flip=False), np.random.default_rng(seed))
         assert label.size == (32, 32)
         corners.add(label.getpixel((0, 0)))
     assert corners == {y + 2 * x for y in range(3) for x in range(4)}
@@ -144,7 +144,7 @@ def test_scale_stays_in_its_range() -> None:
 
 def test_jitter_changes_colours_and_leaves_the_mask_alone() -> None:
     image, mask = draw_coded(45, 61)
-    one, label, _ = augment(image, mask, AugmentationSettings(flip=False, jitter=0.4), np.random.default_rng(0))
+    one, label, *_ = augment(image, mask, AugmentationSettings(flip=False, jitter=0.4), np.random.default_rng(0))
     assert np.abs(np.asarray(one).astype(int) - np.asarray(image)).max() > 5
     np.testing.assert_array_equal(label, mask)
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from rca.artifacts import PALETTE
 from rca.data.shapes import CLASS_NAMES, CLASSES, draw_image, generate_shapes
+from rca.data.shapes_saliency import ShapesSaliencySettings, draw_saliency
 from rca.errors import UserError
 
 SIZE = 64
@@ -46,6 +47,36 @@ def test_more_pictures_leave_the_earlier_ones_untouched(dataset: Path, tmp_path:
     fewer = {path: data for path, data in read_files(tmp_path / "fewer").items() if path.endswith(".png")}
     assert len(fewer) == 16
     assert all(whole[path] == data for path, data in fewer.items())
+
+
+def test_saliency_maps_change_no_other_file(dataset: Path, tmp_path: Path) -> None:
+    for name, saliency in (("maps", ShapesSaliencySettings()), ("again", ShapesSaliencySettings(missed=1))):
+        generate_shapes(tmp_path / name, train=12, val=9, size=SIZE, seed=SEED, saliency=saliency)
+    found, again = read_files(tmp_path / "maps"), read_files(tmp_path / "again")
+    maps = {path: data for path, data in found.items() if path.startswith("Saliency/")}
+    assert {path: data for path, data in found.items() if path not in maps} == read_files(dataset)
+    assert sorted(Path(path).stem for path in maps) == sorted(
+        Path(path).stem for path in found if path.startswith("JPEGImages/")
+    )
+    assert any(again[path] != data for path, data in maps.items())
+
+
+def test_saliency_is_as_wrong_as_it_is_asked_to_be(pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    def draw(**settings: float) -> list[np.ndarray]:
+        rng, wrong = np.random.default_rng(0), ShapesSaliencySettings(**settings)
+        return [draw_saliency(mask, wrong, rng) for _, mask, _ in pictures]
+
+    masks = [mask for _, mask, _ in pictures]
+    for mask, perfect in zip(masks, draw(missed=0, false=0, blur=0), strict=True):
+        assert len(np.unique(perfect[(mask > 0) & (mask < 255)])) == 1
+        assert perfect[(mask > 0) & (mask < 255)].min() >= 0.6 * 255 - 1
+        assert not perfect[mask == 0].any()
+    missed = [not saliency.any() for saliency in draw(missed=0.3, false=0, blur=0)]
+    assert np.mean(missed) == pytest.approx(0.3, abs=0.1)  # four standard deviations of 180 draws
+    false = [saliency[mask == 0].any() for mask, saliency in zip(masks, draw(missed=0, false=2, blur=0), strict=True)]
+    assert np.mean(false) > 0.8  # 1 - exp(-2), less those that an object hides
+    blurred = [len(np.unique(saliency)) for saliency in draw(missed=0, false=0, blur=0.03)]
+    assert min(blurred) > 20
 
 
 def test_seed_split_and_index_each_give_another_picture() -> None:

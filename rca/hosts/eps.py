@@ -1,0 +1,121 @@
+"""EPS: saliency maps say where objects end, tags say which they are.
+
+Source: Lee, Lee, Lee and Shim, Railroad is not a Train: Saliency as Pseudo-pixel Supervision for Weakly Supervised
+Semantic Segmentation, CVPR 2021. The loss is L_cls + L_sal. Where we differ from the released code: docs/methods.md.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rca.data.loading import Sample
+from rca.distributed import mean_of_rows
+from rca.hosts.base import Host, Levels
+from rca.methods.base import Output
+from rca.models.pooling import shrink_valid
+from rca.settings import Settings
+
+
+class EpsOptions(Settings):
+    """The options of EPS; the defaults are those of the released code for VOC.
+
+    Attributes:
+        saliency_weight: Of the saliency loss.
+        overlap: A tagged class's map counts as foreground where more than this share of what it covers is salient
+            (tau); else it counts as background, as a class that saliency misses.
+        foreground_share: What the foreground counts in the estimated saliency; the rest is what the background leaves
+            of 1 (lambda; 0.9 for COCO).
+    """
+
+    saliency_weight: float = Field(default=1.0, ge=0)
+    overlap: float = Field(default=0.4, ge=0, lt=1)
+    foreground_share: float = Field(default=0.5, ge=0, le=1)
+
+
+class EpsHost(Host):
+    """The classifier of the plain CAM and a map of the background beside it, both trained on saliency as well."""
+
+    Options = EpsOptions
+    needs_saliency = True
+
+    def __init__(
+        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(channels, classes, options, level_channels)
+        self.options = options if isinstance(options, EpsOptions) else EpsOptions()
+        self.background = nn.Conv2d(channels, 1, 1, bias=False)
+
+    def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
+        """Add the probability of each class (B, C, h, w), 0..1, against the others and the background.
+
+        Where a method gives such shares itself, they stay as they are.
+        """
+        if output.background is not None:
+            return output
+        return output._replace(refined=self.compare(output)[:, :-1] * (output.valid > 0))
+
+    def compare(self, output: Output) -> Tensor:
+        """The probability of each class and, as the last channel, of the background (B, C + 1, h, w)."""
+        return torch.cat([output.maps, self.background(output.features)], 1).float().softmax(1)
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """Classification, and the difference of the estimated saliency to the given one, a mean over the views."""
+        losses = super().compute_losses(output, batch, epoch)
+        if self.options.saliency_weight:
+            views = (output,) if output.second is None else (output, output.second)
+            differences = [self._compare_saliency(view, batch) for view in views]
+            loss = mean_of_rows(batch.weight * torch.stack(differences).mean(0))
+            losses["saliency"] = self.options.saliency_weight * loss
+        return losses
+
+    def _compare_saliency(self, output: Output, batch: Sample) -> Tensor:
+        """The saliency loss of each image of a view (B,)."""
+        saliency = shrink_saliency(batch.saliency, batch.valid, (output.maps.shape[2], output.maps.shape[3]))
+        probabilities = self.compare(output)
+        estimate = estimate_saliency(
+            probabilities, saliency, batch.tags, output.valid, self.options.overlap, self.options.foreground_share
+        )
+        return ((estimate - saliency).square() * output.valid).sum((1, 2, 3)) / output.valid.sum((1, 2, 3))
+
+
+def shrink_saliency(saliency: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mean saliency of what each feature's field shows of the image.
+
+    Args:
+        saliency: (B, 1, H, W), 0 on padding.
+        valid: (B, 1, H, W), 1 on the image and 0 on padding.
+        size: Height and width of the features.
+
+    Returns:
+        (B, 1, h, w), 0 on padding.
+    """
+    return shrink_valid(saliency * valid, size) / shrink_valid(valid, size).clamp(min=1e-5)
+
+
+def estimate_saliency(
+    probabilities: Tensor, saliency: Tensor, tags: Tensor, valid: Tensor, overlap: float, foreground_share: float
+) -> Tensor:
+    """What the maps take to be salient (EPS, section 3.2).
+
+    Args:
+        probabilities: (B, C + 1, h, w), of the classes and the background.
+        saliency: (B, 1, h, w), 0..1.
+        tags: (B, C) of 0 and 1.
+        valid: (B, 1, h, w), 0 on padding.
+        overlap: The share of a class's map that must be salient, exclusive. What a map covers is where it exceeds 0.5.
+        foreground_share: The weight of the foreground against what the background leaves of 1.
+
+    Returns:
+        (B, 1, h, w), 0..1.
+    """
+    objects, background = probabilities[:, :-1], probabilities[:, -1:]
+    covered = ((objects > 0.5) & (valid > 0)).float()
+    shared = (covered * (saliency > 0.5)).sum((2, 3)) / covered.sum((2, 3)).clamp(min=1)
+    foreground = (tags * (shared > overlap))[..., None, None]
+    missed = tags[..., None, None] - foreground
+    salient = (objects * foreground).sum(1, keepdim=True)
+    rest = 1 - background - (objects * missed).sum(1, keepdim=True)
+    return foreground_share * salient + (1 - foreground_share) * rest
+
+
+HOST = EpsHost

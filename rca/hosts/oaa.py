@@ -1,0 +1,144 @@
+"""OAA+: what attention found of an object at any time of the training teaches a head to find all of it at once.
+
+Source: Jiang, Hou, Cao, Cheng, Wei and Xiong, Integral Object Mining via Online Attention Accumulation, ICCV 2019. The
+loss is L_cls + L_integral. Where we differ from the released code: docs/methods.md.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.data.loading import Sample
+from rca.data.manifest import ImageRecord
+from rca.errors import UserError
+from rca.hosts.attention_store import AttentionStore
+from rca.hosts.base import Host, Levels
+from rca.methods.base import Output
+from rca.models.pooling import normalise_range, pool_mean
+from rca.settings import Settings
+
+ATTENDED = 0.001
+"""From which accumulated attention on, exclusive, a position belongs to its class."""
+
+
+class OaaOptions(Settings):
+    """The options of OAA; the defaults are those of the released code.
+
+    Attributes:
+        start_epoch: The first epoch whose attention is accumulated, counted from 0: that of an untrained classifier
+            is noise, and what was accumulated stays.
+        gate: A map is accumulated only where the classifier's probability of its class is at least this.
+        stride: Pixels of the photograph for each value of an accumulated map.
+        integral_weight: Of the loss of the integral attention.
+    """
+
+    start_epoch: int = Field(default=1, ge=0)
+    gate: float = Field(default=0.1, ge=0, lt=1)
+    stride: int = Field(default=8, ge=1)
+    integral_weight: float = Field(default=1.0, gt=0)
+
+
+class OaaHost(Host):
+    """The classifier of the plain CAM, and a second one that learns its accumulated attention and is used instead."""
+
+    Options = OaaOptions
+    needs_one_process = True
+
+    def __init__(
+        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(channels, classes, options, level_channels)
+        self.options = options if isinstance(options, OaaOptions) else OaaOptions()
+        self.integral = nn.Conv2d(channels, classes, 1)
+        self.store: AttentionStore | None = None
+
+    def begin(self, records: Sequence[ImageRecord], folder: Path, epochs: int) -> None:
+        """Prepare to accumulate attention to some images, in files in a folder."""
+        first = self.options.start_epoch
+        if epochs <= first:
+            raise UserError(
+                f"The host oaa accumulates attention from host_options.start_epoch {first} on, counted from 0, but"
+                f" train_cam.optimisation.epochs is {epochs}: set it to {first + 1} at least."
+            )
+        self.store = AttentionStore(records, folder, self.options.stride, first)
+
+    def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
+        """Add the integral attention (B, C, h, w), at least 0."""
+        return output._replace(refined=self.integral(output.features).relu() * (output.valid > 0))
+
+    @torch.no_grad()
+    def observe(self, output: Output, batch: Sample, epoch: int) -> None:
+        """Accumulate the maps of the tagged classes, each a share of its peak, where the classifier sees the class."""
+        if epoch < self.options.start_epoch:
+            return
+        store = self._open(epoch)
+        maps, valid = output.maps.detach().float(), output.valid
+        sure = (pool_mean(maps, valid).sigmoid() >= self.options.gate).cpu()
+        attention, (height, width) = normalise_range(maps, valid, "max").cpu(), batch.valid.shape[2:]
+        shown = torch.stack([batch.valid.amax((1, 3)).sum(1), batch.valid.amax((1, 2)).sum(1)], 1).tolist()
+        for image, (position, frame) in enumerate(zip(batch.position.tolist(), batch.frame.cpu(), strict=True)):
+            tags = store.records[position].tags
+            chosen = [number for number, tag in enumerate(tags) if sure[image, tag]]
+            if chosen:
+                seen = attention[image, [tags[number] for number in chosen]]
+                store.accumulate(position, chosen, seen, frame, (height, width), shown[image])
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """Classification and, as soon as attention is accumulated, the integral attention, a mean over the views."""
+        losses = super().compute_losses(output, batch, epoch)
+        if epoch >= self.options.start_epoch:
+            views = (output,) if output.second is None else (output, output.second)
+            terms = [self._learn_attention(view, batch, self._open(epoch)) for view in views]
+            losses["integral"] = self.options.integral_weight * torch.stack(terms).mean()
+        return losses
+
+    def _open(self, epoch: int) -> AttentionStore:
+        if self.store is None:
+            raise RuntimeError("The host accumulates attention: call `begin` before a training.")
+        self.store.open(epoch)
+        return self.store
+
+    def _learn_attention(self, output: Output, batch: Sample, store: AttentionStore) -> Tensor:
+        """The loss of the integral attention of a view; a tagged class of which nothing was found yet is left out."""
+        logits = self.integral(output.features).float()
+        targets, size = torch.zeros(logits.shape), (batch.valid.shape[2], batch.valid.shape[3])
+        known = torch.ones(logits.shape[:2])
+        for image, (position, frame) in enumerate(zip(batch.position.tolist(), batch.frame.cpu(), strict=True)):
+            tags = list(store.records[position].tags)
+            targets[image, tags] = store.look_up(position, frame, size, logits.shape[2:])
+            found = store.read(position).any((1, 2))
+            known[image, tags] = torch.from_numpy(found).float()
+        weight = batch.weight.view(-1, 1, 1, 1) * known[..., None, None].to(logits.device) * (output.valid > 0)
+        return compare_attention(logits, targets.to(logits.device), weight)
+
+
+def compare_attention(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """The loss of the integral attention (OAA, section 3.3, as released).
+
+    Where a class was attended to its probability is to be high, the more the more it was; elsewhere it is to be low.
+    Each of the two is a mean over its own positions of all images and classes, so that few count as much as many.
+
+    Args:
+        logits: (B, C, h, w).
+        targets: (B, C, h, w), the accumulated attention, 0..1.
+        weight: (B, C, h, w), what each position counts; 0 leaves it out.
+
+    Returns:
+        ().
+    """
+    attended = targets > ATTENDED
+    total = logits.new_zeros(())
+    for chosen, losses in (
+        (attended, -targets * functional.logsigmoid(logits)),
+        (~attended, functional.softplus(logits)),
+    ):
+        count = (chosen & (weight > 0)).sum().clamp(min=1)
+        total = total + (losses * weight * chosen).sum() / count
+    return total
+
+
+HOST = OaaHost
