@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rca.data.manifest import Manifest
-from rca.protocol import KIND_NAMES, group_protocols
+from rca.protocol import group_protocols
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.classes import arrange_classes
 from rca.report.gallery import Picture, RunExamples, write_comparison, write_gallery

@@ -1,4 +1,4 @@
-"""The gallery of a report: for each image its photograph, its true mask and every run's masks, and how good they are."""
+"""The gallery of a report: each image's photograph, its true mask, every run's masks, and how good they are."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,45 +82,44 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in tenths
         of a percent and -1 where it is not known.
     """
-    # A dictionary, since looking each image up in the table takes a second for a thousand images.
-    ious = [
-        {key: dict(zip(lines["label"], lines["iou"], strict=True)) for key, lines in one.ious.groupby(["image", "kind"])}
-        for one in runs.values()
-    ]
     identifiers = find_examples(runs.values(), manifest)
-    kinds = [
-        kind
-        for kind in KIND_NAMES
-        if any((one.directory / image_id / f"{kind}.png").is_file() for image_id in identifiers for one in runs.values())
-    ]
+    found = {path.name for one in runs.values() for path in one.directory.glob("*/*.png")}
+    kinds = [kind for kind in KIND_NAMES if f"{kind}.png" in found]
+    ious = [read_ious(one.ious) for one in runs.values()]
     images = []
     for image_id in identifiers:
         photograph = read_example_photograph(manifest, image_id, width)
         folder = page / "pictures" / "examples" / image_id
         folder.mkdir(parents=True)
         Image.fromarray(photograph).save(folder / "photograph.jpg", quality=88)
-        truth = next(filter(Path.is_file, (one.directory / image_id / "truth.png" for one in runs.values())), None)
-        masks = []
+        masks: list[list[list[int] | None]] = []
         for number, one in enumerate(runs.values()):
-            sources = {kind: one.directory / image_id / f"{kind}.png" for kind in kinds}
-            masks.append(
-                [
-                    _pair(_write_mask(source, folder / f"{number}-{kind}.png", photograph), ious[number], image_id, kind)
-                    if source.is_file()
-                    else None
-                    for kind, source in sources.items()
-                ]
-            )
-        labels = _write_mask(truth, folder / "truth.png", photograph) if truth else None
-        images.append({"id": image_id, "height": photograph.shape[0], "truth": labels, "masks": masks})
+            masks.append([])
+            for kind in kinds:
+                source, file = one.directory / image_id / f"{kind}.png", folder / f"{number}-{kind}.png"
+                labels = _write_mask(source, file, photograph) if source.is_file() else None
+                masks[-1].append(None if labels is None else _pair(labels, ious[number].get((image_id, kind), {})))
+        truths = (one.directory / image_id / "truth.png" for one in runs.values())
+        truth = next(filter(Path.is_file, truths), None)
+        true = _write_mask(truth, folder / "truth.png", photograph) if truth else None
+        images.append({"id": image_id, "height": photograph.shape[0], "truth": true, "masks": masks})
+    colours = np.array(PALETTE, np.uint8).reshape(-1, 3)[: len(manifest.classes) + 1]
     return {
         "width": width,
         "classes": ["background", *manifest.classes],
-        "colours": ["#" + bytes(PALETTE[3 * label : 3 * label + 3]).hex() for label in range(len(manifest.classes) + 1)],
+        "colours": [f"#{colour.tobytes().hex()}" for colour in colours],
         "kinds": [[kind, KIND_NAMES[kind]] for kind in kinds],
         "runs": list(runs),
         "images": images,
     }
+
+
+def read_ious(table: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
+    """The IoU of each label by image and kind: looked up in the table, a thousand images would take minutes."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for image, kind, label, iou in table[["image", "kind", "label", "iou"]].itertuples(index=False):
+        found.setdefault((image, kind), {})[label] = iou
+    return found
 
 
 def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> np.ndarray:
@@ -161,8 +160,7 @@ def _write_mask(source: Path, file: Path, photograph: np.ndarray) -> list[int]:
     return [int(label) for label in np.unique(mask) if label]
 
 
-def _pair(labels: Sequence[int], ious: Mapping[Any, Mapping[int, float]], image_id: str, kind: str) -> list[int]:
+def _pair(labels: Sequence[int], ious: Mapping[int, float]) -> list[int]:
     """Label and IoU by turns, of the labels that the mask has and of those that only its truth has."""
-    known = ious.get((image_id, kind), {})
-    pairs = {label: UNKNOWN for label in labels} | {label: round(1000 * iou) for label, iou in known.items()}
-    return [value for label in sorted(pairs) for value in (int(label), pairs[label])]
+    pairs = dict.fromkeys(labels, UNKNOWN) | {label: round(1000 * iou) for label, iou in ious.items()}
+    return [value for label in sorted(pairs) for value in (label, pairs[label])]

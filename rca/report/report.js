@@ -235,6 +235,7 @@ function startGallery(data) {
     const alt = labels ? `${name}${run && ` of ${run}`} for ${image.id}: ${shown}` : `photograph ${image.id}`;
     const photograph = make("img", { ...size, alt: file ? "" : alt, "data-src": `${folder}photograph.jpg` });
     const layers = make("div", { className: file ? "layers masked" : "layers" }, photograph);
+    layers.style.aspectRatio = `${data.width} / ${image.height}`;
     if (file) layers.append(make("img", { ...size, alt, className: "mask", "data-src": folder + file }));
     const caption = make("figcaption", {}, name);
     if (ious) caption.append(" ", make("b", {}, percent(score(ious, Number(control("class").value)))));
@@ -270,14 +271,18 @@ function startGallery(data) {
   for (const [label, name] of data.classes.entries()) {
     if (label && occurring.has(label)) control("class").append(make("option", { value: label }, name));
   }
-  const fade = () => {
-    const share = control("opacity").value;
+  const sliders = [...document.querySelectorAll('[data-control="opacity"]')]; // one on the page, one with the large pictures
+  const fade = (share) => {
     document.documentElement.style.setProperty("--opacity", share / 100);
-    control("opacity-shown").textContent = `${share}%`;
+    for (const slider of sliders) {
+      slider.value = share;
+      slider.nextElementSibling.textContent = `${share}%`;
+    }
   };
+  for (const slider of sliders) slider.addEventListener("input", () => fade(slider.value));
   control("controls").hidden = false;
   control("controls").addEventListener("submit", (event) => event.preventDefault());
-  control("controls").addEventListener("input", (event) => (event.target === control("opacity") ? fade() : choose()));
+  control("controls").addEventListener("input", (event) => sliders.includes(event.target) || choose());
   control("previous").addEventListener("click", () => turn(-1));
   control("next").addEventListener("click", () => turn(1));
   const step = (by) => chosen[viewed + by] && view(viewed + by);
@@ -285,9 +290,10 @@ function startGallery(data) {
   find("viewer-next").addEventListener("click", () => step(1));
   find("viewer-close").addEventListener("click", () => find("viewer").close());
   find("viewer").addEventListener("keydown", (event) => {
+    if (sliders.includes(event.target)) return; // moves by the same keys
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
-  fade();
+  fade(sliders[0].value);
   choose();
 }

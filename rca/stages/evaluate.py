@@ -256,14 +256,14 @@ def list_per_class(counts: dict[Key, MaskCounts], classes: tuple[str, ...], igno
 def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> None:
     """Keep images' masks of every kind for the report, the same images for all runs and seeds, and how good each is.
 
-    `examples.csv` has a line for each image, kind and label that occurs in the mask or the truth, with the label's IoU in
-    that image; none for an image without a true mask.
+    `examples.csv` has a line for each image, kind and label that occurs in the mask or the truth, with the label's IoU
+    in that image; none for an image without a true mask.
     """
     scored = settings.segmentation or settings.seed or settings.classification
-    split = settings.examples_split or next(iter(scored), None)
+    split = settings.examples_split or next(iter(scored), "")
+    chosen = manifest.select(split) if split else ()
+    records = sorted(chosen, key=lambda one: hashlib.sha256(one.id.encode()).digest())
     lines: list[tuple[str, str, int, float]] = []
-    records = manifest.select(split) if split else ()
-    records = sorted(records, key=lambda one: hashlib.sha256(one.id.encode()).digest())
     for record in records[: settings.examples]:
         folder = directory / "examples" / record.id
         folder.mkdir(parents=True)
@@ -271,8 +271,8 @@ def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: 
         if truth is not None:
             write_mask(folder / "truth.png", truth)
         for kind in TAGS:
-            if masks.has(kind, record, str(split)):
-                _, mask = next(masks.read(kind, record, [str(split)]))  # of the best threshold
+            if masks.has(kind, record, split):
+                _, mask = next(masks.read(kind, record, [split]))  # of the best threshold
                 write_mask(folder / f"{kind}.png", mask)
                 if truth is not None:
                     confusion = Confusion(len(manifest.classes))

@@ -121,13 +121,13 @@ def measure(context: Context, seconds: float) -> dict[str, Any]:
     """What an instance of a stage took: not an output, since it differs from one run to the next.
 
     Returns:
-        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time, `memory_mb`
-        (peak resident set of the stage's process, or of its largest worker if that is more), and `gpu_memory_mb` (peak
-        that PyTorch allocated on the current device; null where none was used).
+        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time,
+        `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
+        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null where none was used).
     """
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     torch = sys.modules.get("torch")  # importing it takes seconds; a stage that has not, used no GPU
-    on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else None
     return {
         "dataset": context.layout.dataset,
         "stage": context.stage,
@@ -136,7 +136,7 @@ def measure(context: Context, seconds: float) -> dict[str, Any]:
         "shard": context.shard,
         "seconds": round(seconds, 2),
         "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes there, KiB elsewhere
-        "gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 1024**2, 1) if torch is not None and on_gpu else None,
+        "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
     }
 
 
