@@ -78,7 +78,7 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
 
     Returns:
         As plain data: `width`; `classes` and their `colours` as CSS, by label; `kinds`, those that some run shows, each
-        `[kind, name]`; `runs`; and `images`, each with its `id`, its `height` on the page, the labels of its `truth`
+        `[kind, name]`; `run_names`; and `images`, each with its `id`, its `height` on the page, the labels of its `truth`
         (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in tenths
         of a percent and -1 where it is not known.
     """
@@ -109,7 +109,7 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         "classes": ["background", *manifest.classes],
         "colours": [f"#{colour.tobytes().hex()}" for colour in colours],
         "kinds": [[kind, KIND_NAMES[kind]] for kind in kinds],
-        "runs": list(runs),
+        "run_names": list(runs),
         "images": images,
     }
 

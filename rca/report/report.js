@@ -144,7 +144,7 @@ function startGallery(data) {
   let viewed = 0; // which of them is enlarged
 
   function choose() {
-    const [runs, kinds] = [choices("run", data.runs), choices("kind", data.kinds)];
+    const [runs, kinds] = [choices("run", data.run_names), choices("kind", data.kinds)];
     const label = Number(control("class").value);
     const text = control("name").value.toLowerCase();
     const order = control("order").value;
@@ -196,7 +196,7 @@ function startGallery(data) {
   }
 
   function makeLegend(image) {
-    const [runs, kinds] = [choices("run", data.runs), choices("kind", data.kinds)];
+    const [runs, kinds] = [choices("run", data.run_names), choices("kind", data.kinds)];
     const labels = new Set(image.truth ?? []);
     for (const run of runs) for (const kind of kinds) for (const label of image.masks[run][kind]?.keys() ?? []) labels.add(label);
     labels.delete(0);
@@ -210,19 +210,19 @@ function startGallery(data) {
   }
 
   function makePictures(image) {
-    const runs = choices("run", data.runs);
+    const runs = choices("run", data.run_names);
     const given = [makePicture(image, "", "photograph", null)];
     if (image.truth) given.push(makePicture(image, "truth.png", "truth", image.truth));
     const rows = runs.map((run) => {
       const pictures = choices("kind", data.kinds).map((kind) => {
         const [name, mask] = [data.kinds[kind][1], image.masks[run][kind]];
         if (!mask) return make("p", { className: "quiet none" }, `no ${name}`);
-        return makePicture(image, `${run}-${data.kinds[kind][0]}.png`, name, [...mask.keys()], mask, data.runs[run]);
+        return makePicture(image, `${run}-${data.kinds[kind][0]}.png`, name, [...mask.keys()], mask, data.run_names[run]);
       });
       const [colour, dash] = runStyles[run].split(" ");
       const swatch = make("span", { className: "line" });
       swatch.style.borderTop = `3px ${dash} ${colour}`;
-      return make("div", { className: "of-run" }, make("h4", {}, swatch, ` ${data.runs[run]}`), make("div", { className: "pictures" }, ...pictures));
+      return make("div", { className: "of-run" }, make("h4", {}, swatch, ` ${data.run_names[run]}`), make("div", { className: "pictures" }, ...pictures));
     });
     const dataset = make("div", { className: "given" }, make("h4", {}, "dataset"), make("div", { className: "pictures" }, ...given));
     return make("div", { className: "example" }, dataset, make("div", { className: "runs" }, ...rows));
@@ -255,8 +255,8 @@ function startGallery(data) {
 
   /** The IoU of each label in one image. */
   function makeTable(image) {
-    const masks = choices("run", data.runs).flatMap((run) =>
-      choices("kind", data.kinds).map((kind) => [`${data.runs[run]}: ${data.kinds[kind][1]}`, image.masks[run][kind]]),
+    const masks = choices("run", data.run_names).flatMap((run) =>
+      choices("kind", data.kinds).map((kind) => [`${data.run_names[run]}: ${data.kinds[kind][1]}`, image.masks[run][kind]]),
     ).filter(([, mask]) => mask);
     const labels = [...image.labels].filter((label) => masks.some(([, mask]) => mask.has(label))).sort((one, other) => one - other);
     const head = make("tr", {}, make("th", { scope: "col" }, "masks"), ...labels.map((label) => make("th", { scope: "col", className: "number" }, nameLabel(label))));

@@ -119,7 +119,7 @@ def test_names_are_escaped(project: Path) -> None:
 
 def test_the_gallery_knows_how_good_each_mask_is(project: Path) -> None:
     gallery = render(project).gallery
-    assert gallery["runs"] == list(RUNS)
+    assert gallery["run_names"] == list(RUNS)
     assert [kind for kind, _ in gallery["kinds"]] == list(KINDS)
     for image in gallery["images"]:
         number = IDS.index(image["id"])
