@@ -23,7 +23,7 @@ from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Stage, draw_graph, summarise_measurements
-from rca.tables import COLUMNS, UNDECIDED, drop_headlines, format_difference, take_apart
+from rca.tables import UNDECIDED, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -90,15 +90,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the headline table, in percent, and its difference to the first run's, where that is known.
-
-    What else the table says of it, e.g. its ratio to full supervision, is in `more`: name and figure.
-    """
+    """A figure of the headline table, in percent, and its difference to the first run's, where that is known."""
 
     mean: str
     spread: str
     difference: str
-    more: list[tuple[str, str]]
     seeds: int
     best: bool
 
@@ -195,14 +191,12 @@ def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
     """A run's cells by metric; a metric that the run lacks has none."""
     highest = table.groupby("metric")["mean"].max().to_dict()
     several = table["run"].nunique() > 1
-    added = [name for name in table.select_dtypes("number") if name not in COLUMNS]
     cells = {}
     for row in table[table["run"] == run].itertuples():
         mean, best = f"{100 * row.mean:.1f}", f"{100 * highest[row.metric]:.1f}"
         spread = "" if math.isnan(row.std) else f"{100 * row.std:.1f}"
         difference = "" if math.isnan(row.difference) else format_difference(row)
-        more = [(name.replace("_", " "), f"{value:.3g}") for name in added if not pd.isna(value := getattr(row, name))]
-        cells[row.metric] = Cell(mean, spread, difference, more, int(row.seeds), several and mean == best)
+        cells[row.metric] = Cell(mean, spread, difference, int(row.seeds), several and mean == best)
     return cells
 
 
@@ -261,7 +255,7 @@ def draw_training_charts(
 def list_versions() -> dict[str, str]:
     """The versions of Python and of the packages that shape a result, read without importing them."""
     versions = {"python": platform.python_version()}
-    for name in ("rca", "torch", "numpy"):
+    for name in ("rca", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "pydensecrf2", "dvc"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

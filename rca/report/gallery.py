@@ -78,9 +78,9 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
 
     Returns:
         As plain data: `width`; `classes` and their `colours` as CSS, by label; `kinds`, those that some run shows, each
-        `[kind, name]`; `run_names`; and `images`, each with its `id`, its `height` on the page, the labels of its `truth`
-        (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in tenths
-        of a percent and -1 where it is not known.
+        `[kind, name]`; `run_names`; and `images`, each with its `id`, its `height` on the page, the labels of its
+        `truth` (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in
+        tenths of a percent and -1 where it is not known.
     """
     identifiers = find_examples(runs.values(), manifest)
     found = {path.name for one in runs.values() for path in one.directory.glob("*/*.png")}
