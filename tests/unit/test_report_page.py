@@ -312,6 +312,19 @@ def test_classes_are_ordered_and_stages_measured(open_page: Open) -> None:
     assert not page.is_visible("#unmeasured")
 
 
+def test_a_page_that_came_from_elsewhere_does_without_measurements(browser: Any, page_file: Path) -> None:
+    file = page_file.parent / "measurements.js"
+    hidden = file.rename(file.with_suffix(".away"))
+    try:
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        assert page.is_visible("#unmeasured")
+        assert page.locator("#gallery article").count() == A_PAGE
+        page.close()
+    finally:
+        hidden.rename(file)
+
+
 @pytest.mark.slow
 def test_two_thousand_images(tmp_path: Path, open_page: Open) -> None:
     file = build_page(tmp_path, 2000)
