@@ -117,6 +117,8 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
     need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
     need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
+    if settings.fully_supervised_runs:
+        need_truth.add("train_seg.split")
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)

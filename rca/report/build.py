@@ -20,7 +20,7 @@ from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
-from rca.tables import UNDECIDED, drop_headlines, format_difference, take_apart
+from rca.tables import FIGURES, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -31,7 +31,7 @@ HEADINGS = {
     "segmentation": "segmentation (no tags)",
     "classification": "classifier",
 }
-MEASURES = {"miou": "mIoU", "map": "mAP", **UNDECIDED}
+MEASURES = {"miou": "mIoU", "map": "mAP", **FIGURES}
 TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
 
 

@@ -1,5 +1,6 @@
-"""Train a run's segmentation network on its pseudo labels."""
+"""Train a run's segmentation network on the masks that were pinned: pseudo labels, or true ones."""
 
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median_low
@@ -64,20 +65,20 @@ def _train(context: Context) -> None:
     set_determinism(settings.threads)
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
     records = manifest.select(settings.split)
-    folder, shards = paths.masks(settings.masks), len(context.read("shards"))
+    pinned = read_json(paths.pinned_masks)
+    check_masks(pinned["files"])
 
     def find_mask(record: ImageRecord) -> Path:
-        return settings.find(folder, record.id, shards)
+        return Path(pinned["files"][record.id]["path"])
 
-    check_masks(read_json(paths.pinned_masks), {record.id: find_mask(record) for record in records})
     torch.manual_seed(paths.seed)
     provenance = Provenance(
         dataset=layout.dataset,
         split=settings.split,
         images=len(records),
         longest_side=median_low(max(record.width, record.height) for record in records),
-        masks=f"{settings.masks}, {settings.threshold} threshold",
-        masks_sha256=hash_file(paths.pinned_masks),
+        masks=pinned["masks"],
+        masks_sha256=hash_masks(pinned["files"]),
         run=paths.run,
         seed=paths.seed,
         version=version("rca"),
@@ -90,7 +91,7 @@ def _train(context: Context) -> None:
     images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
-    print(f"{len(records)} images, {about.initialisation}, {about.head}, {settings.masks} masks, on {device}")
+    print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
     checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
     trainer = Trainer(*parts, checkpoint=checkpoint)
@@ -102,19 +103,24 @@ def _train(context: Context) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def check_masks(pinned: dict[str, str], masks: dict[str, Path]) -> None:
+def check_masks(files: dict[str, dict[str, str]]) -> None:
     """Check that masks are those that were pinned.
 
     Args:
-        pinned: Checksums by image id.
-        masks: Files by image id.
+        files: The path and the checksum of each, by image id.
 
     Raises:
         UserError: a mask is missing or another one.
     """
-    for image_id, path in masks.items():
-        if hash_file(path) != pinned.get(image_id):
-            raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
+    for file in files.values():
+        if hash_file(Path(file["path"])) != file["sha256"]:
+            raise UserError(f"The mask {file['path']} is not the one that was pinned: run pin_masks again.")
+
+
+def hash_masks(files: dict[str, dict[str, str]]) -> str:
+    """The checksum of a list of masks: of its sorted lines, each an image's id and its mask's checksum."""
+    lines = sorted(f"{image_id} {file['sha256']}\n" for image_id, file in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...], provenance: Provenance) -> Segmenter:

@@ -110,6 +110,22 @@ def test_late_stages_can_be_switched_off(real, engine):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+def test_full_supervision_is_a_run_beside_the_others(real, engine):
+    real.edit("params.yaml", "runs: [cam, rca]", "runs: [cam, full, rca]")
+    real.edit("params.yaml", "\n  rca:\n", "\n  full:\n    <<: *cam\n    supervision: masks\n  rca:\n")
+    real.rca("check")
+    getattr(real, engine)()
+    of_full = [name for name in list_after("full", "train_cam") if not name.startswith("snapshot_memory")]
+    assert real.list_ran() == sorted(["pin_method@full", *of_full, *END])
+    header, _, *rows = (real.path / "results/shapes/table.md").read_text().splitlines()
+    column = header.split(" | ").index("segmentation val, weak over full |".removesuffix(" |"))
+    shares = {cells[0]: cells[column] for cells in (row.strip("| ").split(" | ") for row in rows[:6])}
+    assert {"cam", "rca"} <= {run for run, share in shares.items() if share.strip()}
+    check_settled(real)
+
+
+@pytest.mark.slow
 def test_both_engines_leave_the_same_record(real, tmp_path_factory):
     project = build_real(tmp_path_factory.mktemp("fresh"), real.path)
     project.snakemake()

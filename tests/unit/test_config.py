@@ -96,6 +96,13 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"run.cam.options": {"memory": {}}}, "run.cam.options.memory is an unknown key"),
         ({"run.cam.host_options": {"memory": {}}}, "run.cam.host_options.memory is an unknown key"),
         ({"run.cam.host_options": ...}, "run.cam.host_options is missing"),
+        ({"run.cam.supervision": ...}, "run.cam.supervision is missing: add it"),
+        ({"run.cam.supervision": "boxes"}, 'run.cam.supervision is "boxes": '),
+        ({"run.rca.supervision": "masks"}, "memory_runs must list the runs whose method keeps a memory: write []"),
+        (
+            {"run.cam.supervision": "masks", "evaluate.segmentation": []},
+            "run.cam.supervision is masks, which trains and scores the segmentation alone: set train_seg.enabled",
+        ),
         ({"train_cam.second_view": 1.5}, "train_cam.second_view is 1.5: "),
         ({"run.rca.method": "rcaa"}, "There is no method rcaa: choose one of "),
         ({"run.cam.host": "vgg"}, "There is no host vgg: choose one of "),
