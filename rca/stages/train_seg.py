@@ -19,7 +19,8 @@ from rca.errors import UserError
 from rca.imports import hash_closure
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.launch import launch
-from rca.models.deeplab import HeadName, Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.stages.context import Context
