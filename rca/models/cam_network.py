@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rca.errors import UserError
 from rca.hosts.base import Host, Levels
 from rca.methods.base import Method, Output
-from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.backbones import OutputStride, build_backbone
 from rca.models.pooling import shrink_valid
 from rca.models.storage import load_tensors, save_tensors
 from rca.settings import Settings, build_settings
@@ -38,7 +38,7 @@ class NetworkDescription:
         sources: The extra sources that it was trained on beside the split.
     """
 
-    backbone: BackboneName
+    backbone: str
     output_stride: OutputStride
     neck: int
     host: str

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.errors import UserError
-from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.backbones import OutputStride, build_backbone
 from rca.models.heads import HeadName, build_head
 from rca.models.storage import load_tensors, save_tensors
 
@@ -57,7 +57,7 @@ class SegmenterDescription:
         provenance: How it came about; None for one that no pipeline trained.
     """
 
-    backbone: BackboneName
+    backbone: str
     output_stride: OutputStride
     head: HeadName
     classes: tuple[str, ...]

@@ -1,5 +1,6 @@
 """The real pipeline on a very small dataset, under both engines: what runs again, and what a person sees."""
 
+import csv
 import json
 import os
 import shutil
@@ -118,10 +119,14 @@ def test_full_supervision_is_a_run_beside_the_others(real, engine):
     getattr(real, engine)()
     of_full = [name for name in list_after("full", "train_cam") if not name.startswith("snapshot_memory")]
     assert real.list_ran() == sorted(["pin_method@full", *of_full, *END])
-    header, _, *rows = (real.path / "results/shapes/table.md").read_text().splitlines()
-    column = header.split(" | ").index("segmentation val, weak over full |".removesuffix(" |"))
-    shares = {cells[0]: cells[column] for cells in (row.strip("| ").split(" | ") for row in rows[:6])}
-    assert {"cam", "rca"} <= {run for run, share in shares.items() if share.strip()}
+    with open(real.path / "results/shapes/table.csv", encoding="utf-8") as file:
+        shares = {row["run"]: row["mean"] for row in csv.DictReader(file) if row["metric"].endswith("weak_over_full")}
+    metrics = {run: json.loads((real.path / f"results/shapes/{run}-0.json").read_text()) for run in ("full", *shares)}
+    assert set(metrics["full"]) == {"segmentation"}
+    whole = metrics["full"]["segmentation"]["val"]["miou"]
+    assert {run: float(share) for run, share in shares.items()} == {
+        run: pytest.approx(metrics[run]["segmentation"]["val"]["miou"] / whole, abs=1e-5) for run in ("cam", "rca")
+    }
     check_settled(real)
 
 

@@ -67,7 +67,10 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
         ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
         ({"train_cam.optimisation.learning_rate": ...}, "train_cam.optimisation.learning_rate is missing"),
-        ({"train_cam.backbone.output_stride": 32}, "train_cam.backbone.output_stride is 32: "),
+        (
+            {"train_cam.backbone.output_stride": 32},
+            "train_cam.backbone: the features of small are at stride 8 or 16: set",
+        ),
         ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
         ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
         (
