@@ -1,6 +1,7 @@
 """Train a run's segmentation network on the masks that were pinned: pseudo labels, or true ones."""
 
 import hashlib
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median_low
@@ -9,12 +10,11 @@ import pandas as pd
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rca.artifacts import IGNORE, hash_file, read_json, write_text
+from rca.artifacts import hash_file, read_json, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
-from rca.distributed import divide_by_count, rank
+from rca.distributed import rank
 from rca.errors import UserError
 from rca.imports import hash_closure
 from rca.labels.training_masks import TrainingMaskSettings
@@ -23,6 +23,7 @@ from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save
 from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
+from rca.segmentation_loss import LossSettings, compute_segmentation_loss
 from rca.stages.context import Context
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
 
@@ -34,6 +35,7 @@ class TrainSegSettings(TrainingMaskSettings):
         enabled: Whether it is trained at all; where not, nothing is segmented either.
         backbone: The backbone and its initial weights.
         head: What sits on it.
+        loss: How pixels count.
         optimisation: The training.
         augmentation: What is done to an image.
         threads: Of the CPU, for each process of the training; another number gives other last digits.
@@ -42,16 +44,18 @@ class TrainSegSettings(TrainingMaskSettings):
     enabled: bool = True
     backbone: BackboneSettings
     head: HeadName = "deeplab_v2"
+    loss: LossSettings = LossSettings()
     optimisation: OptimisationSettings
     augmentation: AugmentationSettings
     threads: int = Field(default=1, ge=1)
 
 
-def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
-    """Cross-entropy over the pixels that are not ignored."""
-    # A batch of nothing but ignored pixels has no mean.
-    total = functional.cross_entropy(network(batch.image), batch.mask, ignore_index=IGNORE, reduction="sum")
-    return {"segmentation": divide_by_count(total, (batch.mask != IGNORE).sum())}
+def compute_losses(
+    network: nn.Module, batch: Sample, epoch: int, loss: LossSettings | None = None
+) -> dict[str, Tensor]:
+    """The terms of the loss of a batch, by name; by default the plain cross-entropy."""
+    scores = network(batch.image)
+    return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss or LossSettings(), epoch)}
 
 
 def run(context: Context) -> None:
@@ -94,7 +98,7 @@ def _train(context: Context) -> None:
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
     checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
-    parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
+    parts = (network, network.backbone, optimisation, paths.seed, device, partial(compute_losses, loss=settings.loss))
     trainer = Trainer(*parts, checkpoint=checkpoint)
     history = trainer.fit(loader, sampler)
     if rank() > 0:
