@@ -29,6 +29,7 @@ def write_params(**changes: Any) -> dict[str, Any]:
     params["generate"] = {"shapes": {"train": 5, "val": 3, "size": 48, "seed": 0, "objects": [1, 2]}}
     params.update(runs=["cam", "full", "rca"], seeds=[1], **changes)
     params["run"]["full"] = {**params["run"]["cam"], "supervision": "masks"}
+    params["walk_scores"]["enabled"] = True
     params["train_seg"]["optimisation"].update(epochs=1, batch_size=3)
     params["train_seg"]["augmentation"]["crop"] = 48
     Path("params.yaml").write_text(yaml.safe_dump(params))
@@ -37,7 +38,7 @@ def write_params(**changes: Any) -> dict[str, Any]:
 
 def run_all(*stages: str) -> None:
     for stage in stages:
-        shards = (0, 1) if stage in ("make_cam", "make_pseudo", "refine_crf") else (None,)
+        shards = (0, 1) if stage in ("make_cam", "walk_scores", "make_pseudo", "refine_crf") else (None,)
         for shard in shards:
             assert run_stage(Context(stage, **PLACE, shard=shard)) == 0
 
@@ -60,9 +61,10 @@ def test_the_upper_bound_sees_true_masks_and_makes_none(project: Context) -> Non
     paths.model.mkdir(parents=True)
     paths.memory.touch()  # of a run that had this name before
     # Neither the weights of the classifier nor the features of the images are there: nothing asks for them.
-    run_all("train_cam", "make_cam", "choose_threshold", "make_pseudo", "refine_crf")
+    run_all("train_cam", "make_cam", "train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
     assert {path.name for path in paths.root.rglob("*") if path.is_file()} == {
-        *("network.safetensors", "train_cam.csv", "0.safetensors", "1.safetensors", "threshold.json", "threshold.csv")
+        *("network.safetensors", "train_cam.csv", "affinity.safetensors", "train_affinity.csv"),
+        *("0.safetensors", "1.safetensors", "threshold.json", "threshold.csv"),
     }
     assert paths.memory_history.is_dir()
     run_all("pin_masks", "train_seg", "predict_seg", "evaluate")

@@ -81,10 +81,11 @@ def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
 
 def test_a_run_on_true_masks_needs_no_stage_before_its_segmentation() -> None:
     on_masks = {"supervision": "masks"}
-    for stage in ("train_cam", "make_cam", "choose_threshold", "make_pseudo", "refine_crf"):
-        context = replace(place(stage, on_masks, refine_crf={}), shard=1)
-        assert write_nothing(context)
-        assert not write_nothing(replace(place(stage, refine_crf={}), shard=1))
+    sections = {"refine_crf": {}, "walk_scores": {"enabled": True}}
+    labelling = ("train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
+    for stage in ("train_cam", "make_cam", *labelling):
+        assert write_nothing(replace(place(stage, on_masks, **sections), shard=1))
+        assert not write_nothing(replace(place(stage, **sections), shard=1))
     for stage in ("pin_masks", "train_seg", "predict_seg"):
         assert not write_nothing(place(stage, on_masks, train_seg={}))
 

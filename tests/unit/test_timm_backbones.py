@@ -122,7 +122,7 @@ def read_settings(name: str, weights: dict | None = None) -> BackboneSettings:
 
 @pytest.mark.parametrize(
     ("name", "module", "level"),
-    [(CONVNEXT, "stages.2", 1), (VIT, "blocks.11", 2)],  # at stride 16 a ConvNeXt's last stage is another than timm's
+    [(CONVNEXT, "stages.2", 2), (VIT, "blocks.11", 3)],  # at stride 16 a ConvNeXt's last stage is another than timm's
 )
 @torch.no_grad()
 def test_a_local_file_of_timms_names_fills_the_backbone(tmp_path: Path, name: str, module: str, level: int) -> None:
