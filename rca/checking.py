@@ -40,6 +40,8 @@ def check(params: Path, out: Path | None = None) -> None:
     for role in (settings.train_cam, settings.train_seg):
         if isinstance(role.backbone.weights, FileWeights):
             check_file(role.backbone.weights)
+        if role.backbone.name.startswith("timm/"):
+            build_backbone(role.backbone.name, role.backbone.output_stride)  # only the model itself knows its strides
     layout = Layout(settings.dataset.name)
     if settings.generate and not layout.root.exists():
         print(f"{layout.root}: will be generated.")

@@ -17,12 +17,14 @@ from rca.artifacts import hash_file
 from rca.data.loading import Sample
 from rca.errors import UserError
 from rca.models.backbones import Backbone, OutputStride, build_backbone
+from rca.models.cam_network import CamNetwork, NetworkDescription
 from rca.models.deeplab import Segmenter, SegmenterDescription, load_segmenter, save_segmenter
 from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
 from rca.segmentation import PredictionSettings, predict_mask
 from rca.settings import build_settings
+from rca.stages import train_cam
 from rca.stages.train_seg import compute_losses
 from rca.training import OptimisationSettings, Trainer
 
@@ -110,6 +112,21 @@ def test_a_missing_timm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for attempt in (lambda: build_backbone(VIT, 16), lambda: read_settings(VIT)):
         with pytest.raises(UserError, match="timm is not installed, so install it with `pip install timm`"):
             attempt()
+
+
+@pytest.mark.parametrize("name", [CONVNEXT, VIT])
+def test_a_classifier_learns_on_it(name: str) -> None:
+    torch.manual_seed(0)
+    about = NetworkDescription(name, 16, 8, "cam", "cam", {}, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch")
+    network = CamNetwork(about)
+    images, valid, tags = draw_image(70, 101), torch.ones(1, 1, 70, 101), torch.tensor([[1.0, 0.0]])
+    blank = torch.zeros(1)
+    batch = Sample(images, valid, tags, blank, blank, blank, torch.ones(1))
+    sum(train_cam.compute_losses(network, batch, 0).values()).backward()
+    gradients = [parameter.grad for parameter in network.backbone.parameters() if parameter.grad is not None]
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+    with torch.no_grad():
+        assert network.eval()(images, valid).maps.shape == (1, 2, 5, 7)
 
 
 # --- weights
