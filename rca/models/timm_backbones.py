@@ -71,7 +71,8 @@ class TimmBackbone(Backbone):
 
     def _extract(self, images: Tensor) -> list[Tensor]:
         multiple = self._multiple
-        size = [-(-side // multiple) * multiple for side in images.shape[2:]]
+        # Of positive numbers alone: ONNX rounds a quotient towards 0.
+        size = [(side + multiple - 1) // multiple * multiple for side in images.shape[2:]]
         # Whether or not the size is one already: an export would keep either branch for all sizes.
         features = self.net(functional.interpolate(images, size, mode="bilinear"))
         return [one.permute(0, 3, 1, 2) for one in features] if self._channels_last else list(features)

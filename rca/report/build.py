@@ -146,10 +146,16 @@ def build_report(page: Path, source: Source) -> None:
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
-        comparison=write_comparison(page, examples, list(source.results)[-1], source.picture_width),
+        comparison=write_comparison(page, examples, choose_compared(source.results), source.picture_width),
         versions=list_versions(),
     )
     (page / "index.html").write_text(text, encoding="utf-8")
+
+
+def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:
+    """The last run that has masks of every kind, so one that was trained on tags, where there is one."""
+    on_tags = [run for run, seeds in results.items() if seeds[0].protocol["supervision"] == "tags"]
+    return (on_tags or list(results))[-1]
 
 
 def list_columns(table: pd.DataFrame) -> dict[str, Column]:

@@ -16,12 +16,14 @@ from torch.nn import functional
 from rca.artifacts import hash_file
 from rca.data.loading import Sample
 from rca.errors import UserError
+from rca.exporting.onnx import export_onnx
 from rca.models.backbones import Backbone, OutputStride, build_backbone
 from rca.models.cam_network import CamNetwork, NetworkDescription
 from rca.models.deeplab import Segmenter, SegmenterDescription, load_segmenter, save_segmenter
 from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
+from rca.prediction.model import load_model
 from rca.segmentation import PredictionSettings, predict_mask
 from rca.settings import build_settings
 from rca.stages import train_cam
@@ -206,3 +208,14 @@ def test_a_network_trains_and_predicts(tmp_path: Path, name: str, head: HeadName
     masks = [predict_mask(one, photograph, PredictionSettings()) for one in both]
     assert masks[0].shape == (45, 58)
     assert np.array_equal(*masks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "head"), [(CONVNEXT, "deeplab_v3plus"), (VIT, "simple_pyramid")])
+def test_a_network_is_exported_for_images_of_any_size(tmp_path: Path, name: str, head: HeadName) -> None:
+    torch.manual_seed(0)
+    network = Segmenter(SegmenterDescription(name, 16, head, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch"))
+    save_segmenter(tmp_path / "s", network.eval())
+    # Compares both at sizes that are no multiple of anything, and raises where they differ.
+    agreement = export_onnx(load_model(tmp_path / "s", "cpu"), tmp_path / "s.onnx")
+    assert agreement.difference < 1e-4
