@@ -22,14 +22,14 @@ def run(context: Context) -> None:
     for folder in (paths.refined, paths.pseudo):
         keep_only(folder, [str(shard) for shard in shards])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
+    on_true_masks = context.supervision == "masks"
 
     def find_mask(record: ImageRecord) -> Path:
-        if context.supervision == "masks":
+        if on_true_masks:
             return manifest.truth(record)
         return settings.find(paths.masks(settings.masks), record.id, len(shards))
 
-    true = context.supervision == "masks"
-    masks = "true" if true else f"{settings.masks}, {settings.threshold} threshold"
+    masks = "true" if on_true_masks else f"{settings.masks}, {settings.threshold} threshold"
     found = {record.id: find_mask(record) for record in manifest.select(settings.split)}
     files = {one: {"path": path.as_posix(), "sha256": hash_file(path)} for one, path in found.items()}
     write_json(paths.pinned_masks, {"masks": masks, "files": files})

@@ -16,6 +16,9 @@ from rca.tables import (
     format_protocols,
 )
 
+# Settings of train_seg that belong to a run's own masks, not to the network.
+OF_MASKS = ("masks", "threshold", "loss")
+
 
 def run(context: Context) -> None:
     """Write the table, and remove the metrics of runs and seeds that params no longer list."""
@@ -41,13 +44,13 @@ def find_upper_bounds(context: Context) -> dict[str, str]:
     """For each run on tags the first run whose same segmentation network is trained on true masks, where there is one.
 
     The same is one with the same settings in train_seg and predict_seg, but for which of a run's own masks it is
-    trained on.
+    trained on, and how it makes up for their faults.
     """
 
     def describe(run: str) -> tuple[dict, dict]:
         of_run = replace(context, run=run)
         network, prediction = (of_run.merge_section(section) for section in ("train_seg", "predict_seg"))
-        return {key: value for key, value in network.items() if key not in ("masks", "threshold")}, prediction
+        return {key: value for key, value in network.items() if key not in OF_MASKS}, prediction
 
     runs = context.read("runs")
     full = [run for run in runs if context.read(f"run.{run}.supervision") == "masks"]

@@ -126,6 +126,7 @@ def test_an_unknown_supervision_is_told(project: Context, capsys: pytest.Capture
     [
         ({}, {"cam": "full", "rca": "full"}),
         ({"rca": {"train_seg": {"masks": "pseudo", "threshold": "fixed"}}}, {"cam": "full", "rca": "full"}),
+        ({"rca": {"train_seg": {"loss": {"noise": {}}}}}, {"cam": "full", "rca": "full"}),
         ({"rca": {"train_seg": {"head": "linear"}}}, {"cam": "full"}),
         ({"rca": {"predict_seg": {"prediction": {"flip": False}}}}, {"cam": "full"}),
         ({"full": {"train_seg": {"head": "linear"}}}, {}),
