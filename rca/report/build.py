@@ -20,7 +20,7 @@ from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
-from rca.tables import UNDECIDED, drop_headlines, format_difference, take_apart
+from rca.tables import FIGURES, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -31,7 +31,7 @@ HEADINGS = {
     "segmentation": "segmentation (no tags)",
     "classification": "classifier",
 }
-MEASURES = {"miou": "mIoU", "map": "mAP", **UNDECIDED}
+MEASURES = {"miou": "mIoU", "map": "mAP", **FIGURES}
 TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
 
 
@@ -146,10 +146,16 @@ def build_report(page: Path, source: Source) -> None:
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
-        comparison=write_comparison(page, examples, list(source.results)[-1], source.picture_width),
+        comparison=write_comparison(page, examples, choose_compared(source.results), source.picture_width),
         versions=list_versions(),
     )
     (page / "index.html").write_text(text, encoding="utf-8")
+
+
+def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:
+    """The last run that has masks of every kind, so one that was trained on tags, where there is one."""
+    on_tags = [run for run, seeds in results.items() if seeds[0].protocol["supervision"] == "tags"]
+    return (on_tags or list(results))[-1]
 
 
 def list_columns(table: pd.DataFrame) -> dict[str, Column]:
