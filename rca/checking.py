@@ -40,6 +40,8 @@ def check(params: Path, out: Path | None = None) -> None:
     for role in (settings.train_cam, settings.train_seg):
         if isinstance(role.backbone.weights, FileWeights):
             check_file(role.backbone.weights)
+        if role.backbone.name.startswith("timm/"):
+            build_backbone(role.backbone.name, role.backbone.output_stride)  # only the model itself knows its strides
     layout = Layout(settings.dataset.name)
     if settings.generate and not layout.root.exists():
         print(f"{layout.root}: will be generated.")
@@ -117,6 +119,8 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
     need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
     need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
+    if settings.fully_supervised_runs:
+        need_truth.add("train_seg.split")
     for key, splits in settings.used_splits.items():
         for split in splits:
             records = manifest.select(split)

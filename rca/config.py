@@ -14,6 +14,7 @@ from rca.errors import UserError
 from rca.models.cam_network import check_pair, check_processes, load_host, load_method, read_options
 from rca.settings import Settings, build_settings, load_params, merge
 from rca.stages.choose_threshold import ChooseThresholdSettings
+from rca.stages.context import Supervision
 from rca.stages.evaluate import EvaluateSettings
 from rca.stages.generate_data import GenerateDataSettings
 from rca.stages.layout import RESERVED
@@ -81,6 +82,8 @@ class RunSettings(Settings):
         host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
         options: The method's options, where they differ from its defaults.
+        supervision: What the run learns from: "tags", or "masks" for the segmentation network's fully supervised upper
+            bound, trained on the true masks, which needs no host, no method and none of the stages before it.
         train_cam: What the run overrides in the section of that name; likewise the others.
     """
 
@@ -88,6 +91,7 @@ class RunSettings(Settings):
     host_options: dict[str, Any]
     method: str
     options: dict[str, Any]
+    supervision: Supervision
     train_cam: dict[str, Any]
     make_cam: dict[str, Any]
     train_affinity: dict[str, Any]
@@ -178,13 +182,25 @@ class Params(Settings):
         for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
             if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
                 raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
+        for name in self.fully_supervised_runs:
+            if not (self.train_seg.enabled and self.evaluate.segmentation):
+                raise ValueError(
+                    f"run.{name}.supervision is masks, which trains and scores the segmentation alone: set "
+                    "train_seg.enabled to true and list its splits in evaluate.segmentation"
+                )
         return self
 
     @property
     def walking_runs(self) -> tuple[str, ...]:
         """The runs whose score maps walk."""
         own = self.walk_scores.enabled
-        return tuple(name for name in self.runs if self.run[name].walk_scores.get("enabled", own))
+        on_tags = [name for name in self.runs if name not in self.fully_supervised_runs]
+        return tuple(name for name in on_tags if self.run[name].walk_scores.get("enabled", own))
+
+    @property
+    def fully_supervised_runs(self) -> tuple[str, ...]:
+        """The runs that are trained on true masks."""
+        return tuple(name for name in self.runs if self.run[name].supervision == "masks")
 
     @property
     def used_splits(self) -> dict[str, tuple[str, ...]]:
@@ -242,7 +258,8 @@ def read_params(path: Path, source: Path | None = None) -> Params:
                 _check_masks(params, settings, source)
             if cached:
                 _check_views(params, name, section, settings, source)
-    memory_runs = tuple(name for name in params.runs if load_method(params.run[name].method).keeps_memory)
+    on_tags = [name for name in params.runs if name not in params.fully_supervised_runs]
+    memory_runs = tuple(name for name in on_tags if load_method(params.run[name].method).keeps_memory)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
         raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")

@@ -25,6 +25,10 @@ KIND_NAMES = {
     "segmentation": "segmentation",
 }
 TAG_NAMES = {"given": "tags given", "predicted": "tags predicted", "none": "no tags"}
+SUPERVISIONS = {
+    "tags": "Trained on tags alone.",
+    "masks": "Trained on true masks (full supervision).",
+}
 IGNORE_RULES = {
     "count_as_error": "A pixel that a mask leaves undecided counts as an error.",
     "exclude": "A pixel that a mask leaves undecided is left out.",
@@ -59,7 +63,8 @@ def describe_protocol(protocol: Mapping[str, Any]) -> list[str]:
     Args:
         protocol: As `evaluate` writes it: `lists` (for each split its `images` and `sha256`), `tags` (for each kind of
             mask "given", "predicted" or "none"), `tag_threshold`, `predicted_ignore`, `best_on` (the split that the
-            best threshold was chosen on; None where there was none) and `boundary_distance`.
+            best threshold was chosen on; None where there was none), `boundary_distance`, `supervision` and
+            `initialisation` (of each network that was trained).
     """
     lists = ", ".join(describe_list(name, **one) for name, one in protocol["lists"].items())
     sentences = [f"Scored on {lists or 'nothing'}."]
@@ -72,8 +77,13 @@ def describe_protocol(protocol: Mapping[str, Any]) -> list[str]:
                 rule = f" (each class with a probability of at least {least}; where there is none, the most probable)"
             sentences.append(f"{words.capitalize()}: {', '.join(kinds)}{rule}.")
     sentences.append(IGNORE_RULES[protocol["predicted_ignore"]])
-    sentences.append(f"“best” is {describe_best(protocol['best_on'])}; “fixed” was chosen without any mask.")
+    if any(kind != "segmentation" for kind in protocol["tags"]):
+        sentences.append(f"“best” is {describe_best(protocol['best_on'])}; “fixed” was chosen without any mask.")
     sentences.append(describe_boundary(protocol["boundary_distance"]))
+    sentences.append(SUPERVISIONS[protocol["supervision"]])
+    starts = [f"{network}: {origin}" for network, origin in protocol["initialisation"].items()]
+    if starts:
+        sentences.append(f"Initial weights ({'; '.join(starts)}).")
     return sentences
 
 

@@ -12,13 +12,15 @@ from rca.protocol import TAGS, group_protocols
 
 # What the tables show of each kind, in this order; everything else is in the metrics files.
 KINDS = (*TAGS, "classification")
-SHOWN = ("miou", "map")
+SHOWN = ("miou", "map", "weak_over_full")
 # What they show beside it of masks that leave pixels undecided, and what that is called.
 UNDECIDED = {
     "miou_count_as_error": "undecided as errors",
     "miou_exclude": "undecided left out",
     "coverage": "coverage",
 }
+# Figures that need a name of their own beside the mask's.
+FIGURES = {**UNDECIDED, "weak_over_full": "weak over full"}
 CHOICES = ("best", "fixed")  # of the threshold
 COLUMNS = ["run", "metric", "tags", "images", "mean", "std", "seeds", "difference", "low", "high"]
 CONFIDENCE = 0.95  # of the interval of a difference
@@ -31,6 +33,30 @@ def flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def add_weak_over_full(
+    metrics: Mapping[str, list[dict[str, Any]]], full: Mapping[str, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Add to each run's segmentation its mIoU as a share of that under full supervision, seed by seed.
+
+    Args:
+        metrics: As for `build_table`.
+        full: For each run the one whose same network was trained on true masks; runs that have none are left out.
+
+    Returns:
+        The metrics with `segmentation.<split>.weak_over_full`, null where one of the two has no mIoU, or that is 0.
+    """
+    added = {run: [dict(one) for one in of_seeds] for run, of_seeds in metrics.items()}
+    for run, reference in full.items():
+        for one, bound in zip(added[run], metrics[reference], strict=True):
+            segmentation = {}
+            for split, figures in one.get("segmentation", {}).items():
+                whole = bound["segmentation"][split]["miou"]
+                share = figures["miou"] / whole if whole and figures["miou"] is not None else None
+                segmentation[split] = {**figures, "weak_over_full": share}
+            one["segmentation"] = segmentation
+    return added
 
 
 def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
@@ -192,7 +218,7 @@ def _arrange(table: pd.DataFrame, describe: Callable[[Any], str]) -> list[list[s
     cells: dict[tuple[str, str, str], str] = {}
     for row in drop_headlines(table).itertuples():
         metric = take_apart(str(row.metric))
-        column = f"{metric.column}, {UNDECIDED[metric.figure]}" if metric.figure in UNDECIDED else metric.column
+        column = f"{metric.column}, {FIGURES[metric.figure]}" if metric.figure in FIGURES else metric.column
         cells[str(row.run), metric.choice, column] = describe(row)
     columns = list(dict.fromkeys(column for _, _, column in cells))
     lines = [["run", "threshold", *columns]]

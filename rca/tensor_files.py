@@ -12,12 +12,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from rca.artifacts import write_file
+from rca.errors import UserError
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("f2"), "F32": np.dtype("f4")}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_about(path: Path, stage: str) -> dict[str, Any]:
+    """What a file says of itself, in the JSON of its metadata.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it, for the message.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads(file.metadata()["about"])
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run {stage} first.") from None
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(f"{path} is broken or not of this project: delete it and run {stage} again.") from None
 
 
 class Entry(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which masks a segmentation network is trained on."""
+"""Which masks a segmentation network is trained on, where they are a run's own."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,31 +1,77 @@
-"""Convolutional backbones at output stride 8 or 16, behind one interface.
+"""Backbones behind one interface: convolutional ones at output stride 8 or 16, and timm's.
 
 Dilation takes the place of the strides that would go beyond the output stride (Chen et al., DeepLab, 2018, section
 3.1), so that ImageNet weights still fit. Torchvision takes a second to import: only
 those who build with it pay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-BackboneName = Literal["small", "vgg16", "resnet50", "resnet101", "mobilenet_v2"]
-OutputStride = Literal[8, 16]
+from rca.errors import UserError
+
+NAMES = ("small", "vgg16", "resnet50", "resnet101", "mobilenet_v2")
+OutputStride = Literal[8, 16, 32]
 Trainable = Literal["all", "last_stage", "none"]
 
 
 class Backbone(nn.Module):
-    """A feature extractor in two parts.
+    """A feature extractor.
 
     Attributes:
+        low_channels: Channels of the features at stride 4.
+        channels: Channels of those at the output stride.
+        level_channels: Channels of the two earlier levels, what ResNet's layer2 and layer3 give.
+    """
+
+    low_channels: int
+    channels: int
+    level_channels: tuple[int, int]
+
+    def list_last_stage(self) -> Sequence[nn.Module]:
+        """The layers of the last stage (ResNet's layer4, VGG's conv5)."""
+        raise NotImplementedError
+
+    def train_parts(self, trainable: Trainable) -> None:
+        """Let gradients reach the whole backbone, its last stage alone, or none of it."""
+        self.requires_grad_(trainable == "all")
+        if trainable == "last_stage":
+            for layer in self.list_last_stage():
+                layer.requires_grad_(True)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Extract features.
+
+        Args:
+            images: (B, 3, H, W), normalised as the weights ask.
+
+        Returns:
+            Features at stride 4 (B, low_channels, ~H/4, ~W/4) and at the output stride (B, channels, ~H/s, ~W/s).
+        """
+        raise NotImplementedError
+
+    def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features at stride 4, of the two earlier levels, and at the output stride.
+
+        Args:
+            images: (B, 3, H, W), as for `forward`.
+        """
+        raise NotImplementedError
+
+
+class SequentialBackbone(Backbone):
+    """A backbone of layers that follow each other.
+
+    Args:
         low: From the image to the features at stride 4 (what DeepLab-V3+ decodes with).
         high: From there to the features at the output stride.
         low_channels: Channels after `low`.
         channels: Channels after `high`.
-        levels: After how many layers of `high` its two earlier levels end: what ResNet's layer2 and layer3 give.
+        levels: After how many layers of `high` its two earlier levels end.
         level_channels: Channels after each of them.
-        last: How many layers at the end of `high` make up the last stage (ResNet's layer4, VGG's conv5).
+        last: How many layers at the end of `high` make up the last stage.
     """
 
     def __init__(
@@ -47,30 +93,17 @@ class Backbone(nn.Module):
         self.level_channels = level_channels
         self.last = last
 
-    def train_parts(self, trainable: Trainable) -> None:
-        """Let gradients reach the whole backbone, its last stage alone, or none of it."""
-        self.requires_grad_(trainable == "all")
-        if trainable == "last_stage":
-            self.high[-self.last :].requires_grad_(True)
+    def list_last_stage(self) -> Sequence[nn.Module]:
+        """The last layers of `high`."""
+        return list(self.high[-self.last :])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract features.
-
-        Args:
-            images: (B, 3, H, W), normalised as the weights ask.
-
-        Returns:
-            Features at stride 4 (B, low_channels, ~H/4, ~W/4) and at the output stride (B, channels, ~H/s, ~W/s).
-        """
+        """Extract features, as every backbone does."""
         low = self.low(images)
         return low, self.high(low)
 
     def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features at stride 4, of the two earlier levels of `high`, and at the output stride.
-
-        Args:
-            images: (B, 3, H, W), as for `forward`.
-        """
+        """Features of all four levels, as every backbone gives them."""
         features, start = self.low(images), 0
         found = [features]
         for end in (*self.levels, len(self.high)):
@@ -79,13 +112,37 @@ class Backbone(nn.Module):
         return tuple(found)
 
 
-def build_backbone(name: BackboneName, output_stride: OutputStride) -> Backbone:
+def find_problem(name: str, output_stride: OutputStride) -> str:
+    """Why there is no such backbone, as part of a sentence; empty where there seems to be one."""
+    if name.startswith("timm/"):
+        from rca.models import timm_backbones
+
+        return timm_backbones.find_problem(name)
+    if name not in NAMES:
+        return f"there is no backbone {name}: choose one of {', '.join(NAMES)}, or timm/ and a model of timm"
+    if output_stride == 32:
+        return f"the features of {name} are at stride 8 or 16: set output_stride to one of them"
+    return ""
+
+
+def build_backbone(name: str, output_stride: OutputStride) -> Backbone:
     """Build a backbone with random weights.
 
     Args:
-        name: "small" has 0.3 million weights, for training from scratch; the others are torchvision's.
-        output_stride: How many pixels of the image one feature stands for, 8 or 16.
+        name: "small" has 0.3 million weights, for training from scratch; `timm/<model>` is any image model of timm; the
+            others are torchvision's.
+        output_stride: How many pixels of the image one feature stands for; 32 is for those of timm's models alone that
+            cannot be dilated.
+
+    Raises:
+        UserError: there is no such backbone, or it cannot have that output stride.
     """
+    if problem := find_problem(name, output_stride):
+        raise UserError(f"The backbone {name} cannot be built: {problem}.")
+    if name.startswith("timm/"):
+        from rca.models.timm_backbones import TimmBackbone
+
+        return TimmBackbone(name, output_stride)
     if name == "small":
         return _build_small(output_stride)
     if name == "vgg16":
@@ -124,7 +181,9 @@ def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
         _dilate(blocks[14:], 4)
     else:
         _dilate(blocks[14:], 2)
-    return Backbone(blocks[:4], blocks[4:], 24, 1280, (3, 10), (32, 96), last=5)  # the last stage went to stride 32
+    return SequentialBackbone(
+        blocks[:4], blocks[4:], 24, 1280, (3, 10), (32, 96), last=5
+    )  # the last stage went to stride 32
 
 
 def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
@@ -134,7 +193,9 @@ def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
     dilate = [False, output_stride == 8, True]
     net = build(weights=None, replace_stride_with_dilation=dilate)
     low = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
-    return Backbone(low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048, (1, 2), (512, 1024), last=1)
+    return SequentialBackbone(
+        low, nn.Sequential(net.layer2, net.layer3, net.layer4), 256, 2048, (1, 2), (512, 1024), last=1
+    )
 
 
 def _build_vgg16(output_stride: OutputStride) -> Backbone:
@@ -148,7 +209,7 @@ def _build_vgg16(output_stride: OutputStride) -> Backbone:
         for layer in high[24 - 10 :]:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (2, 2)
-    return Backbone(layers[:10], high, 128, 512, (7, 14), (256, 512), last=6)  # a level ends with its pooling
+    return SequentialBackbone(layers[:10], high, 128, 512, (7, 14), (256, 512), last=6)  # a level ends with its pooling
 
 
 def _build_small(output_stride: OutputStride) -> Backbone:
@@ -159,4 +220,4 @@ def _build_small(output_stride: OutputStride) -> Backbone:
         for inputs, outputs, stride in zip(widths, widths[1:], strides, strict=False)
     ]
     low, high = nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:])
-    return Backbone(low, high, widths[2], widths[-1], (1, 2), widths[3:5], last=2)
+    return SequentialBackbone(low, high, widths[2], widths[-1], (1, 2), widths[3:5], last=2)

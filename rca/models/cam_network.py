@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rca.errors import UserError
 from rca.hosts.base import Host, Levels
 from rca.methods.base import Method, Output
-from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.backbones import OutputStride, build_backbone
 from rca.models.pooling import shrink_valid
 from rca.models.storage import load_tensors, save_tensors
 from rca.settings import Settings, build_settings
@@ -38,7 +38,7 @@ class NetworkDescription:
         sources: The extra sources that it was trained on beside the split.
     """
 
-    backbone: BackboneName
+    backbone: str
     output_stride: OutputStride
     neck: int
     host: str
@@ -225,6 +225,8 @@ def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
         UserError: the file is missing or broken.
     """
     tensors, fields = load_tensors(path, "train_cam")
+    if fields.get("enabled") is False:
+        raise UserError(f"{path} holds no network, since its run was trained on true masks: name another run's.")
     fields.update({key: tuple(fields.get(key, ())) for key in ("classes", "mean", "std", "sources")})
     network = CamNetwork(NetworkDescription(**fields))
     network.load_state_dict({**tensors, **{f"method.{name}": tensor for name, tensor in memory.items()}})

@@ -1,18 +1,16 @@
-"""Segmentation networks: DeepLab-V2, DeepLab-V3+ and a linear head, on the same backbones as the classifiers."""
+"""Segmentation networks: a head on any of the backbones that classifiers have as well."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.errors import UserError
-from rca.models.backbones import BackboneName, OutputStride, build_backbone
+from rca.models.backbones import OutputStride, build_backbone
+from rca.models.heads import HeadName, build_head
 from rca.models.storage import load_tensors, save_tensors
-
-HeadName = Literal["linear", "deeplab_v2", "deeplab_v3plus"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class SegmenterDescription:
         provenance: How it came about; None for one that no pipeline trained.
     """
 
-    backbone: BackboneName
+    backbone: str
     output_stride: OutputStride
     head: HeadName
     classes: tuple[str, ...]
@@ -67,50 +65,6 @@ class SegmenterDescription:
     std: tuple[float, ...]
     initialisation: str
     provenance: Provenance | None = None
-
-
-class _DeepLabV2(nn.Module):
-    """The sum of four dilated 3x3 classifiers (Chen et al., DeepLab, 2018): rates 6, 12, 18, 24 at stride 8."""
-
-    def __init__(self, channels: int, outputs: int, output_stride: int) -> None:
-        super().__init__()
-        rates = [rate * 8 // output_stride for rate in (6, 12, 18, 24)]
-        self.branches = nn.ModuleList(nn.Conv2d(channels, outputs, 3, 1, rate, rate) for rate in rates)
-
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return torch.stack([branch(high) for branch in self.branches]).sum(0)
-
-
-class _DeepLabV3Plus(nn.Module):
-    """Pyramid pooling, then a decoder on the features at stride 4 (Chen et al., Encoder-Decoder, ECCV 2018)."""
-
-    def __init__(self, low_channels: int, channels: int, outputs: int, output_stride: int) -> None:
-        super().__init__()
-        from torchvision.models.segmentation.deeplabv3 import ASPP
-
-        self.pyramid = ASPP(channels, [rate * 8 // output_stride for rate in (12, 24, 36)], 256)
-        self.low = nn.Sequential(nn.Conv2d(low_channels, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
-        self.decoder = nn.Sequential(
-            nn.Conv2d(256 + 48, 256, 3, padding=1, bias=False),
-            nn.BatchNorm2d(256),
-            nn.ReLU(),
-            nn.Conv2d(256, outputs, 1),
-        )
-
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        pooled = functional.interpolate(self.pyramid(high), low.shape[2:], mode="bilinear")
-        return self.decoder(torch.cat([pooled, self.low(low)], 1))
-
-
-class _Linear(nn.Module):
-    """A 1x1 classifier: the simplest head, for upper bounds and small nets."""
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__()
-        self.classifier = nn.Conv2d(channels, outputs, 1)
-
-    def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return self.classifier(high)
 
 
 class Segmenter(nn.Module):
@@ -124,14 +78,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.description = description
         self.backbone = build_backbone(description.backbone, description.output_stride)
-        channels, outputs = self.backbone.channels, len(description.classes) + 1
-        if description.head == "deeplab_v2":
-            self.head: nn.Module = _DeepLabV2(channels, outputs, description.output_stride)
-        elif description.head == "deeplab_v3plus":
-            low = self.backbone.low_channels
-            self.head = _DeepLabV3Plus(low, channels, outputs, description.output_stride)
-        else:
-            self.head = _Linear(channels, outputs)
+        outputs = len(description.classes) + 1
+        self.head = build_head(description.head, self.backbone, outputs, description.output_stride)
 
     def forward(self, images: Tensor) -> Tensor:
         """Score every pixel.

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rca.artifacts import write_file
 from rca.errors import UserError
+from rca.tensor_files import read_about
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -30,11 +31,8 @@ def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, A
     Raises:
         UserError: the file is missing or broken.
     """
+    about = read_about(path, stage)
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["about"])
         return load_file(path), about
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run {stage} first.") from None
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+    except SafetensorError:
         raise UserError(f"{path} is broken or not of this project: delete it and run {stage} again.") from None

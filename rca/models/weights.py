@@ -1,5 +1,6 @@
 """Where a backbone's weights come from, and the normalisation of images that belongs to them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rca.artifacts import hash_file
 from rca.errors import UserError
-from rca.models.backbones import BackboneName, OutputStride, Trainable, build_backbone
+from rca.models.backbones import OutputStride, Trainable, build_backbone, find_problem
 from rca.models.storage import save_tensors
 from rca.settings import Settings
 
@@ -33,11 +34,12 @@ class TorchvisionWeights(Settings):
 
 
 class FileWeights(Settings):
-    """A local `.safetensors` or `.pth` with a state dict that fits torchvision's model of the same name.
+    """A local `.safetensors` or `.pth` with a state dict that fits torchvision's (or timm's) model of the same name.
 
     Attributes:
         path: The file, relative to the project.
         sha256: Its checksum: the pipeline reruns when the file is another, and refuses one that was swapped.
+        trained_on: What they were trained on, e.g. ImageNet-1k or COCO, as it shall stand beside every result.
         mean: Of the images the weights were trained on, for pixels in 0..1.
         std: Likewise.
     """
@@ -45,6 +47,7 @@ class FileWeights(Settings):
     source: Literal["file"]
     path: Path = Field(strict=False)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    trained_on: str | None = None
     mean: Colour = IMAGENET_MEAN
     std: Colour = IMAGENET_STD
 
@@ -53,17 +56,29 @@ class BackboneSettings(Settings):
     """Which backbone, at which output stride, with which weights.
 
     Attributes:
-        name: Its name.
-        output_stride: Pixels for each feature.
+        name: "small", "vgg16", "resnet50", "resnet101", "mobilenet_v2", or `timm/<model>`.
+        output_stride: Pixels for each feature, 8 or 16; 32 for models of timm that cannot be dilated.
         trainable: "all" of it is trained, its "last_stage" alone (ResNet's layer4, VGG's conv5), or "none" of it. What
             is not trained stays as its weights made it.
         weights: What it starts with.
     """
 
-    name: BackboneName
+    name: str
     output_stride: OutputStride = 16
     trainable: Trainable = "all"
     weights: Annotated[NoWeights | TorchvisionWeights | FileWeights, Field(discriminator="source")]
+
+    @model_validator(mode="after")
+    def _exists(self) -> "BackboneSettings":
+        if problem := find_problem(self.name, self.output_stride):
+            raise ValueError(problem)
+        if self.name.startswith("timm/"):
+            weights = self.weights
+            if weights.source == "torchvision" or (weights.source == "file" and weights.path.suffix != ".safetensors"):
+                raise ValueError(
+                    f"{self.name} takes a local .safetensors file, or none: set weights.source accordingly"
+                )
+        return self
 
     @model_validator(mode="after")
     def _small_has_no_weights(self) -> "BackboneSettings":
@@ -88,6 +103,8 @@ def fetch_weights(settings: BackboneSettings, path: Path) -> None:
         UserError: the weights are unknown, missing, swapped, broken, or do not fit the backbone.
     """
     weights = settings.weights
+    if settings.name.startswith("timm/"):
+        build_backbone(settings.name, settings.output_stride)  # tells what it cannot do before anything is trained
     tensors: dict[str, Tensor] = {}
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if isinstance(weights, TorchvisionWeights):
@@ -106,7 +123,8 @@ def describe(settings: BackboneSettings) -> str:
     if isinstance(weights, TorchvisionWeights):
         origin = f"torchvision {weights.name}"
     elif isinstance(weights, FileWeights):
-        origin = f"{weights.path.name} {weights.sha256[:8]}"
+        trained_on = f"{weights.trained_on}, " if weights.trained_on else ""
+        origin = f"{trained_on}{weights.path.name} {weights.sha256[:8]}"
     else:
         origin = "from scratch"
     return f"{settings.name} ({origin})"
@@ -158,8 +176,8 @@ def _read_state(weights: FileWeights) -> dict[str, Tensor]:
 
 
 def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """The state of our backbone that corresponds to a state dict of torchvision's model."""
-    names = _torchvision_names(settings)
+    """The state of our backbone that corresponds to a state dict of torchvision's or timm's model."""
+    names = _timm_names(settings, state) if settings.name.startswith("timm/") else _torchvision_names(settings)
     missing = sorted(set(names.values()) - set(state))
     if missing:
         raise UserError(f"{origin} does not fit {settings.name}: it lacks {missing[0]} and {len(missing) - 1} others.")
@@ -170,6 +188,15 @@ def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> d
         if tensor.shape != ours[key].shape:
             raise UserError(f"{origin} does not fit {settings.name}: {names[key]} is {tuple(ours[key].shape)}.")
     return ours
+
+
+def _timm_names(settings: BackboneSettings, state: Iterable[str]) -> dict[str, str]:
+    """For each name in our backbone's state, the one in the file; or that of the layer where the file has none."""
+    from rca.models.timm_backbones import unify
+
+    given = {unify(name): name for name in state}
+    ours = build_backbone(settings.name, settings.output_stride).state_dict()
+    return {name: given.get(unify(name), name) for name in ours}
 
 
 def _torchvision_names(settings: BackboneSettings) -> dict[str, str]:

@@ -23,7 +23,7 @@ from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Stage, draw_graph, summarise_measurements
-from rca.tables import UNDECIDED, drop_headlines, format_difference, take_apart
+from rca.tables import FIGURES, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -34,7 +34,7 @@ HEADINGS = {
     "segmentation": "segmentation (no tags)",
     "classification": "classifier",
 }
-MEASURES = {"miou": "mIoU", "map": "mAP", **UNDECIDED}
+MEASURES = {"miou": "mIoU", "map": "mAP", **FIGURES}
 TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
 
 
@@ -134,7 +134,7 @@ def build_report(page: Path, source: Source) -> None:
         keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    last = list(source.results)[-1]
+    compared = choose_compared(source.results)
     text = environment.get_template("report.html.jinja").render(
         source=source,
         title=source.title or f"Weakly supervised segmentation of {source.dataset}",
@@ -154,7 +154,7 @@ def build_report(page: Path, source: Source) -> None:
             *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
         ],
         gallery=write_gallery(page, examples, source.manifest, source.picture_width),
-        comparison=write_comparison(page, last, examples[last], source.manifest, source.picture_width),
+        comparison=write_comparison(page, compared, examples[compared], source.manifest, source.picture_width),
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
@@ -165,6 +165,12 @@ def build_report(page: Path, source: Source) -> None:
     (page / "index.html").write_text(text, encoding="utf-8")
     measured = json.dumps(summarise_measurements(source.measurements))
     (page / "measurements.js").write_text(f"globalThis.measurements = {measured};\n", encoding="utf-8")
+
+
+def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:
+    """The last run that has masks of every kind, so one that was trained on tags, where there is one."""
+    on_tags = [run for run, seeds in results.items() if seeds[0].protocol["supervision"] == "tags"]
+    return (on_tags or list(results))[-1]
 
 
 def list_columns(table: pd.DataFrame) -> dict[str, Column]:

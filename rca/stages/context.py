@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rca.artifacts import hash_file
 from rca.errors import UserError
@@ -14,6 +14,8 @@ from rca.settings import Settings, SettingsType, build_settings, load_params, me
 from rca.stages.layout import CHECKPOINTS, Layout, RunLayout
 
 PARAMS = Path("params.yaml")
+# What a run's networks learn from: the tags of its images, or their true masks, for the fully supervised upper bound.
+Supervision = Literal["tags", "masks"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,19 @@ class Context:
         if self.run not in self.read("runs"):
             raise UserError(f"There is no run {self.run}: {self.params_file} lists {', '.join(self.read('runs'))}.")
         return self.layout.of(self.run, self.seed)
+
+    @property
+    def supervision(self) -> Supervision:
+        """What the run's networks learn from.
+
+        Raises:
+            UserError: no run and seed were named, or params say something else.
+        """
+        key = f"run.{self.paths.run}.supervision"
+        value = self.read(key)
+        if value not in get_args(Supervision):
+            raise UserError(f"{self.params_file}: {key} is {value!r}: set it to {' or '.join(get_args(Supervision))}.")
+        return value
 
     @property
     def chosen_shard(self) -> int:

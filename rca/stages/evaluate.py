@@ -26,8 +26,9 @@ from rca.metrics import Confusion, PredictedIgnore, average_precision
 from rca.progress import track
 from rca.protocol import TAGS, fingerprint_list
 from rca.settings import Settings
-from rca.stages.context import Context
+from rca.stages.context import Context, Supervision
 from rca.stages.layout import CHOICES, RunLayout
+from rca.tensor_files import read_about
 
 
 class EvaluateSettings(Settings):
@@ -63,6 +64,11 @@ class EvaluateSettings(Settings):
     def masks(self) -> dict[str, tuple[str, ...]]:
         """The splits of each kind of mask, in the pipeline's order."""
         return {kind: splits for kind in TAGS if (splits := getattr(self, kind))}
+
+    def keep_segmentation(self) -> "EvaluateSettings":
+        """The same without what a run that is trained on true masks does not make."""
+        others = [kind for kind in (*TAGS, "classification") if kind != "segmentation"]
+        return self.model_copy(update=dict.fromkeys(others, ()))
 
 
 class Key(NamedTuple):
@@ -139,6 +145,8 @@ class Masks:
 def run(context: Context) -> None:
     """Write the metrics, the metrics of each class, and what the report shows."""
     settings = context.settings(EvaluateSettings)
+    if context.supervision == "masks":
+        settings = settings.keep_segmentation()
     paths, shards = context.paths, context.read("shards")
     for folder in (paths.scores, paths.walked):
         keep_only(folder, [paths.score_shard(shard).name for shard in shards])
@@ -152,7 +160,7 @@ def run(context: Context) -> None:
         counts = score_masks(manifest, masks, settings)
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
         metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
-        protocol = describe(manifest, masks, settings)
+        protocol = describe(manifest, masks, settings, context.supervision)
         table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
         per_class = table.to_csv(index=False, float_format="%.6f")
         with write_directory(paths.evaluation) as directory:
@@ -168,12 +176,16 @@ def run(context: Context) -> None:
     print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
 
 
-def describe(manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> dict[str, Any]:
+def describe(manifest: Manifest, masks: Masks, settings: EvaluateSettings, supervision: Supervision) -> dict[str, Any]:
     """The protocol of all figures, as `rca.protocol.describe_protocol` takes it."""
     splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
     splits |= dict.fromkeys(settings.classification)
     ids = {split: [record.id for record in manifest.select(split)] for split in splits}
     predicted = masks.shards[0].about.get("predicted_tags", {})
+    networks = {
+        "classification": read_about(masks.paths.network, "train_cam"),
+        "segmentation": read_about(masks.paths.segmenter, "train_seg"),
+    }
     return {
         "lists": {split: {"images": len(one), "sha256": fingerprint_list(one)} for split, one in ids.items()},
         "tags": {kind: TAGS[kind] for kind in settings.masks},
@@ -181,6 +193,11 @@ def describe(manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> di
         "predicted_ignore": settings.predicted_ignore,
         "best_on": masks.thresholds["split"],
         "boundary_distance": settings.boundary_distance,
+        "supervision": supervision,
+        # A training that was switched off left nothing to tell of.
+        "initialisation": {
+            name: about["initialisation"] for name, about in networks.items() if "initialisation" in about
+        },
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rca.artifacts import write_directory, write_file, write_json, write_text
+from rca.artifacts import keep_only, write_directory, write_file, write_json, write_text
 from rca.stages.context import Context
 
 NOTHING = {"about": json.dumps({"enabled": False})}
@@ -38,10 +38,19 @@ def _is_disabled(context: Context, section: str | None = None) -> bool:
     return isinstance(data, dict) and data.get("enabled") is False
 
 
+def _sees_masks(context: Context) -> bool:
+    """Whether the run is trained on true masks, and so needs none of its own."""
+    return context.supervision == "masks"
+
+
 def _does_not_walk(context: Context) -> bool:
     """Whether score maps do not walk, as by default."""
     data = context.merge_section("walk_scores")
-    return isinstance(data, dict) and data.get("enabled", False) is False
+    return (isinstance(data, dict) and data.get("enabled", False) is False) or _sees_masks(context)
+
+
+def _refines_nothing(context: Context) -> bool:
+    return _is_disabled(context) or _sees_masks(context)
 
 
 def _has_no_segmenter(context: Context) -> bool:
@@ -64,18 +73,33 @@ def _write_no_features(context: Context) -> None:
 
 
 def _write_no_affinity(context: Context) -> None:
-    with write_file(context.paths.affinity) as temporary:
-        save_file({}, temporary, NOTHING)
+    _write_no_tensors(context.paths.affinity)
     write_text(context.paths.affinity_history, "epoch,learning_rate,loss_boundary\n")
 
 
 def _write_no_walk(context: Context) -> None:
-    with write_file(context.paths.walked_shard(context.chosen_shard)) as temporary:
-        save_file({}, temporary, NOTHING)
+    _write_no_tensors(context.paths.walked_shard(context.chosen_shard))
 
 
-def _write_no_masks(context: Context) -> None:
-    _empty(context.paths.refined / str(context.chosen_shard))
+def _write_no_network(context: Context) -> None:
+    paths = context.paths
+    keep_only(paths.model, [])  # the memory of a run that had other settings
+    _write_no_tensors(paths.network)
+    _empty(paths.memory_history)
+    write_text(paths.cam_history, "epoch,learning_rate,loss_classification\n")
+
+
+def _write_no_scores(context: Context) -> None:
+    _write_no_tensors(context.paths.score_shard(context.chosen_shard))
+
+
+def _choose_no_threshold(context: Context) -> None:
+    write_json(context.paths.threshold, {"split": None})
+    write_text(context.paths.threshold_curve, "threshold,miou\n")
+
+
+def _write_no_masks(kind: str, context: Context) -> None:
+    _empty(context.paths.masks(kind) / str(context.chosen_shard))
 
 
 def _pin_no_masks(context: Context) -> None:
@@ -83,13 +107,17 @@ def _pin_no_masks(context: Context) -> None:
 
 
 def _write_no_segmenter(context: Context) -> None:
-    with write_file(context.paths.segmenter) as temporary:
-        save_file({}, temporary, NOTHING)
+    _write_no_tensors(context.paths.segmenter)
     write_text(context.paths.seg_history, "epoch,learning_rate,loss_segmentation\n")
 
 
 def _write_no_predictions(context: Context) -> None:
     _empty(context.paths.predictions)
+
+
+def _write_no_tensors(path: Path) -> None:
+    with write_file(path) as temporary:
+        save_file({}, temporary, NOTHING)
 
 
 def _empty(directory: Path) -> None:
@@ -100,9 +128,13 @@ def _empty(directory: Path) -> None:
 # How each stage that can be off tells so, and what it then leaves.
 SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]] = {
     "cache_features": (_has_trained_backbone, _write_no_features),
+    "train_cam": (_sees_masks, _write_no_network),
+    "make_cam": (_sees_masks, _write_no_scores),
     "train_affinity": (_does_not_walk, _write_no_affinity),
     "walk_scores": (_does_not_walk, _write_no_walk),
-    "refine_crf": (_is_disabled, _write_no_masks),
+    "choose_threshold": (_sees_masks, _choose_no_threshold),
+    "make_pseudo": (_sees_masks, partial(_write_no_masks, "pseudo")),
+    "refine_crf": (_refines_nothing, partial(_write_no_masks, "refined")),
     "pin_masks": (partial(_is_disabled, section="train_seg"), _pin_no_masks),
     "train_seg": (_is_disabled, _write_no_segmenter),
     "predict_seg": (_has_no_segmenter, _write_no_predictions),

@@ -1,5 +1,7 @@
-"""Train a run's segmentation network on its pseudo labels."""
+"""Train a run's segmentation network on the masks that were pinned: pseudo labels, or true ones."""
 
+import hashlib
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median_low
@@ -8,19 +10,20 @@ import pandas as pd
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rca.artifacts import IGNORE, hash_file, read_json, write_text
+from rca.artifacts import hash_file, read_json, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
-from rca.distributed import divide_by_count, rank
+from rca.distributed import rank
 from rca.errors import UserError
 from rca.imports import hash_closure
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.launch import launch
-from rca.models.deeplab import HeadName, Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
+from rca.segmentation_loss import LossSettings, compute_segmentation_loss
 from rca.stages.context import Context
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
 
@@ -32,6 +35,7 @@ class TrainSegSettings(TrainingMaskSettings):
         enabled: Whether it is trained at all; where not, nothing is segmented either.
         backbone: The backbone and its initial weights.
         head: What sits on it.
+        loss: How pixels count.
         optimisation: The training.
         augmentation: What is done to an image.
         threads: Of the CPU, for each process of the training; another number gives other last digits.
@@ -40,16 +44,18 @@ class TrainSegSettings(TrainingMaskSettings):
     enabled: bool = True
     backbone: BackboneSettings
     head: HeadName = "deeplab_v2"
+    loss: LossSettings = LossSettings()
     optimisation: OptimisationSettings
     augmentation: AugmentationSettings
     threads: int = Field(default=1, ge=1)
 
 
-def compute_losses(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
-    """Cross-entropy over the pixels that are not ignored."""
-    # A batch of nothing but ignored pixels has no mean.
-    total = functional.cross_entropy(network(batch.image), batch.mask, ignore_index=IGNORE, reduction="sum")
-    return {"segmentation": divide_by_count(total, (batch.mask != IGNORE).sum())}
+def compute_losses(
+    network: nn.Module, batch: Sample, epoch: int, loss: LossSettings | None = None
+) -> dict[str, Tensor]:
+    """The terms of the loss of a batch, by name; by default the plain cross-entropy."""
+    scores = network(batch.image)
+    return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss or LossSettings(), epoch)}
 
 
 def run(context: Context) -> None:
@@ -64,20 +70,20 @@ def _train(context: Context) -> None:
     set_determinism(settings.threads)
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
     records = manifest.select(settings.split)
-    folder, shards = paths.masks(settings.masks), len(context.read("shards"))
+    pinned = read_json(paths.pinned_masks)
+    check_masks(pinned["files"])
 
     def find_mask(record: ImageRecord) -> Path:
-        return settings.find(folder, record.id, shards)
+        return Path(pinned["files"][record.id]["path"])
 
-    check_masks(read_json(paths.pinned_masks), {record.id: find_mask(record) for record in records})
     torch.manual_seed(paths.seed)
     provenance = Provenance(
         dataset=layout.dataset,
         split=settings.split,
         images=len(records),
         longest_side=median_low(max(record.width, record.height) for record in records),
-        masks=f"{settings.masks}, {settings.threshold} threshold",
-        masks_sha256=hash_file(paths.pinned_masks),
+        masks=pinned["masks"],
+        masks_sha256=hash_masks(pinned["files"]),
         run=paths.run,
         seed=paths.seed,
         version=version("rca"),
@@ -90,9 +96,9 @@ def _train(context: Context) -> None:
     images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
-    print(f"{len(records)} images, {about.initialisation}, {about.head}, {settings.masks} masks, on {device}")
+    print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
     checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
-    parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
+    parts = (network, network.backbone, optimisation, paths.seed, device, partial(compute_losses, loss=settings.loss))
     trainer = Trainer(*parts, checkpoint=checkpoint)
     history = trainer.fit(loader, sampler)
     if rank() > 0:
@@ -102,19 +108,24 @@ def _train(context: Context) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def check_masks(pinned: dict[str, str], masks: dict[str, Path]) -> None:
+def check_masks(files: dict[str, dict[str, str]]) -> None:
     """Check that masks are those that were pinned.
 
     Args:
-        pinned: Checksums by image id.
-        masks: Files by image id.
+        files: The path and the checksum of each, by image id.
 
     Raises:
         UserError: a mask is missing or another one.
     """
-    for image_id, path in masks.items():
-        if hash_file(path) != pinned.get(image_id):
-            raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
+    for file in files.values():
+        if hash_file(Path(file["path"])) != file["sha256"]:
+            raise UserError(f"The mask {file['path']} is not the one that was pinned: run pin_masks again.")
+
+
+def hash_masks(files: dict[str, dict[str, str]]) -> str:
+    """The checksum of a list of masks: of its sorted lines, each an image's id and its mask's checksum."""
+    lines = sorted(f"{image_id} {file['sha256']}\n" for image_id, file in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...], provenance: Provenance) -> Segmenter:

@@ -195,7 +195,7 @@ def test_the_library_runs_without_the_engines_and_the_crf():
     names = [name_module(path) for path in LIBRARY]
     script = f"""
 import importlib, sys
-for name in ("dvc", "snakemake", "pydensecrf"):
+for name in ("dvc", "snakemake", "pydensecrf", "timm"):
     sys.modules[name] = None  # an import of it fails
 for name in {names!r}:
     importlib.import_module(name)

@@ -1,5 +1,6 @@
 """The real pipeline on a very small dataset, under both engines: what runs again, and what a person sees."""
 
+import csv
 import json
 import os
 import shutil
@@ -106,6 +107,26 @@ def test_late_stages_can_be_switched_off(real, engine):
     shutil.rmtree(root)
     real.repro()
     assert real.list_ran() == []
+    check_settled(real)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+def test_full_supervision_is_a_run_beside_the_others(real, engine):
+    real.edit("params.yaml", "runs: [cam, rca]", "runs: [cam, full, rca]")
+    real.edit("params.yaml", "\n  rca:\n", "\n  full:\n    <<: *cam\n    supervision: masks\n  rca:\n")
+    real.rca("check")
+    getattr(real, engine)()
+    of_full = [name for name in list_after("full", "train_cam") if not name.startswith("snapshot_memory")]
+    assert real.list_ran() == sorted(["pin_method@full", *of_full, *END])
+    with open(real.path / "results/shapes/table.csv", encoding="utf-8") as file:
+        shares = {row["run"]: row["mean"] for row in csv.DictReader(file) if row["metric"].endswith("weak_over_full")}
+    metrics = {run: json.loads((real.path / f"results/shapes/{run}-0.json").read_text()) for run in ("full", *shares)}
+    assert set(metrics["full"]) == {"segmentation"}
+    whole = metrics["full"]["segmentation"]["val"]["miou"]
+    assert {run: float(share) for run, share in shares.items()} == {
+        run: pytest.approx(metrics[run]["segmentation"]["val"]["miou"] / whole, abs=1e-5) for run in ("cam", "rca")
+    }
     check_settled(real)
 
 

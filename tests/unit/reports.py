@@ -34,6 +34,8 @@ PROTOCOL = {
     "predicted_ignore": "count_as_error",
     "best_on": "val",
     "boundary_distance": 0.02,
+    "supervision": "tags",
+    "initialisation": {"classification": "small (from scratch)"},
 }
 PARAMS = """\
 runs: [cam, "a<b&c"]

@@ -37,8 +37,8 @@ def build_project(**sections: dict[str, Any]) -> Manifest:
     torch.manual_seed(0)
     save_network(paths.network, CamNetwork(about))
     run_stages(*(Context("cache_features", shard=shard) for shard in SHARDS))  # off
-    for history in (paths.cam_history, paths.seg_history):
-        history.write_text("epoch\n")
+    run_stages(Context("train_seg", **PLACE))  # off
+    paths.cam_history.write_text("epoch\n")
     return manifest
 
 

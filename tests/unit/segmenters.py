@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rca.models.deeplab import HeadName, Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save_segmenter
+from rca.models.heads import HeadName
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 PROVENANCE = Provenance("pets", "train", 7, 60, "refined, best threshold", "ab" * 32, "rca", 3, "0.1", "cd" * 32)

@@ -67,7 +67,10 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
         ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
         ({"train_cam.optimisation.learning_rate": ...}, "train_cam.optimisation.learning_rate is missing"),
-        ({"train_cam.backbone.output_stride": 32}, "train_cam.backbone.output_stride is 32: "),
+        (
+            {"train_cam.backbone.output_stride": 32},
+            "train_cam.backbone: the features of small are at stride 8 or 16: set",
+        ),
         ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
         ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
         (
@@ -96,6 +99,13 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"run.cam.options": {"memory": {}}}, "run.cam.options.memory is an unknown key"),
         ({"run.cam.host_options": {"memory": {}}}, "run.cam.host_options.memory is an unknown key"),
         ({"run.cam.host_options": ...}, "run.cam.host_options is missing"),
+        ({"run.cam.supervision": ...}, "run.cam.supervision is missing: add it"),
+        ({"run.cam.supervision": "boxes"}, 'run.cam.supervision is "boxes": '),
+        ({"run.rca.supervision": "masks"}, "memory_runs must list the runs whose method keeps a memory: write []"),
+        (
+            {"run.cam.supervision": "masks", "evaluate.segmentation": []},
+            "run.cam.supervision is masks, which trains and scores the segmentation alone: set train_seg.enabled",
+        ),
         ({"train_cam.second_view": 1.5}, "train_cam.second_view is 1.5: "),
         ({"run.rca.method": "rcaa"}, "There is no method rcaa: choose one of "),
         ({"run.cam.host": "vgg"}, "There is no host vgg: choose one of "),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ from segmenters import MEAN, PROVENANCE, STD, build
 from torch import nn
 
 from rca.errors import UserError
-from rca.models.deeplab import HeadName, load_segmenter, save_segmenter
+from rca.models.deeplab import load_segmenter, save_segmenter
+from rca.models.heads import HeadName
 from rca.models.storage import save_tensors
 from rca.segmentation import PredictionSettings, predict_mask
 
-HEADS = ["linear", "deeplab_v2", "deeplab_v3plus"]
+HEADS = get_args(HeadName)
 
 
 def draw_image() -> np.ndarray:
@@ -66,10 +68,47 @@ def test_the_rates_of_v2_reach_as_far_at_either_stride(stride: int, expected: li
     assert all(branch.padding == branch.dilation for branch in branches)
 
 
+@pytest.mark.parametrize("head", ["deeplab_v3", "deeplab_v3plus"])
 @pytest.mark.parametrize(("stride", "expected"), [(8, [12, 24, 36]), (16, [6, 12, 18])])
-def test_the_rates_of_v3plus_reach_as_far_at_either_stride(stride: int, expected: list[int]) -> None:
-    layers = [layer for layer in build("deeplab_v3plus", stride).head.pyramid.modules() if isinstance(layer, nn.Conv2d)]
-    assert [layer.dilation[0] for layer in layers if layer.kernel_size == (3, 3)] == expected
+def test_the_rates_of_v3_reach_as_far_at_either_stride(head: HeadName, stride: int, expected: list[int]) -> None:
+    layers = [layer for layer in build(head, stride).head.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.dilation[0] for layer in layers if layer.dilation != (1, 1)] == expected
+
+
+@pytest.mark.parametrize(("stride", "reach"), [(8, 12), (16, 6)])
+def test_v1_looks_at_nine_positions(stride: int, reach: int) -> None:
+    head, middle = build("deeplab_v1", stride).head, 14
+    features = torch.rand(1, 128, 29, 29, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    head(None, features)[0, :, middle, middle].sum().backward()
+    assert features.grad is not None
+    found = {(int(row) - middle, int(column) - middle) for _, _, row, column in features.grad.nonzero()}
+    assert found == {(row, column) for row in (-reach, 0, reach) for column in (-reach, 0, reach)}
+    assert [layer.out_channels for layer in head.layers if isinstance(layer, nn.Conv2d)] == [1024, 1024, 4]
+
+
+@torch.no_grad()
+def test_v3_sees_the_mean_of_the_whole_image() -> None:
+    """A change that no convolution reaches changes the score by way of the pooled features alone."""
+    head = build("deeplab_v3").head
+    features = torch.rand(1, 128, 3, 90, generator=torch.Generator().manual_seed(0))
+    changed = features.clone()
+    changed[..., 0] += 9  # 90 positions away: rates end at 36
+    assert not torch.equal(head(None, changed)[..., -1], head(None, features)[..., -1])
+    v2 = build("deeplab_v2").head
+    assert torch.equal(v2(None, changed)[..., -1], v2(None, features)[..., -1])
+
+
+@torch.no_grad()
+def test_the_simple_pyramid_scores_at_a_quarter_of_the_stride() -> None:
+    head = build("simple_pyramid").head
+    features = torch.rand(1, 128, 3, 5, generator=torch.Generator().manual_seed(0))
+    scores = head(None, features)
+    assert scores.shape == (1, 4, 12, 20)
+    for level in head.levels:  # each of the four takes part
+        weight = level[3].weight.clone()
+        level[3].weight.zero_()
+        assert not torch.allclose(head(None, features), scores)
+        level[3].weight.copy_(weight)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class Project:
             "dataset": {"name": "tiny"},
             "runs": ["cam"],
             "shards": [0],
-            "run": {"cam": {}},
+            "run": {"cam": {"supervision": "tags"}},
             "walk_scores": {},
             "choose_threshold": {"split": "train", "background": background, "candidates": 9},
             "refine_crf": {"crf": {**CRF, **refine.pop("crf", {})}, **refine},

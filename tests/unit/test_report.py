@@ -15,8 +15,9 @@ from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, PROTOCOL, RUNS, WIDTH, bui
 from rca.artifacts import IGNORE, PALETTE, write_json
 from rca.errors import UserError
 from rca.protocol import describe_protocol
-from rca.report.build import list_columns
+from rca.report.build import SeedResult, choose_compared, list_columns
 from rca.report.charts import summarise_seeds
+from rca.report.gallery import RunExamples
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
 from rca.report.pipeline import draw_graph
 from rca.stages.render_report import read_pipeline
@@ -349,3 +350,12 @@ def test_the_stage_imports_neither_torch_nor_dvc() -> None:
     code = "import sys, rca.stages.render_report; print([m for m in ('torch', 'dvc', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_sheet_shows_a_run_that_has_masks_of_every_kind() -> None:
+    def make(supervision: str) -> list[SeedResult]:
+        protocol = {"supervision": supervision}
+        return [SeedResult(RunExamples(Path(), pd.DataFrame()), pd.DataFrame(), protocol, pd.DataFrame(), {})]
+
+    assert choose_compared({"cam": make("tags"), "rca": make("tags"), "full": make("masks")}) == "rca"
+    assert choose_compared({"one": make("masks"), "full": make("masks")}) == "full"

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def place(stage: str, run: dict[str, Any] | None = None, **sections: Any) -> Context:
     """A stage of run rca in a project whose params hold `sections`, and what the run overrides."""
-    params = {"dataset": {"name": "tiny"}, "runs": ["rca"], "shards": [0, 1], "run": {"rca": run or {}}, **sections}
+    params = {
+        "dataset": {"name": "tiny"},
+        "runs": ["rca"],
+        "shards": [0, 1],
+        "run": {"rca": {"supervision": "tags", **(run or {})}},
+        **sections,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(params))
     return Context(stage, run="rca", seed=0, shard=1 if stage in ("refine_crf", "walk_scores") else None)
 
@@ -70,6 +77,17 @@ def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
     old.parent.mkdir(parents=True)
     assert write_nothing(place("predict_seg"))
     assert list_files() == [f"{ROOT}/{name}" for name in ("predictions", "segmenter.safetensors", "train_seg.csv")]
+
+
+def test_a_run_on_true_masks_needs_no_stage_before_its_segmentation() -> None:
+    on_masks = {"supervision": "masks"}
+    sections = {"refine_crf": {}, "walk_scores": {"enabled": True}}
+    labelling = ("train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
+    for stage in ("train_cam", "make_cam", *labelling):
+        assert write_nothing(replace(place(stage, on_masks, **sections), shard=1))
+        assert not write_nothing(replace(place(stage, **sections), shard=1))
+    for stage in ("pin_masks", "train_seg", "predict_seg"):
+        assert not write_nothing(place(stage, on_masks, train_seg={}))
 
 
 @pytest.mark.parametrize("stage", ["refine_crf", "train_seg"])

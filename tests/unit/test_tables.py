@@ -9,6 +9,7 @@ from scipy import stats
 from rca.tables import (
     COLUMNS,
     Metric,
+    add_weak_over_full,
     build_table,
     flatten,
     format_differences,
@@ -158,6 +159,39 @@ def test_differences_are_printed_in_points() -> None:
     ]
 
 
+# --- weak over full supervision
+
+
+def segment(*values: float | None) -> list[dict]:
+    """The metrics of a run's seeds that segment one split."""
+    return [{"segmentation": {"my.val": {"miou": value, "images": 4}}} for value in values]
+
+
+def test_weak_over_full_is_a_mean_of_shares_seed_by_seed() -> None:
+    weak, whole = [0.4, 0.6, 0.5, None, 0.3], [0.8, 0.75, 0.0, 0.5, None]
+    metrics = {"cam": segment(*weak), "full": segment(*whole), "other": segment(*weak)}
+    before = repr(metrics)
+    table = build_table(add_weak_over_full(metrics, {"cam": "full"})).set_index(["run", "metric"])
+    assert repr(metrics) == before
+    row = table.loc["cam", "segmentation.my.val.weak_over_full"]
+    assert row["mean"] == pytest.approx((0.4 / 0.8 + 0.6 / 0.75) / 2)
+    assert row["std"] == pytest.approx(np.std([0.5, 0.8], ddof=1))
+    assert (row["seeds"], row["tags"], row["images"]) == (2, "none", 4)
+    assert len(table) == 4  # the others have no share
+
+
+def test_weak_over_full_is_a_column_beside_the_miou() -> None:
+    metrics = {"cam": segment(0.4, 0.6), "rca": segment(0.6, 0.6), "full": segment(0.8, 0.75)}
+    table = build_table(add_weak_over_full(metrics, {"cam": "full", "rca": "full"}))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in format_markdown(table).splitlines()]
+    assert lines[0] == ["run", "threshold", "segmentation my.val", "segmentation my.val, weak over full"]
+    assert lines[2:] == [
+        ["cam", "", "50.0 ± 14.1", "65.0 ± 21.2"],
+        ["rca", "", "60.0 ± 0.0", "77.5 ± 3.5"],
+        ["full", "", "77.5 ± 3.5", ""],
+    ]
+
+
 # --- the protocol
 
 
@@ -217,12 +251,16 @@ def test_the_protocol_of_each_group_of_runs_is_told_once() -> None:
         "predicted_ignore": "exclude",
         "best_on": "train",
         "boundary_distance": 0.02,
+        "supervision": "tags",
+        "initialisation": {"segmentation": "resnet50 (torchvision IMAGENET1K_V2)"},
     }
     text = format_protocols({"cam": [common, common], "rca": [common]})
     assert text.count("val (1449 images, list 01234567)") == 1
     assert "Tags given: seed. No tags: segmentation." in text
     assert "left out" in text
     assert "highest seed mIoU on train" in text
+    assert "Trained on tags alone." in text
+    assert "Initial weights (segmentation: resnet50 (torchvision IMAGENET1K_V2))." in text
     other = {**common, "tags": {"seed_predicted_tags": "predicted"}, "tag_threshold": 0.3}
     first, second = format_protocols({"cam": [common], "rca": [other]}).split("\n\n")
     assert first.startswith("cam: ")

@@ -1,0 +1,185 @@
+"""What turns a backbone's features into a score for each label: heads of segmentation networks.
+
+Dilation rates are those of the papers at output stride 8; at another stride they reach as far.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.models.backbones import Backbone, OutputStride
+
+HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid"]
+
+
+class Head(nn.Module):
+    """Scores positions by what a backbone found in an image."""
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Score every position.
+
+        Args:
+            low: The backbone's features at stride 4 (of a plain transformer at that of its patches).
+            high: Those at the output stride s, (B, channels, ~H/s, ~W/s).
+
+        Returns:
+            (B, C+1, h, w), logits, background first, at the stride of `high` or finer.
+        """
+        raise NotImplementedError
+
+
+class _Linear(Head):
+    """A 1x1 classifier: the simplest head, for upper bounds and small nets."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return self.classifier(high)
+
+
+class _DeepLabV1(Head):
+    """LargeFOV (Chen et al., ICLR 2015; DeepLab, 2018, section 4.1.1).
+
+    VGG's fc6 as a 3x3 convolution of rate 12 with 1024 channels, then fc7 and fc8.
+    """
+
+    def __init__(self, channels: int, outputs: int, output_stride: OutputStride) -> None:
+        super().__init__()
+        (rate,) = _scale_rates((12,), output_stride)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 1024, 3, 1, rate, rate),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Conv2d(1024, 1024, 1),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Conv2d(1024, outputs, 1),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return self.layers(high)
+
+
+class _DeepLabV2(Head):
+    """The sum of four dilated 3x3 classifiers (Chen et al., DeepLab, 2018): rates 6, 12, 18, 24 at stride 8."""
+
+    def __init__(self, channels: int, outputs: int, output_stride: OutputStride) -> None:
+        super().__init__()
+        rates = _scale_rates((6, 12, 18, 24), output_stride)
+        self.branches = nn.ModuleList(nn.Conv2d(channels, outputs, 3, 1, rate, rate) for rate in rates)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return torch.stack([branch(high) for branch in self.branches]).sum(0)
+
+
+class _DeepLabV3(Head):
+    """Pyramid pooling with batch norm and the image's mean (Chen et al., Rethinking Atrous Convolution, 2017)."""
+
+    def __init__(self, channels: int, outputs: int, output_stride: OutputStride) -> None:
+        super().__init__()
+        from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+        self.layers = DeepLabHead(channels, outputs, _scale_rates((12, 24, 36), output_stride))
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return self.layers(high)
+
+
+class _DeepLabV3Plus(Head):
+    """Pyramid pooling, then a decoder on the features at stride 4 (Chen et al., Encoder-Decoder, ECCV 2018)."""
+
+    def __init__(self, low_channels: int, channels: int, outputs: int, output_stride: OutputStride) -> None:
+        super().__init__()
+        from torchvision.models.segmentation.deeplabv3 import ASPP
+
+        self.pyramid = ASPP(channels, _scale_rates((12, 24, 36), output_stride), 256)
+        self.low = nn.Sequential(nn.Conv2d(low_channels, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
+        self.decoder = nn.Sequential(
+            nn.Conv2d(256 + 48, 256, 3, padding=1, bias=False),
+            nn.BatchNorm2d(256),
+            nn.ReLU(),
+            nn.Conv2d(256, outputs, 1),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        pooled = functional.interpolate(self.pyramid(high), low.shape[2:], mode="bilinear")
+        return self.decoder(torch.cat([pooled, self.low(low)], 1))
+
+
+class _SimplePyramid(Head):
+    """A pyramid made of the features at one stride, for plain transformers (Li et al., ViTDet, ECCV 2022, section 3).
+
+    Its levels at a quarter of the output stride, half of it, the stride itself and twice that are enlarged to the
+    finest and added (Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019, section 3).
+    """
+
+    WIDTH = 256
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        from torchvision.models.convnext import LayerNorm2d
+
+        half, quarter = max(channels // 2, 1), max(channels // 4, 1)
+        resized: list[tuple[int, nn.Module]] = [
+            (
+                quarter,
+                nn.Sequential(
+                    nn.ConvTranspose2d(channels, half, 2, 2),
+                    LayerNorm2d(half, eps=1e-6),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(half, quarter, 2, 2),
+                ),
+            ),
+            (half, nn.ConvTranspose2d(channels, half, 2, 2)),
+            (channels, nn.Identity()),
+            (channels, nn.MaxPool2d(2, ceil_mode=True)),
+        ]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                resize,
+                nn.Conv2d(width, self.WIDTH, 1, bias=False),
+                LayerNorm2d(self.WIDTH, eps=1e-6),
+                nn.Conv2d(self.WIDTH, self.WIDTH, 3, padding=1, bias=False),
+                LayerNorm2d(self.WIDTH, eps=1e-6),
+            )
+            for width, resize in resized
+        )
+        self.classifier = nn.Conv2d(self.WIDTH, outputs, 1)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        finest, *coarser = (level(high) for level in self.levels)
+        for level in coarser:
+            finest = finest + functional.interpolate(level, finest.shape[2:], mode="bilinear")
+        return self.classifier(finest)
+
+
+def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: OutputStride) -> Head:
+    """Build a head with random weights.
+
+    Args:
+        name: Which.
+        backbone: What it sits on.
+        outputs: How many labels it scores.
+        output_stride: The backbone's.
+    """
+    channels = backbone.channels
+    if name == "deeplab_v1":
+        return _DeepLabV1(channels, outputs, output_stride)
+    if name == "deeplab_v2":
+        return _DeepLabV2(channels, outputs, output_stride)
+    if name == "deeplab_v3":
+        return _DeepLabV3(channels, outputs, output_stride)
+    if name == "deeplab_v3plus":
+        return _DeepLabV3Plus(backbone.low_channels, channels, outputs, output_stride)
+    if name == "simple_pyramid":
+        return _SimplePyramid(channels, outputs)
+    return _Linear(channels, outputs)
+
+
+def _scale_rates(rates: tuple[int, ...], output_stride: OutputStride) -> list[int]:
+    """Rates that reach as far at an output stride as the given ones do at 8."""
+    return [max(rate * 8 // output_stride, 1) for rate in rates]
