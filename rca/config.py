@@ -218,6 +218,7 @@ class Params(Settings):
             "evaluate.refined": evaluate.refined,
             "evaluate.segmentation": evaluate.segmentation,
             "evaluate.classification": evaluate.classification,
+            "evaluate.examples_split": (evaluate.examples_split,) if evaluate.examples_split else (),
         }
 
 

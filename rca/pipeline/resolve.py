@@ -177,7 +177,8 @@ def find_undeclared(root: Path, folders: Iterable[str]) -> list[Path]:
         Paths relative to the root, sorted. Git's and DVC's own small files (`.gitignore`) are no leftovers.
     """
     stages = resolve_stages(root)
-    declared = {path for stage in stages for path in (*stage.outputs, stage.log)}
+    # What a stage took stands beside its log.
+    declared = {path for one in stages for path in (*one.outputs, one.log, str(Path(one.log).with_suffix(".json")))}
     found = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*"))
     return sorted(
         path

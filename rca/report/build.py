@@ -1,5 +1,6 @@
 """The report: one page that needs nothing but the pictures beside it."""
 
+import json
 import math
 import platform
 from collections.abc import Mapping
@@ -13,13 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rca.data.manifest import Manifest
-from rca.protocol import KIND_NAMES, group_protocols
+from rca.protocol import group_protocols
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
-from rca.report.gallery import Picture, find_examples, write_comparison, write_example
+from rca.report.classes import arrange_classes
+from rca.report.gallery import Picture, RunExamples, write_comparison, write_gallery
 from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
+from rca.report.pipeline import ROW, Stage, draw_graph, summarise_measurements
 from rca.tables import FIGURES, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
@@ -40,13 +43,15 @@ class SeedResult:
     """What the evaluation of one run with one seed left.
 
     Attributes:
-        directory: Where its examples lie.
+        examples: Its example masks.
+        per_class: The figures of each class.
         protocol: How it was scored.
         threshold: mIoU over thresholds.
         histories: The lines of the trainings, "train_cam" and "train_seg".
     """
 
-    directory: Path
+    examples: RunExamples
+    per_class: pd.DataFrame
     protocol: dict[str, Any]
     threshold: pd.DataFrame
     histories: dict[str, pd.DataFrame]
@@ -64,6 +69,8 @@ class Source:
         table: As `rca.tables.build_table` gives it.
         results: For each run what its seeds left, in the order of the seeds.
         memories: What the first seed left of the memory of each run that keeps one.
+        pipeline: The stages, by name.
+        measurements: What the stages' instances took, where that is known: as `summarise_measurements` takes it.
         params: The text of the params file.
         picture_width: Of each example picture, in pixels.
     """
@@ -75,6 +82,8 @@ class Source:
     table: pd.DataFrame
     results: dict[str, list[SeedResult]]
     memories: dict[str, MemoryTables]
+    pipeline: dict[str, Stage]
+    measurements: list[dict[str, Any]]
     params: str
     picture_width: int
 
@@ -109,14 +118,13 @@ class Chart:
 
 
 def build_report(page: Path, source: Source) -> None:
-    """Write `index.html` and `pictures/` into a directory that exists."""
+    """Write `index.html`, `measurements.js` and `pictures/` into a directory that exists.
+
+    What the stages took has a file of its own: all others are the same bytes for the same results.
+    """
     (page / "pictures").mkdir()
     lines = assign_lines(list(source.results))
-    first_seed = {run: seeds[0].directory for run, seeds in source.results.items()}
-    examples = [
-        write_example(page, image_id, first_seed, source.manifest, source.picture_width)
-        for image_id in find_examples(first_seed, source.manifest)
-    ]
+    examples = {run: seeds[0].examples for run, seeds in source.results.items()}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -125,10 +133,13 @@ def build_report(page: Path, source: Source) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    compared = choose_compared(source.results)
     text = environment.get_template("report.html.jinja").render(
         source=source,
         title=source.title or f"Weakly supervised segmentation of {source.dataset}",
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own file
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own files
+        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
         columns=(columns := list_columns(drop_headlines(source.table))),
@@ -137,19 +148,23 @@ def build_report(page: Path, source: Source) -> None:
         rows={run: arrange_row(source.table, run) for run in source.results},
         protocols=group_protocols({run: [one.protocol for one in seeds] for run, seeds in source.results.items()}),
         splits=describe_splits(source.statistics),
+        class_tables=arrange_classes({run: [one.per_class for one in seeds] for run, seeds in source.results.items()}),
         charts=[
             *draw_threshold_charts(page, source.results, lines),
             *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
         ],
-        examples=examples,
-        kinds=[kind for kind in KIND_NAMES if any(one.masks[run][kind] for one in examples for run in one.masks)],
+        gallery=write_gallery(page, examples, source.manifest, source.picture_width),
+        comparison=write_comparison(page, compared, examples[compared], source.manifest, source.picture_width),
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
-        comparison=write_comparison(page, examples, choose_compared(source.results), source.picture_width),
+        graph=draw_graph(source.pipeline),
+        row_height=ROW,
         versions=list_versions(),
     )
     (page / "index.html").write_text(text, encoding="utf-8")
+    measured = json.dumps(summarise_measurements(source.measurements))
+    (page / "measurements.js").write_text(f"globalThis.measurements = {measured};\n", encoding="utf-8")
 
 
 def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:
@@ -246,7 +261,7 @@ def draw_training_charts(
 def list_versions() -> dict[str, str]:
     """The versions of Python and of the packages that shape a result, read without importing them."""
     versions = {"python": platform.python_version()}
-    for name in ("rca", "torch", "numpy"):
+    for name in ("rca", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "pydensecrf2", "dvc"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

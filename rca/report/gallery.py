@@ -1,20 +1,24 @@
-"""The examples of a report: for each image its photograph, its true mask and every run's masks."""
+"""The gallery of a report: each image's photograph, its true mask, every run's masks, and how good they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from rca.artifacts import IGNORE, PALETTE, read_mask, read_photograph
+from rca.artifacts import PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
 from rca.errors import UserError
 from rca.protocol import KIND_NAMES
-from rca.report.pictures import blend_mask, draw_comparison, scale_mask, scale_photograph
+from rca.report.pictures import blend_mask, draw_comparison, draw_overlay, scale_mask, scale_photograph
 
 # Lines of the sheet that compares kinds at a glance.
 COMPARED = 6
+# Stands for an IoU that is not known, among IoU in tenths of a percent.
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -37,132 +41,126 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Label:
-    """A colour of a mask.
+class RunExamples:
+    """What the evaluation of one run and seed left of its examples.
 
     Attributes:
-        name: The class; "undecided" for ignore.
-        colour: As CSS; "" for the stripes of ignore.
-        true: Whether the true mask has it, as far as one is known.
+        directory: Holds `<image id>/<kind>.png` and `<image id>/truth.png`.
+        ious: Columns `image`, `kind`, `label` and `iou`, a line for each label that occurs in a mask or its truth.
     """
 
-    name: str
-    colour: str
-    true: bool
+    directory: Path
+    ious: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class Example:
-    """One image with all its masks.
-
-    Attributes:
-        id: The image's id.
-        photograph: As it is.
-        truth: The true mask, if there is one.
-        masks: For each run its masks by kind; None where a run has none of that kind.
-        labels: All colours that occur in the masks.
-    """
-
-    id: str
-    photograph: Picture
-    truth: Picture | None
-    masks: dict[str, dict[str, Picture | None]]
-    labels: list[Label]
-
-
-def find_examples(evaluations: Mapping[str, Path], manifest: Manifest) -> list[str]:
+def find_examples(runs: Iterable[RunExamples], manifest: Manifest) -> list[str]:
     """The ids of all images that some run shows, sorted.
 
     Raises:
         UserError: an image is not in the manifest.
     """
-    found = {path.parent for directory in evaluations.values() for path in directory.glob("examples/*/*.png")}
+    found = {path.parent for one in runs for path in one.directory.glob("*/*.png")}
     for folder in sorted(found):
         if folder.name not in manifest.index:
             raise UserError(f"{folder} shows an image that is not in the manifest: run evaluate again.")
     return sorted({folder.name for folder in found})
 
 
-def write_example(
-    page: Path, image_id: str, evaluations: Mapping[str, Path], manifest: Manifest, width: int
-) -> Example:
-    """Write the pictures of one image.
+def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifest, width: int) -> dict[str, Any]:
+    """Write the pictures of all examples, and arrange what the page's script makes the gallery of.
 
     Args:
-        page: The directory of the page; pictures go to `pictures/examples/<image id>/`.
-        image_id: The image.
-        evaluations: For each run the directory that holds `examples/<image id>/<kind>.png`.
+        page: The directory of the page; pictures go to `pictures/examples/<image id>/`: `photograph.jpg`, `truth.png`
+            and, by the number of the run, which may have a name that a URL must not hold, `<number>-<kind>.png`.
+        runs: What each run left.
         manifest: The dataset.
         width: Of each picture, in pixels.
+
+    Returns:
+        As plain data: `width`; `classes` and their `colours` as CSS, by label; `kinds`, those that some run shows, each
+        `[kind, name]`; `run_names`; and `images`, each with its `id`, its `height` on the page, the labels of its
+        `truth` (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in
+        tenths of a percent and -1 where it is not known.
     """
+    identifiers = find_examples(runs.values(), manifest)
+    found = {path.name for one in runs.values() for path in one.directory.glob("*/*.png")}
+    kinds = [kind for kind in KIND_NAMES if f"{kind}.png" in found]
+    ious = [read_ious(one.ious) for one in runs.values()]
+    images = []
+    for image_id in identifiers:
+        photograph = read_example_photograph(manifest, image_id, width)
+        folder = page / "pictures" / "examples" / image_id
+        folder.mkdir(parents=True)
+        Image.fromarray(photograph).save(folder / "photograph.jpg", quality=88)
+        masks: list[list[list[int] | None]] = []
+        for number, one in enumerate(runs.values()):
+            masks.append([])
+            for kind in kinds:
+                source, file = one.directory / image_id / f"{kind}.png", folder / f"{number}-{kind}.png"
+                labels = _write_mask(source, file, photograph) if source.is_file() else None
+                masks[-1].append(None if labels is None else _pair(labels, ious[number].get((image_id, kind), {})))
+        truths = (one.directory / image_id / "truth.png" for one in runs.values())
+        truth = next(filter(Path.is_file, truths), None)
+        true = _write_mask(truth, folder / "truth.png", photograph) if truth else None
+        images.append({"id": image_id, "height": photograph.shape[0], "truth": true, "masks": masks})
+    colours = np.array(PALETTE, np.uint8).reshape(-1, 3)[: len(manifest.classes) + 1]
+    return {
+        "width": width,
+        "classes": ["background", *manifest.classes],
+        "colours": [f"#{colour.tobytes().hex()}" for colour in colours],
+        "kinds": [[kind, KIND_NAMES[kind]] for kind in kinds],
+        "run_names": list(runs),
+        "images": images,
+    }
+
+
+def read_ious(table: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
+    """The IoU of each label by image and kind: looked up in the table, a thousand images would take minutes."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for image, kind, label, iou in table[["image", "kind", "label", "iou"]].itertuples(index=False):
+        found.setdefault((image, kind), {})[label] = iou
+    return found
+
+
+def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> np.ndarray:
+    """An image's photograph at the width of the page's pictures, (height, width, 3), uint8."""
     record = manifest.images[manifest.index[image_id]]
-    photograph = scale_photograph(read_photograph(manifest.photograph(record)), width)
-    folder = page / "pictures" / "examples" / image_id
-    folder.mkdir(parents=True)
-    occurring: set[int] = set()
-
-    def write_overlay(source: Path, name: str, caption: str, run: str) -> tuple[Picture, set[int]] | None:
-        if not source.is_file():
-            return None
-        mask = read_mask(source)
-        labels = {int(label) for label in np.unique(mask)} - {0}
-        occurring.update(labels)
-        small = scale_mask(mask, photograph.shape[1], photograph.shape[0])
-        shown = ", ".join(_name_label(label, manifest.classes) for label in sorted(labels)) or "only background"
-        alt = f"{caption}{f' of {run}' if run else ''} for {image_id}: {shown}"
-        return _write(page, folder / f"{name}.png", blend_mask(photograph, small), caption, alt), labels
-
-    truths = (directory / "examples" / image_id / "truth.png" for directory in evaluations.values())
-    truth = next(filter(None, (write_overlay(path, "truth", "truth", "") for path in truths)), None)
-    masks: dict[str, dict[str, Picture | None]] = {}
-    for number, (run, directory) in enumerate(evaluations.items()):
-        masks[run] = {}
-        for kind, caption in KIND_NAMES.items():
-            # A run's name may hold what a URL must not, so the files go by its number.
-            overlay = write_overlay(directory / "examples" / image_id / f"{kind}.png", f"{number}-{kind}", caption, run)
-            masks[run][kind] = overlay and overlay[0]
-    alt = f"photograph {image_id}"
-    return Example(
-        id=image_id,
-        photograph=_write(page, folder / "photograph.jpg", photograph, "photograph", alt),
-        truth=truth and truth[0],
-        masks=masks,
-        labels=_list_labels(occurring, truth[1] if truth else occurring, manifest.classes),
-    )
+    return scale_photograph(read_photograph(manifest.photograph(record)), width)
 
 
-def write_comparison(page: Path, examples: list[Example], run: str, width: int) -> Picture | None:
+def write_comparison(page: Path, run: str, examples: RunExamples, manifest: Manifest, width: int) -> Picture | None:
     """Write the sheet that compares the first examples' masks of one run; None if there is no example."""
-    if not examples:
+    rows = [
+        list(_draw_row(read_example_photograph(manifest, image_id, width), examples.directory / image_id))
+        for image_id in find_examples([examples], manifest)[:COMPARED]
+    ]
+    if not rows:
         return None
-    rows: list[list[Image.Image | None]] = []
-    for example in examples[:COMPARED]:
-        pictures = [example.photograph, example.truth, *(example.masks[run][kind] for kind in KIND_NAMES)]
-        rows.append([Image.open(page / picture.file) if picture else None for picture in pictures])
     captions = ("photograph", "truth", *KIND_NAMES.values())
     sheet = draw_comparison(rows, captions, width)
-    file = page / "pictures" / "comparison.png"
-    return _write(page, file, np.asarray(sheet), run, f"{', '.join(captions)} of {run}, {len(rows)} images")
+    sheet.save(page / "pictures" / "comparison.png")
+    return Picture("pictures/comparison.png", run, f"{', '.join(captions)} of {run}", *sheet.size)
 
 
-def _write(page: Path, file: Path, pixels: np.ndarray, caption: str, alt: str) -> Picture:
-    Image.fromarray(pixels).save(file, quality=88)  # PNG, being lossless, takes no notice of a quality
-    height, width = pixels.shape[:2]
-    return Picture(file.relative_to(page).as_posix(), caption, alt, width, height)
+def _draw_row(photograph: np.ndarray, folder: Path) -> Iterator[Image.Image | None]:
+    yield Image.fromarray(photograph)
+    for kind in ("truth", *KIND_NAMES):
+        source = folder / f"{kind}.png"
+        yield Image.fromarray(blend_mask(photograph, _read_scaled(source, photograph))) if source.is_file() else None
 
 
-def _list_labels(occurring: set[int], true: set[int], classes: tuple[str, ...]) -> list[Label]:
-    return [
-        Label(
-            name=_name_label(label, classes),
-            colour="" if label == IGNORE else "#" + bytes(PALETTE[3 * label : 3 * label + 3]).hex(),
-            true=label in true or label == IGNORE,
-        )
-        for label in sorted(occurring)
-    ]
+def _read_scaled(source: Path, photograph: np.ndarray) -> np.ndarray:
+    return scale_mask(read_mask(source), photograph.shape[1], photograph.shape[0])
 
 
-def _name_label(label: int, classes: tuple[str, ...]) -> str:
-    if label == IGNORE:
-        return "undecided"
-    return classes[label - 1] if label <= len(classes) else f"label {label}"
+def _write_mask(source: Path, file: Path, photograph: np.ndarray) -> list[int]:
+    """Write a mask as a picture to lay over its photograph; the labels that it has, background left out."""
+    mask = _read_scaled(source, photograph)
+    draw_overlay(mask).save(file)
+    return [int(label) for label in np.unique(mask) if label]
+
+
+def _pair(labels: Sequence[int], ious: Mapping[int, float]) -> list[int]:
+    """Label and IoU by turns, of the labels that the mask has and of those that only its truth has."""
+    pairs = dict.fromkeys(labels, UNKNOWN) | {label: round(1000 * iou) for label, iou in ious.items()}
+    return [value for label in sorted(pairs) for value in (label, pairs[label])]

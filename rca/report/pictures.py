@@ -62,6 +62,25 @@ def blend_mask(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return result.round().astype(np.uint8)
 
 
+def draw_overlay(mask: np.ndarray) -> Image.Image:
+    """Draw a mask as a picture to lay over its photograph, at whatever opacity.
+
+    Args:
+        mask: (H, W), uint8: 0 background, 1..C classes, 255 ignore.
+
+    Returns:
+        A palette picture: background is transparent, a class is its palette colour, ignore is striped in white, and a
+        thin white line runs along the inner edge of each object.
+    """
+    rows, columns = np.indices(mask.shape)
+    drawn = np.where((mask == IGNORE) & ((rows + columns) // STRIPE % 2 == 1), 0, mask).astype(np.uint8)
+    drawn[find_edges(mask)] = IGNORE
+    overlay = Image.fromarray(drawn)
+    overlay.putpalette([*PALETTE[: 3 * IGNORE], 255, 255, 255])
+    overlay.info["transparency"] = 0
+    return overlay
+
+
 def find_edges(mask: np.ndarray) -> np.ndarray:
     """Where a class's pixel touches another label above, below, left or right; (H, W), bool."""
     padded = np.pad(mask, 1, mode="edge")

@@ -22,7 +22,7 @@ from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge, open_scores
 from rca.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
-from rca.metrics import PredictedIgnore, average_precision
+from rca.metrics import Confusion, PredictedIgnore, average_precision
 from rca.progress import track
 from rca.protocol import TAGS, fingerprint_list
 from rca.settings import Settings
@@ -44,7 +44,9 @@ class EvaluateSettings(Settings):
         predicted_ignore: Whether a pixel that a mask leaves open counts as an error or is left out of the headline
             figures; the mIoU is reported both ways.
         boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
-        examples: How many images of the first segmentation split the report shows.
+        examples: How many images of a split the report's gallery shows, null for all; their masks and IoU are kept.
+        examples_split: Which split; null takes the first that the segmentation, or else the seed or the classifier, is
+            scored on.
     """
 
     seed: tuple[str, ...] = ()
@@ -55,7 +57,8 @@ class EvaluateSettings(Settings):
     classification: tuple[str, ...] = ()
     predicted_ignore: PredictedIgnore = "count_as_error"
     boundary_distance: float = Field(default=BOUNDARY_DISTANCE, gt=0, lt=1)
-    examples: int = Field(default=12, ge=0)
+    examples: int | None = Field(default=12, ge=0)
+    examples_split: str | None = None
 
     @property
     def masks(self) -> dict[str, tuple[str, ...]]:
@@ -158,15 +161,17 @@ def run(context: Context) -> None:
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
         metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
         protocol = describe(manifest, masks, settings, context.supervision)
+        table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
+        per_class = table.to_csv(index=False, float_format="%.6f")
         with write_directory(paths.evaluation) as directory:
             write_examples(directory, manifest, masks, settings)
             if paths.memory.is_file():
                 write_memory(directory / "memory", paths.memory, manifest)
             for path in (paths.threshold_curve, paths.cam_history, paths.seg_history):
                 shutil.copyfile(path, directory / path.name)
+            write_text(directory / "per_class.csv", per_class)
             write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": protocol})
-    table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
-    write_text(paths.per_class, table.to_csv(index=False, float_format="%.6f"))
+    write_text(paths.per_class, per_class)
     write_json(paths.metrics, metrics)
     print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
 
@@ -266,20 +271,33 @@ def list_per_class(counts: dict[Key, MaskCounts], classes: tuple[str, ...], igno
 
 
 def write_examples(directory: Path, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> None:
-    """Keep a few images' masks of every kind for the report, the same images for all runs and seeds."""
-    splits = settings.segmentation or settings.seed or settings.classification
-    if not splits:
-        return
-    records = sorted(manifest.select(splits[0]), key=lambda one: hashlib.sha256(one.id.encode()).digest())
+    """Keep images' masks of every kind for the report, the same images for all runs and seeds, and how good each is.
+
+    `examples.csv` has a line for each image, kind and label that occurs in the mask or the truth, with the label's IoU
+    in that image; none for an image without a true mask.
+    """
+    scored = settings.segmentation or settings.seed or settings.classification
+    split = settings.examples_split or next(iter(scored), "")
+    chosen = manifest.select(split) if split else ()
+    records = sorted(chosen, key=lambda one: hashlib.sha256(one.id.encode()).digest())
+    lines: list[tuple[str, str, int, float]] = []
     for record in records[: settings.examples]:
         folder = directory / "examples" / record.id
         folder.mkdir(parents=True)
-        if record.mask is not None:
-            write_mask(folder / "truth.png", read_mask(manifest.truth(record)))
+        truth = read_mask(manifest.truth(record)) if record.mask is not None else None
+        if truth is not None:
+            write_mask(folder / "truth.png", truth)
         for kind in TAGS:
-            if masks.has(kind, record, splits[0]):
-                _, mask = next(masks.read(kind, record, splits[:1]))  # of the best threshold
+            if masks.has(kind, record, split):
+                _, mask = next(masks.read(kind, record, [split]))  # of the best threshold
                 write_mask(folder / f"{kind}.png", mask)
+                if truth is not None:
+                    confusion = Confusion(len(manifest.classes))
+                    confusion.add(truth, mask)
+                    ious = confusion.iou(settings.predicted_ignore)
+                    lines += [(record.id, kind, int(label), ious[label]) for label in np.flatnonzero(np.isfinite(ious))]
+    table = pd.DataFrame(lines, columns=["image", "kind", "label", "iou"])
+    write_text(directory / "examples.csv", table.to_csv(index=False, float_format="%.4f"))
 
 
 def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:

@@ -1,6 +1,8 @@
 """Make the report: one page with the results, the dataset, and the curves, examples and memory of every run."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +12,20 @@ from rca.artifacts import read_json, read_mask, write_directory
 from rca.data.manifest import read_manifest
 from rca.errors import UserError
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
+from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
-from rca.settings import Settings
+from rca.report.pipeline import Stage
+from rca.settings import Settings, load_params
 from rca.stages.context import Context
-from rca.stages.layout import RunLayout
+from rca.stages.layout import LOGS, RunLayout
 from rca.tables import COLUMNS
 
+PIPELINE = Path("dvc.yaml")
+# A variable there, other than the dataset's name.
+DATASET = "${dataset.name}"
+VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
 # Columns of words, even where they look like figures.
-NAMES = ("run", "metric", "class", "nearest", "image", "centre")
+NAMES = ("run", "metric", "kind", "split", "class", "nearest", "image", "centre")
 
 
 class RenderReportSettings(Settings):
@@ -33,7 +41,7 @@ class RenderReportSettings(Settings):
 
 
 def run(context: Context) -> None:
-    """Write the report: `index.html` and the pictures beside it."""
+    """Write the report: `index.html`, what the stages took, and the pictures beside it."""
     settings = context.settings(RenderReportSettings)
     layout, runs, seeds = context.layout, context.read("runs"), context.read("seeds")
     source = Source(
@@ -44,6 +52,8 @@ def run(context: Context) -> None:
         table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
         results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in runs},
         memories={run: read_memory(layout.of(run, seeds[0])) for run in context.read("memory_runs")},
+        pipeline=read_pipeline(PIPELINE),
+        measurements=read_measurements(context),
         params=context.params_file.read_text(encoding="utf-8"),
         picture_width=settings.picture_width,
     )
@@ -62,11 +72,45 @@ def read_result(paths: RunLayout) -> SeedResult:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist: run evaluate for run {paths.run} and seed {paths.seed} first.")
     return SeedResult(
-        directory=directory,
+        examples=RunExamples(
+            directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))
+        ),
+        per_class=read_table(directory / "per_class.csv", ("kind", "split", "threshold", "class", "iou")),
         protocol=read_json(directory / "evaluation.json")["protocol"],
         threshold=read_table(directory / paths.threshold_curve.name, ("threshold", "miou")),
         histories={stage: read_table(directory / f"{stage}.csv", ("epoch",)) for stage in TRAININGS},
     )
+
+
+def read_pipeline(path: Path) -> dict[str, Stage]:
+    """Read what each stage of dvc.yaml reads and writes, as it is written there, for all runs, seeds and shards.
+
+    Raises:
+        UserError: the file is missing or corrupt.
+    """
+    stages = {}
+    for name, declared in load_params(path)["stages"].items():
+        stage = declared.get("do", declared)
+        outputs = [out for key in ("outs", "plots", "metrics") for out in stage.get(key, ())]
+        found = (stage.get("deps", []), (next(iter(out)) if isinstance(out, dict) else out for out in outputs))
+        # The one key of `generate` is the dataset.
+        inputs, outputs = ([VARIABLE.sub("*", one.replace("${key}", DATASET)) for one in paths] for paths in found)
+        stages[name] = Stage(inputs, outputs)
+    return stages
+
+
+def read_measurements(context: Context) -> list[dict[str, Any]]:
+    """Read what the stages took when they last ran here, of the dataset, runs, seeds and shards that params list.
+
+    That is no input: a clone that took the results from elsewhere has none, and it differs from one run to the next.
+    """
+    listed = {key: (None, *context.read(f"{key}s")) for key in ("run", "seed", "shard")}
+    found = [read_json(path) for path in sorted(LOGS.glob("*.json"))]
+    return [
+        one
+        for one in found
+        if one["dataset"] == context.layout.dataset and all(one[key] in of_key for key, of_key in listed.items())
+    ]
 
 
 def read_memory(paths: RunLayout) -> MemoryTables:

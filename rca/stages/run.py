@@ -1,18 +1,20 @@
 """Run one stage: `python -m rca.stages.run train_cam --run rca --seed 0`.
 
-What DVC's commands call. What the stage prints goes to the terminal and to `logs/<name>.log`; bad input ends it with
-one sentence and exit code 2.
+What DVC's commands call. What the stage prints goes to the terminal and to `logs/<name>.log`, what it took to
+`logs/<name>.json`; bad input ends it with one sentence and exit code 2.
 """
 
 import argparse
 import importlib
 import os
+import resource
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
+from rca.artifacts import write_json
 from rca.errors import UserError
 from rca.stages.context import Context
 from rca.stages.layout import LOGS
@@ -101,6 +103,7 @@ def run_stage(context: Context) -> int:
                 print("switched off")
             else:
                 importlib.import_module(f"rca.stages.{context.stage}").run(context)
+            write_json(LOGS / f"{context.name}.json", measure(context, time.monotonic() - start))
         except UserError as error:
             print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
             return 2
@@ -112,6 +115,29 @@ def run_stage(context: Context) -> int:
             sys.stdout, sys.stderr = stdout, stderr
     print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
     return 0
+
+
+def measure(context: Context, seconds: float) -> dict[str, Any]:
+    """What an instance of a stage took: not an output, since it differs from one run to the next.
+
+    Returns:
+        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time,
+        `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
+        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null where none was used).
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    torch = sys.modules.get("torch")  # importing it takes seconds; a stage that has not, used no GPU
+    gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else None
+    return {
+        "dataset": context.layout.dataset,
+        "stage": context.stage,
+        "run": context.run,
+        "seed": context.seed,
+        "shard": context.shard,
+        "seconds": round(seconds, 2),
+        "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes there, KiB elsewhere
+        "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

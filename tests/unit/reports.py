@@ -1,9 +1,11 @@
 """A small made-up project to report on, and a reader of its page."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from rca.stages.evaluate import write_memory
 from rca.stages.render_report import run
 from rca.tables import build_table
 
+ROOT = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script>"
 RUNS, SEEDS, IDS = ("cam", "a<b&c"), (0, 1), ("one", "two", "three.x")
 HEIGHT, WIDTH = 48, 64
@@ -38,6 +41,7 @@ PARAMS = """\
 runs: [cam, "a<b&c"]
 memory_runs: ["a<b&c"]
 seeds: [0, 1]
+shards: [0]
 dataset: {name: toy}
 render_report: {title: null, picture_width: 64}
 # <i>a comment</i>
@@ -63,7 +67,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         named = dict(attrs)
-        self.links += [value for name in ("src", "href", "srcset") if (value := named.get(name))]
+        self.links += [value for name in ("src", "data-src", "href", "srcset") if (value := named.get(name))]
         if tag == "img":
             self.images.append(named)
         if tag == "tr":
@@ -80,6 +84,12 @@ class Page(HTMLParser):
         self.words += data
         if self.in_cell:
             self.rows[-1][-1] += data
+
+    @property
+    def gallery(self) -> dict[str, Any]:
+        """What the page's script makes the gallery of."""
+        _, _, rest = self.text.partition('id="gallery-data">')
+        return json.loads(rest.partition("</script>")[0])
 
     def find_row(self, name: str) -> list[str]:
         """The cells, white space collapsed, of the first row whose first cell is `name`."""
@@ -98,6 +108,13 @@ def draw_mask(shift: int) -> np.ndarray:
     return mask
 
 
+def find_ious(shift: int) -> dict[int, float]:
+    """The IoU of each label of a shifted mask and the one that is not: 20 x 16 pixels of class 1 move."""
+    area, moved, total = 20 * 16, shift * 16, HEIGHT * WIDTH
+    background = total - area - 20 * 18 - 8 * 18
+    return {0: (background - moved) / (background + moved), 1: (area - moved) / (area + moved), 2: 1.0}
+
+
 def write_evaluation(directory: Path, run: str, seed: int) -> dict:
     rng = np.random.default_rng([RUNS.index(run), seed])
     metrics = {
@@ -105,12 +122,19 @@ def write_evaluation(directory: Path, run: str, seed: int) -> dict:
         "segmentation": {"val": {"miou": rng.random()}},
         "classification": {"val": {"map": rng.random() if run == "cam" else None}},
     }
+    lines = []
     for number, image_id in enumerate(IDS):
+        lines += [(image_id, kind, label, iou) for kind in KINDS for label, iou in find_ious(number).items()]
         folder = directory / "examples" / image_id
         folder.mkdir(parents=True)
         write_mask(folder / "truth.png", draw_mask(0))
         for kind in KINDS:
             write_mask(folder / f"{kind}.png", draw_mask(number))
+    pd.DataFrame(lines, columns=["image", "kind", "label", "iou"]).to_csv(directory / "examples.csv", index=False)
+    figures = pd.DataFrame({"class": ["background", EVIL, "cat", "mean"], "iou": [0.9, rng.random(), None, 0.5]})
+    groups = [("seed", "train", "best"), ("seed", "train", "fixed"), ("segmentation", "val", None)]
+    tables = [figures.assign(kind=kind, split=split, threshold=choice) for kind, split, choice in groups]
+    pd.concat(tables).to_csv(directory / "per_class.csv", index=False)
     write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": PROTOCOL})
     curve = pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "miou": rng.random(3), "precision": 0.5})
     curve.to_csv(directory / "threshold.csv", index=False)
@@ -144,6 +168,7 @@ def build_project(folder: Path) -> None:
     (folder / "runs/toy/data").mkdir(parents=True)
     write_manifest(folder / "runs/toy/data", Manifest(Path("data/toy"), (EVIL, "cat"), tuple(records)))
     (folder / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "dvc.yaml", folder)
     remember(WRITTEN)
     metrics = {
         run: [write_evaluation(Path("runs/toy/evaluation") / f"{run}-{seed}", run, seed) for seed in SEEDS]

@@ -161,6 +161,40 @@ def test_each_file_is_read_once_however_many_splits_it_belongs_to(
     assert metrics["pseudo"]["all"]["best"]["miou"] != metrics["pseudo"]["val"]["best"]["miou"]
 
 
+def test_examples_tell_how_good_each_mask_is(build: Callable[..., Manifest]) -> None:
+    manifest = build(evaluate={"examples": None, "examples_split": "val"})
+    score()
+    folder = Path("runs/shapes/evaluation/cam-0")
+    table = pd.read_csv(folder / "examples.csv").set_index(["image", "kind", "label"])["iou"]
+    ids = {record.id for record in manifest.select("val")}
+    assert {path.name for path in (folder / "examples").iterdir()} == ids
+    assert set(table.index.get_level_values("image")) == ids
+    for record in manifest.select("val"):
+        truth = np.asarray(Image.open(manifest.truth(record)))
+        for kind in ("seed", "pseudo"):
+            mask = np.asarray(Image.open(folder / f"examples/{record.id}/{kind}.png"))
+            known = truth != IGNORE
+            labels = np.union1d(truth[known], mask[known])
+            ious = jaccard_score(truth[known], mask[known], labels=labels, average=None)
+            assert table[record.id, kind].to_dict() == pytest.approx(dict(zip(labels, ious, strict=True)), abs=1e-4)
+
+
+@pytest.mark.parametrize("examples", [0, 3])
+def test_so_many_examples_are_kept(build: Callable[..., Manifest], examples: int) -> None:
+    build(evaluate={"examples": examples, "examples_split": "train"})
+    score()
+    assert len(list(Path("runs/shapes/evaluation/cam-0").glob("examples/*"))) == examples
+    table = pd.read_csv("runs/shapes/evaluation/cam-0/examples.csv")
+    assert table["image"].nunique() == examples
+
+
+def test_the_classes_of_the_report_are_those_of_the_results(build: Callable[..., Manifest]) -> None:
+    build()
+    score()
+    paths = Context("evaluate", **PLACE).paths
+    assert (paths.evaluation / "per_class.csv").read_bytes() == paths.per_class.read_bytes()
+
+
 def test_a_figure_that_there_is_nothing_to_average_for_is_null(build: Callable[..., Manifest]) -> None:
     manifest = build()
     for record in manifest.select("val"):

@@ -1,5 +1,6 @@
 """The report of a small made-up project: its figures, its links, its escaping and its pictures."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, render
+from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, find_ious, render
 
-from rca.artifacts import PALETTE
+from rca.artifacts import IGNORE, PALETTE, write_json
 from rca.errors import UserError
 from rca.protocol import describe_protocol
 from rca.report.build import SeedResult, choose_compared, list_columns
 from rca.report.charts import summarise_seeds
+from rca.report.gallery import RunExamples
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
+from rca.report.pipeline import draw_graph
+from rca.stages.render_report import read_pipeline
+from rca.stages.run import STAGES
 
 
 @pytest.fixture
@@ -68,9 +73,19 @@ def test_links_lead_to_files_beside_the_page(project: Path) -> None:
     page = render(project)
     folder = project / "runs/toy/report"
     names = {attribute for attribute in page.links if not attribute.startswith("#")}
+    gallery = page.gallery
+    for image in gallery["images"]:
+        place = f"pictures/examples/{image['id']}"
+        names |= {f"{place}/photograph.jpg", f"{place}/truth.png"}
+        names |= {
+            f"{place}/{number}-{kind}.png"
+            for number, masks in enumerate(image["masks"])
+            for (kind, _), mask in zip(gallery["kinds"], masks, strict=True)
+            if mask
+        }
     regions = len(pd.read_csv(f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv"))
-    # Three charts, one comparison, and the regions of a memory.
-    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions
+    # Three charts, one comparison, the regions of a memory, and what the stages took.
+    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions + 1
     for name in names:
         assert "://" not in name
         assert (folder / unquote(name)).is_file()
@@ -85,8 +100,8 @@ def test_links_lead_to_files_beside_the_page(project: Path) -> None:
 def test_images_state_what_they_show_and_their_size(project: Path) -> None:
     for image in render(project).images:
         assert image["alt"]
-        assert image["loading"] == "lazy"
-        path = project / "runs/toy/report" / unquote(image["src"] or "")
+        assert "src" not in image  # the script asks for it once it is seen
+        path = project / "runs/toy/report" / unquote(image["data-src"] or "")
         if path.suffix != ".svg":
             with Image.open(path) as picture:
                 assert (str(picture.width), str(picture.height)) == (image["width"], image["height"])
@@ -94,19 +109,49 @@ def test_images_state_what_they_show_and_their_size(project: Path) -> None:
 
 def test_names_are_escaped(project: Path) -> None:
     page = render(project)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 3  # measurements, the gallery's data and the script itself
     assert "i" not in page.tags
+    assert "alert(1)</script>" not in page.text
+    assert page.gallery["classes"] == ["background", EVIL, "cat"]
     assert EVIL in page.words
     assert "a<b&c" in page.words
     assert "# <i>a comment</i>" in page.words
 
 
-def test_overlays_on_the_page_are_the_blend(project: Path) -> None:
+def test_the_gallery_knows_how_good_each_mask_is(project: Path) -> None:
+    gallery = render(project).gallery
+    assert gallery["run_names"] == list(RUNS)
+    assert [kind for kind, _ in gallery["kinds"]] == list(KINDS)
+    for image in gallery["images"]:
+        number = IDS.index(image["id"])
+        wanted = [value for label, iou in find_ious(number).items() for value in (label, round(1000 * iou))]
+        assert image["masks"] == [[[*wanted, IGNORE, -1]] * len(KINDS)] * len(RUNS)
+        assert image["truth"] == [1, 2, IGNORE]
+        assert image["height"] == HEIGHT
+
+
+def test_an_image_without_a_truth_has_no_iou(project: Path) -> None:
+    for folder in project.glob("runs/toy/evaluation/*"):
+        (folder / "examples/one/truth.png").unlink()
+        table = pd.read_csv(folder / "examples.csv")
+        table[table["image"] != "one"].to_csv(folder / "examples.csv", index=False)
+    image = next(image for image in render(project).gallery["images"] if image["id"] == "one")
+    assert image["truth"] is None
+    assert image["masks"][0][0] == [1, -1, 2, -1, IGNORE, -1]
+
+
+def test_overlays_on_the_page_are_the_masks(project: Path) -> None:
     render(project)
-    photograph = np.array(Image.open("data/toy/two.png"))
     folder = project / "runs/toy/report/pictures/examples/two"
-    assert np.array_equal(np.array(Image.open(folder / "0-seed.png")), blend_mask(photograph, draw_mask(1)))
-    assert np.array_equal(np.array(Image.open(folder / "truth.png")), blend_mask(photograph, draw_mask(0)))
+    for file, mask in (("0-seed.png", draw_mask(1)), ("truth.png", draw_mask(0))):
+        drawn = np.array(Image.open(folder / file).convert("RGBA"))
+        assert (drawn[mask == 0, 3] == 0).all()
+        for label in (1, 2):
+            colours = {tuple(colour) for colour in drawn[mask == label]}
+            assert colours == {(*PALETTE[3 * label : 3 * label + 3], 255), (255, 255, 255, 255)}  # inside, and edge
+        stripes = drawn[mask == IGNORE]
+        assert (stripes[stripes[:, 3] > 0] == 255).all()
+        assert 0 < (stripes[:, 3] > 0).mean() < 1
 
 
 def test_blend_of_each_kind_of_pixel() -> None:
@@ -123,6 +168,58 @@ def test_blend_of_each_kind_of_pixel() -> None:
     assert (ignored == 255).all(-1).any()
     assert (ignored < 255).all(-1).any()
     assert (ignored[..., 0] == ignored[..., 1]).all()
+
+
+def test_bars_of_each_class(project: Path) -> None:
+    page = render(project)
+    ious = [pd.read_csv(f"runs/toy/evaluation/cam-{seed}/per_class.csv")["iou"][1] for seed in (0, 1)]
+    row = page.find_row(EVIL)
+    assert row[1] == f"{100 * np.mean(ious):.1f} ± {100 * np.std(ious, ddof=1):.1f}"
+    assert page.list_rows().count(["cat", "–", "–"]) == 2  # no image has it
+    assert "seed, train" in page.words
+    assert page.text.count('class="class-table"') == 2  # of the best threshold and of the segmentation
+
+
+def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) -> None:
+    before = render(project).text
+    one = {"dataset": "toy", "run": "cam", "seed": 0, "shard": None, "gpu_memory_mb": None}
+    logs = {
+        "train_cam.cam-0": {**one, "stage": "train_cam", "seconds": 4.5, "memory_mb": 120},
+        "train_cam.cam-1": {**one, "stage": "train_cam", "seed": 1, "seconds": 2.25, "memory_mb": 300},
+        "train_cam.cam-7": {**one, "stage": "train_cam", "seed": 7, "seconds": 99, "memory_mb": 999},  # not listed
+        "make_cam.cam-0-0": {**one, "stage": "make_cam", "dataset": "other", "seconds": 99, "memory_mb": 999},
+        "tabulate": {**one, "stage": "tabulate", "run": None, "seed": None, "seconds": 1, "memory_mb": 80},
+    }
+    for name, content in logs.items():
+        write_json(project / f"logs/{name}.json", content)
+    assert render(project).text == before
+    text = (project / "runs/toy/report/measurements.js").read_text()
+    measured = json.loads(text.removeprefix("globalThis.measurements = ").removesuffix(";\n"))
+    assert set(measured) == {"train_cam", "tabulate"}
+    assert measured["train_cam"] == {
+        "instances": 2, "seconds": 6.75, "longest": 4.5, "memory_mb": 300, "gpu_memory_mb": None
+    }  # fmt: skip
+
+
+def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:
+    graph = draw_graph(read_pipeline(Path("dvc.yaml")))
+    needs = {node.name: set(node.needs) for node in graph.nodes}
+    assert set(needs) == set(STAGES)
+    assert needs["prepare_data"] == {"generate_data"}
+    assert needs["train_seg"] == {"fetch_weights", "prepare_data", "pin_masks"}
+    assert needs["tabulate"] == {"evaluate"}
+    seen: set[str] = set()
+    for node in graph.nodes:
+        assert set(node.needs) <= seen
+        seen.add(node.name)
+    # What the arcs say is all that the needs say.
+    reached: dict[str, set[str]] = {name: set() for name in needs}
+    for node in graph.nodes:
+        for _, first, last in graph.arcs:
+            if last == node.name:
+                reached[last] |= {first, *reached[first]}
+        assert set(node.needs) <= reached[node.name]
+    assert "evaluate" in render(project).find_row("tabulate")
 
 
 def test_same_inputs_give_the_same_bytes(project: Path) -> None:
@@ -181,8 +278,11 @@ def test_without_examples_there_is_a_hint(project: Path) -> None:
 def test_a_kind_that_one_run_lacks_leaves_a_gap(project: Path) -> None:
     for image_id in IDS:
         (project / f"runs/toy/evaluation/cam-0/examples/{image_id}/refined.png").unlink()
-    page = render(project)
-    assert page.words.count("no refined") == len(IDS)
+    gallery = render(project).gallery
+    refined = [kind for kind, _ in gallery["kinds"]].index("refined")
+    for image in gallery["images"]:
+        assert image["masks"][RUNS.index("cam")][refined] is None
+        assert image["masks"][1][refined]
 
 
 def test_one_seed_has_no_spread(project: Path) -> None:
@@ -254,7 +354,8 @@ def test_the_stage_imports_neither_torch_nor_dvc() -> None:
 
 def test_the_sheet_shows_a_run_that_has_masks_of_every_kind() -> None:
     def make(supervision: str) -> list[SeedResult]:
-        return [SeedResult(Path(), {"supervision": supervision}, pd.DataFrame(), {})]
+        protocol = {"supervision": supervision}
+        return [SeedResult(RunExamples(Path(), pd.DataFrame()), pd.DataFrame(), protocol, pd.DataFrame(), {})]
 
     assert choose_compared({"cam": make("tags"), "rca": make("tags"), "full": make("masks")}) == "rca"
     assert choose_compared({"one": make("masks"), "full": make("masks")}) == "full"

@@ -1,0 +1,128 @@
+"""The report's picture of the pipeline: its stages in order, what each needs, and what they took."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from graphlib import TopologicalSorter
+from typing import Any
+
+# Height of a stage's row on the page, and the distance between two arcs beside it, in pixels.
+ROW, LANE = 40, 9
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as it is declared, for all its runs, seeds and shards.
+
+    Attributes:
+        inputs: Paths that it reads, with * for what differs from one instance to the next.
+        outputs: Likewise, paths that it writes.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage in its row.
+
+    Attributes:
+        name: The stage.
+        needs: The stages whose outputs it reads, in the order of the rows.
+    """
+
+    name: str
+    needs: list[str]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages, each below those that it needs.
+
+    Attributes:
+        nodes: In order.
+        arcs: SVG paths from a stage to one that needs it, with the names of both; those that follow from others are
+            left out.
+        width: Of the picture, in pixels.
+        height: Likewise.
+    """
+
+    nodes: list[Node]
+    arcs: list[tuple[str, str, str]]
+    width: int
+    height: int
+
+
+def draw_graph(stages: Mapping[str, Stage]) -> Graph:
+    """Order the stages and draw what they need as arcs at their left."""
+    needs = {
+        name: [other for other in stages if other != name and _reads(stage, stages[other])]
+        for name, stage in stages.items()
+    }
+    names = list(TopologicalSorter(needs).static_order())
+    place = {name: number for number, name in enumerate(names)}
+    before: dict[str, set[str]] = {}
+    for name in names:
+        before[name] = set(needs[name]).union(*(before[other] for other in needs[name]))
+    direct = [
+        (place[other], place[name])
+        for name in names
+        for other in needs[name]
+        if not any(other in before[between] for between in needs[name])
+    ]
+    lanes = _choose_lanes(direct)
+    width = LANE * (max(lanes.values(), default=0) + 2)
+    arcs = []
+    for (first, last), lane in lanes.items():
+        top, bottom, x, depth = ROW * (first + 0.5), ROW * (last + 0.5), width - LANE, LANE * lane
+        path = f"M{x} {top}h-{depth - 6}q-6 0-6 6V{bottom - 6}q0 6 6 6H{x}" if lane else f"M{x} {top}V{bottom}"
+        arcs.append((path, names[first], names[last]))
+    nodes = [Node(name, sorted(needs[name], key=place.__getitem__)) for name in names]
+    return Graph(nodes, arcs, width, ROW * len(names))
+
+
+def summarise_measurements(measurements: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What each stage took over all its instances.
+
+    Args:
+        measurements: Of each instance its `stage`, `seconds`, `memory_mb` and `gpu_memory_mb` (None without a GPU).
+
+    Returns:
+        For each stage the number of `instances`, `seconds` of all and of the `longest`, and the peaks `memory_mb` and
+        `gpu_memory_mb` (None without a GPU).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for one in measurements:
+        stage = found.setdefault(
+            one["stage"], {"instances": 0, "seconds": 0, "longest": 0, "memory_mb": 0, "gpu_memory_mb": None}
+        )
+        stage["instances"] += 1
+        stage["seconds"] = round(stage["seconds"] + one["seconds"], 2)
+        stage["longest"] = max(stage["longest"], one["seconds"])
+        stage["memory_mb"] = max(stage["memory_mb"], one["memory_mb"])
+        if one["gpu_memory_mb"] is not None:
+            stage["gpu_memory_mb"] = max(stage["gpu_memory_mb"] or 0, one["gpu_memory_mb"])
+    return found
+
+
+def _reads(stage: Stage, other: Stage) -> bool:
+    """Whether a stage reads what another writes, a part of it, or a folder that it lies in."""
+    return any(
+        all(map(_is_same, path.split("/"), output.split("/"))) for path in stage.inputs for output in other.outputs
+    )
+
+
+def _is_same(read: str, written: str) -> bool:
+    """Whether two parts of paths may be the same; what a variable alone stands for is no fixed name."""
+    return read == written or (written != "*" != read and fnmatchcase(read, written))
+
+
+def _choose_lanes(arcs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """Give each arc a lane in which no other arc overlaps it, short ones near the stages; neighbours need none (0)."""
+    lanes: dict[tuple[int, int], int] = {}
+    for first, last in sorted(arcs, key=lambda arc: (arc[1] - arc[0], arc)):
+        taken = {lane for (top, bottom), lane in lanes.items() if top < last and first < bottom}
+        free = (lane for lane in range(len(lanes) + 2) if lane not in taken)
+        lanes[first, last] = 0 if last == first + 1 else next(lane for lane in free if lane > 0)
+    return lanes
