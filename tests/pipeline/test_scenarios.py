@@ -25,15 +25,16 @@ END = ["render_report", "tabulate"]
 
 def list_stages(run: str, *stages: str, shards: int = 1) -> list[str]:
     """DVC's names of a run's stages."""
-    per_shard = {"make_cam", "make_pseudo", "refine_crf"}
+    per_shard = {"make_cam", "walk_scores", "make_pseudo", "refine_crf"}
     names = [f"{stage}@{run}-0" for stage in stages if stage not in per_shard]
     return names + [f"{stage}@{run}-0-{shard}" for stage in stages if stage in per_shard for shard in range(shards)]
 
 
 def list_after(run: str, first: str, shards: int = 1) -> list[str]:
     """Those of a run from one of its stages on."""
-    order = ["train_cam", "snapshot_memory", "make_cam", "choose_threshold", "make_pseudo", "refine_crf"]
-    after = [*order[order.index(first) :], "pin_masks", "train_seg", "predict_seg", "evaluate"]
+    order = ["train_cam", "snapshot_memory", "make_cam", "train_affinity", "walk_scores", "choose_threshold"]
+    order += ["make_pseudo", "refine_crf", "pin_masks", "train_seg", "predict_seg", "evaluate"]
+    after = order[order.index(first) :]
     return list_stages(run, *after, shards=shards)
 
 
