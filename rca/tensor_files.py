@@ -6,7 +6,8 @@ tensors that are all in memory. Here memory holds one tensor at a time, however 
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,25 @@ DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("f2"), "F32
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+@contextmanager
+def explain_failure(path: Path, stage: str) -> Iterator[None]:
+    """Turn what the library raises over a file into a sentence that says what to do.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run {stage} first.") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
+
+
 def read_about(path: Path, stage: str) -> dict[str, Any]:
     """What a file says of itself, in the JSON of its metadata.
 
@@ -29,15 +49,13 @@ def read_about(path: Path, stage: str) -> dict[str, Any]:
         stage: The stage that writes it, for the message.
 
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing, broken or not of this project.
     """
     try:
-        with safe_open(path, "numpy") as file:
+        with explain_failure(path, stage), safe_open(path, "numpy") as file:
             return json.loads(file.metadata()["about"])
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run {stage} first.") from None
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-        raise UserError(f"{path} is broken or not of this project: delete it and run {stage} again.") from None
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(f"{path} is not of this project: name one that {stage} wrote.") from None
 
 
 class Entry(NamedTuple):

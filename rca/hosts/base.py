@@ -5,7 +5,7 @@ A host is one module in this folder that defines `HOST` (a subclass of `Host`). 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,6 +50,7 @@ class Host(nn.Module):
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
+        self.options: Any = self.Options() if options is None else options
         self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -42,7 +42,6 @@ class EpsHost(Host):
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
-        self.options = options if isinstance(options, EpsOptions) else EpsOptions()
         self.background = nn.Conv2d(channels, 1, 1, bias=False)
 
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:

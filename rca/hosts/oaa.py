@@ -52,7 +52,6 @@ class OaaHost(Host):
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
-        self.options = options if isinstance(options, OaaOptions) else OaaOptions()
         self.integral = nn.Conv2d(channels, classes, 1)
         self.store: AttentionStore | None = None
 

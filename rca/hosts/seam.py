@@ -49,7 +49,6 @@ class SeamHost(Host):
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
-        self.options = options if isinstance(options, SeamOptions) else SeamOptions()
         self.normalisation = self.options.normalisation
         self.correlation = PixelCorrelation(level_channels)
 

@@ -23,12 +23,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from rca.artifacts import write_file
 from rca.errors import UserError
-from rca.tensor_files import TensorFile, merge_files
+from rca.tensor_files import TensorFile, explain_failure, merge_files
 
 Tags = Literal["given", "predicted"]
 # Images of a part, at least, and parts of a shard, at most, since a process may open but so many files.
@@ -217,12 +216,8 @@ def open_shard(path: Path, stage: str = "make_cam") -> Iterator[Shard]:
     Raises:
         UserError: the file is missing or broken.
     """
-    try:
+    with explain_failure(path, stage):
         file = TensorFile(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run {stage} first.") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
     with closing(file):
         if "about" not in file.metadata:
             raise UserError(f"{path} is no file of score maps: name one that {stage} wrote.")

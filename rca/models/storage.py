@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rca.artifacts import write_file
-from rca.errors import UserError
-from rca.tensor_files import read_about
+from rca.tensor_files import explain_failure, read_about
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -32,7 +30,5 @@ def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, A
         UserError: the file is missing or broken.
     """
     about = read_about(path, stage)
-    try:
+    with explain_failure(path, stage):
         return load_file(path), about
-    except SafetensorError:
-        raise UserError(f"{path} is broken or not of this project: delete it and run {stage} again.") from None

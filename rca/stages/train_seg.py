@@ -50,12 +50,9 @@ class TrainSegSettings(TrainingMaskSettings):
     threads: int = Field(default=1, ge=1)
 
 
-def compute_losses(
-    network: nn.Module, batch: Sample, epoch: int, loss: LossSettings | None = None
-) -> dict[str, Tensor]:
-    """The terms of the loss of a batch, by name; by default the plain cross-entropy."""
-    scores = network(batch.image)
-    return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss or LossSettings(), epoch)}
+def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSettings) -> dict[str, Tensor]:
+    """The terms of the loss of a batch, by name."""
+    return {"segmentation": compute_segmentation_loss(network(batch.image), batch.mask, loss, epoch)}
 
 
 def run(context: Context) -> None:

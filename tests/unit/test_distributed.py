@@ -19,6 +19,7 @@ from rca.hosts.cam import CamHost
 from rca.launch import launch
 from rca.methods.rca import Rca, RcaOptions
 from rca.models.cam_network import CamNetwork, NetworkDescription
+from rca.segmentation_loss import LossSettings
 from rca.settings import load_params
 from rca.stages import train_cam, train_seg
 from rca.stages.context import Context
@@ -78,7 +79,8 @@ def segment() -> Tensor:
     mask[0, 0], mask[1, 1:4] = 1, 2
     scores = torch.arange(150.0).view(2, 3, 5, 5).sin()
     batch = Sample(take_part(scores), scores, scores, take_part(mask), mask, scores)
-    return sum_over_ranks(train_seg.compute_losses(nn.Identity(), batch, 0)["segmentation"]) / world_size()
+    losses = train_seg.compute_losses(nn.Identity(), batch, 0, LossSettings())
+    return sum_over_ranks(losses["segmentation"]) / world_size()
 
 
 def fill_bank(**memory: Any) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """timm's models as backbones: a convolutional pyramid, a transformer's pyramid, and a plain transformer."""
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,7 @@ from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
 from rca.prediction.model import load_model
 from rca.segmentation import PredictionSettings, predict_mask
+from rca.segmentation_loss import LossSettings
 from rca.settings import build_settings
 from rca.stages import train_cam
 from rca.stages.train_seg import compute_losses
@@ -197,7 +198,8 @@ def test_a_network_trains_and_predicts(tmp_path: Path, name: str, head: HeadName
         epochs=4, batch_size=2, learning_rate=1e-4, backbone_learning_rate=1e-5, freeze_batchnorm=False
     )
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    trainer = Trainer(network, network.backbone, settings, 0, torch.device("cpu"), compute_losses)
+    losses = partial(compute_losses, loss=LossSettings())
+    trainer = Trainer(network, network.backbone, settings, 0, torch.device("cpu"), losses)
     history = trainer.fit([sample], SimpleNamespace(epoch=0))  # type: ignore[arg-type]
     assert history[-1]["loss_segmentation"] < history[0]["loss_segmentation"]
     changed = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])}
