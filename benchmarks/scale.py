@@ -84,6 +84,7 @@ def run_stage(stage: str, folder: Path) -> None:
 
 def prepare(stage: str, folder: Path) -> None:
     """Run what comes between the measured stages, before one of them."""
+    os.chdir(folder)
     if stage == "make_cam":
         run_stage("pin_method", folder)
         write_network()
@@ -95,6 +96,8 @@ def prepare(stage: str, folder: Path) -> None:
     if stage == "make_pseudo":
         write_nothing(Context("walk_scores", **PLACE, shard=0))
         run_stage("choose_threshold", folder)
+    if stage == "evaluate":
+        write_nothing(Context("train_seg", **PLACE))
 
 
 def write_network() -> None:
