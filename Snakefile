@@ -16,6 +16,24 @@ except UserError as error:
     sys.exit(str(error))
 
 
+def mark(stage, path):
+    """An output as Snakemake is to treat it; what has a type in dvc.yaml is in `snakemake --report`, with its caption."""
+    output = directory(path) if path in stage.directories else path
+    if path not in stage.shown:
+        return output
+    kind = stage.shown[path]
+    return report(
+        output,
+        caption=f"workflow/captions/{kind}.rst",
+        category=kind.replace("_", " ").capitalize(),
+        labels={"file": Path(path).name, **stage.labels},
+        htmlindex="index.html" if path in stage.directories else None,
+    )
+
+
+report: "workflow/captions/workflow.rst"
+
+
 localrules:
     all,
 
@@ -35,7 +53,7 @@ for stage in plan.stages:
             stage.inputs if stage.name in plan.affected else [ancient(path) for path in stage.inputs],
             [MARKER] if stage.name in plan.changed else [],
         output:
-            [directory(path) if path in stage.directories else path for path in stage.outputs],
+            [mark(stage, path) for path in stage.outputs],
         log:
             stage.log,
         threads: stage.threads

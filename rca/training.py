@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from rca.artifacts import write_file
+from rca.curves import record_curves
 from rca.data.loading import EpochSampler, Sample
 from rca.distributed import rank, sum_over_ranks, world_size
 from rca.errors import UserError
@@ -107,6 +108,7 @@ class Trainer:
         compute_losses: From the network, a batch and the epoch to the weighted terms of the loss, by name.
         start_epoch: Called before each epoch with its number.
         checkpoint: Where the state is kept after each epoch; None keeps none.
+        curves: Where TensorBoard finds the history as it grows; None records none.
     """
 
     network: nn.Module
@@ -117,6 +119,7 @@ class Trainer:
     compute_losses: Callable[[Any, Sample, int], dict[str, Tensor]]
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
+    curves: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     def fit(self, loader: DataLoader, sampler: EpochSampler) -> list[dict[str, float]]:
@@ -126,8 +129,8 @@ class Trainer:
             A line for each epoch: `epoch`, `learning_rate` at its start, and the mean of each term of the loss.
 
         Raises:
-            UserError: a loss is not finite, the checkpoint is broken, or several processes are to train BatchNorm on a
-                CPU.
+            UserError: a loss is not finite, the checkpoint is broken, several processes are to train BatchNorm on a
+                CPU, or curves cannot be recorded.
         """
         self._share_batchnorm()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -144,13 +147,15 @@ class Trainer:
             # all in the same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set
             # here and not in the call, where torch has renamed it.
             step.broadcast_buffers = False
-        for epoch in range(first, self.settings.epochs):
-            start = time.monotonic()
-            self._fit_epoch(step, loader, sampler, optimiser, schedule, epoch)
-            line = ", ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items() if name != "epoch")
-            seconds = time.monotonic() - start
-            print(f"epoch {epoch + 1}/{self.settings.epochs}: {line} ({seconds:.0f} s)", file=sys.stderr, flush=True)
-            self._keep(optimiser, schedule)
+        with record_curves(self.curves if rank() == 0 else None) as record:
+            for line in self.history:
+                record(line)
+            for epoch in range(first, self.settings.epochs):
+                start = time.monotonic()
+                self._fit_epoch(step, loader, sampler, optimiser, schedule, epoch)
+                self._say(time.monotonic() - start)
+                self._keep(optimiser, schedule)
+                record(self.history[-1])
         return self.history
 
     def _fit_epoch(
@@ -188,6 +193,11 @@ class Trainer:
                 schedule.step()
         terms_of_epoch = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
         self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **terms_of_epoch})
+
+    def _say(self, seconds: float) -> None:
+        epoch, *figures = self.history[-1].items()
+        line = ", ".join(f"{name} {value:.4g}" for name, value in figures)
+        print(f"epoch {epoch[1]}/{self.settings.epochs}: {line} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
     def _list_frozen(self) -> list[nn.Module]:
         """What stays in evaluation mode: a backbone that is not trained, or its BatchNorm where that is frozen."""

@@ -29,6 +29,8 @@ class Stage:
         threads: Processor cores.
         log: Where its command writes its log.
         upstream: Names of the stages whose outputs it reads.
+        shown: The `type` of those outputs that have one: Snakemake's report shows them.
+        labels: What tells its instance apart there, such as run and seed.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Stage:
     threads: int
     log: str
     upstream: tuple[str, ...]
+    shown: Mapping[str, str]
+    labels: Mapping[str, str]
 
 
 def resolve_stages(root: Path) -> tuple[Stage, ...]:
@@ -89,6 +93,7 @@ def build_stage(root: Path, stage: Any, owners: Mapping[str, str]) -> Stage:
         outputs=outputs,
         log=name_log(stage.name),
         upstream=tuple(dict.fromkeys(owners[path] for path in inputs if path in owners)),
+        shown={path: out.annot.type for path, out in zip(outputs, stage.outs, strict=True) if out.annot.type},
         **read_meta(stage.name, stage.meta, outputs),
     )
 
@@ -125,7 +130,7 @@ def read_meta(stage: str, meta: Any, outputs: Iterable[str]) -> dict[str, Any]:
     Raises:
         UserError: If a key is missing or unknown, or if a value has the wrong type or is out of range.
     """
-    meta = check_keys(stage, "meta", meta, {"resources", "threads", "directories"})
+    meta = check_keys(stage, "meta", meta, {"resources", "threads", "directories", "labels"})
     resources = check_keys(stage, "meta.resources", meta.get("resources"), {"gpu", "mem_mb", "runtime"})
     values: dict[str, Any] = {
         "gpu": read_number(stage, "meta.resources.gpu", resources),
@@ -139,7 +144,10 @@ def read_meta(stage: str, meta: Any, outputs: Iterable[str]) -> dict[str, Any]:
     for path in directories:
         if path not in outputs:
             raise UserError(f"Stage {stage} in dvc.yaml: meta.directories names {path}, which is none of its outs.")
-    return {**values, "directories": tuple(directories)}
+    labels = meta.get("labels") or {}
+    if not isinstance(labels, Mapping) or not all(isinstance(value, str | int) for value in labels.values()):
+        raise UserError(f"Stage {stage} in dvc.yaml: meta.labels must map names to strings or numbers.")
+    return {**values, "directories": tuple(directories), "labels": {key: str(one) for key, one in labels.items()}}
 
 
 def check_keys(stage: str, where: str, value: Any, known: set[str]) -> Mapping[str, Any]:

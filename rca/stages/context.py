@@ -1,6 +1,7 @@
 """What a stage is given: its place in the matrix, its settings, its paths."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,6 +111,15 @@ class Context:
         if self.shard is None or self.shard not in shards:
             raise UserError(f"{self.stage} works on one shard: name one with --shard, 0 to {len(shards) - 1}.")
         return self.shard
+
+    @property
+    def curves(self) -> Path | None:
+        """Where the curves of a training go, below the folder that RCA_TENSORBOARD names; None where it names none.
+
+        A variable and not a setting: to look on must not train anew.
+        """
+        folder, paths = os.environ.get("RCA_TENSORBOARD"), self.paths
+        return Path(folder, self.layout.dataset, paths.run, str(paths.seed), self.stage) if folder else None
 
     def checkpoint(self, settings: Settings, inputs: Iterable[Path]) -> Path:
         """Where a stage keeps its state, outside the declared outputs, which engines delete before a stage runs.

@@ -106,7 +106,7 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
     inputs = (paths.network, *(paths.score_shard(shard) for shard in context.read("shards")))
     checkpoint = context.checkpoint(settings, (context.layout.manifest / "dataset.json", *inputs))
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
-    history = Trainer(*parts, checkpoint=checkpoint).fit(loader, sampler)
+    history = Trainer(*parts, checkpoint=checkpoint, curves=context.curves).fit(loader, sampler)
     if rank() > 0:
         return
     save_branches(paths.affinity, network.cpu())

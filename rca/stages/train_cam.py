@@ -142,6 +142,7 @@ def _train(context: Context) -> None:
         compute_losses_of_features if frozen else partial(compute_losses, second_view=settings.second_view),
         start_epoch,
         checkpoint,
+        context.curves,
     )
     history = trainer.fit(loader, sampler)
     # What the last epoch left in the memory: prototypes of its start would lag behind the features.

@@ -96,7 +96,7 @@ def _train(context: Context) -> None:
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
     checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
     parts = (network, network.backbone, optimisation, paths.seed, device, partial(compute_losses, loss=settings.loss))
-    trainer = Trainer(*parts, checkpoint=checkpoint)
+    trainer = Trainer(*parts, checkpoint=checkpoint, curves=context.curves)
     history = trainer.fit(loader, sampler)
     if rank() > 0:
         return

@@ -33,8 +33,11 @@ stages:
     cmd: python step.py train@${item.run}-${item.seed} runs/${item.run}-${item.seed}/model.txt
     deps: [data/images]
     params: ["run.${item.run}"]
-    outs: ["runs/${item.run}-${item.seed}/model.txt"]
-    meta: {resources: {gpu: "${gpu}", mem_mb: "${mem_mb}", runtime: 5}, threads: 1}
+    outs: ["runs/${item.run}-${item.seed}/model.txt": {type: training_curves}]
+    meta:
+      labels: {run: "${item.run}", seed: "${item.seed}"}
+      resources: {gpu: "${gpu}", mem_mb: "${mem_mb}", runtime: 5}
+      threads: 1
   score:
     matrix: {run: "${runs}", seed: "${seeds}", shard: "${shards}"}
     cmd: >-
@@ -46,7 +49,7 @@ stages:
   tabulate:
     cmd: python step.py tabulate results/table.json
     deps: [runs/cam-0/scores, runs/rca-0/scores]
-    metrics: [{results/table.json: {cache: false}}]
+    metrics: [{results/table.json: {cache: false, type: tables}}]
     meta: {resources: {mem_mb: 100, runtime: 5}}
 """
 
@@ -210,6 +213,7 @@ class Project:
         self.run("git", "config", "user.name", "toy")
         self.run("dvc", "init", "-q")
         self.run("dvc", "config", "core.analytics", "false")
+        shutil.copytree(ROOT / ".dvc/plots", self.path / ".dvc/plots")
 
 
 @dataclass
@@ -231,6 +235,7 @@ def build_toy(folder: Path) -> Toy:
     toy.path.mkdir()
     for name, text in {"dvc.yaml": DVC_YAML, "params.yaml": PARAMS, "step.py": STEP}.items():
         (toy.path / name).write_text(text)
+    shutil.copytree(ROOT / "workflow/captions", toy.path / "workflow/captions")
     (toy.path / ".gitignore").write_text("/data/\n/runs/\n/logs/\n/.snakemake/\n/.rca/\n")
     toy.initialise()
     return toy

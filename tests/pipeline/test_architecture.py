@@ -157,6 +157,22 @@ def test_declared_outputs_are_those_of_the_layout():
     assert declared == expected, (sorted(declared - expected), sorted(expected - declared))
 
 
+def test_what_snakemake_reports_has_captions():
+    kinds = {kind for stage in resolve_stages(ROOT) for kind in stage.shown.values()}
+    assert {f"{kind}.rst" for kind in kinds} | {"workflow.rst"} == {
+        path.name for path in (ROOT / "workflow/captions").iterdir()
+    }
+
+
+def test_plots_have_titles_labels_and_known_templates():
+    own = {path.stem for path in (ROOT / ".dvc/plots").iterdir()}
+    plots = [plot for stage in TEMPLATES.values() for out in stage.get("plots", []) for plot in out.values()]
+    assert len(plots) == 5
+    for plot in plots:
+        assert {"x", "y", "title", "x_label", "y_label"} <= plot.keys()
+        assert plot.get("template", "linear") in {"linear", *own}
+
+
 def test_only_the_bridge_knows_dvc():
     outside = [path for path in MODULES if path.parent != PACKAGE / "pipeline"]
     for path in outside:

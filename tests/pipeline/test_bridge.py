@@ -3,12 +3,14 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from zipfile import ZipFile
 
 import psutil
 import pynvml
@@ -217,7 +219,9 @@ def test_stages_are_resolved_with_their_files_and_resources(finished):
     assert (train.inputs, train.outputs) == (("data/images",), ("runs/rca-0/model.txt",))
     assert train.log == "logs/train.rca-0.log"
     assert (train.gpu, train.mem_mb, train.runtime, train.threads) == (0, 100, 5, 1)  # two of them ${...}
+    assert (train.shown, train.labels) == ({"runs/rca-0/model.txt": "training_curves"}, {"run": "rca", "seed": "0"})
     assert stages["prepare"].directories == ("data/images",)
+    assert (stages["prepare"].shown, stages["prepare"].labels) == ({}, {})
 
     for name in (
         "runs/old-0/model.txt",
@@ -229,6 +233,24 @@ def test_stages_are_resolved_with_their_files_and_resources(finished):
         (finished.path / name).touch()
     leftovers = find_undeclared(finished.path, ["runs", "data", "results", "logs", "nowhere"])
     assert [path.as_posix() for path in leftovers] == ["logs/train.old-0.log", "runs/old-0/model.txt"]
+
+
+def test_snakemake_reports_what_has_a_type(finished):
+    text = finished.snakemake("--report", "report.zip")
+    assert "(ERROR/" not in text  # what docutils says of a caption that is no reStructuredText
+    with ZipFile(finished.path / "report.zip") as archive:
+        page = archive.read("report/report.html").decode()
+        found = json.loads(*re.findall(r"var results = ({.*});", page))
+        categories = json.loads(*re.findall(r"var categories = ({.*});", page))
+        models = [f"runs/{run}-0/model.txt" for run in ("cam", "rca")]
+        assert sorted(found) == ["results/table.json", *models]
+        for path, shown in found.items():
+            assert archive.read(f"report/{shown['data_uri']}") == (finished.path / path).read_bytes()
+    assert found[models[1]]["labels"] == {"file": "model.txt", "run": "rca", "seed": "0"}
+    assert "train&#64;rca-0" in found[models[1]]["caption"]
+    assert found["results/table.json"]["labels"] == {"file": "table.json"}
+    in_categories = {name: sorted(*groups.values()) for name, groups in categories.items()}
+    assert in_categories == {"Training curves": models, "Tables": ["results/table.json"]}
 
 
 GOOD = {"resources": {"mem_mb": 100, "runtime": 5}}
@@ -251,6 +273,8 @@ GOOD = {"resources": {"mem_mb": 100, "runtime": 5}}
         ({"resources": [1]}, r"meta.resources must be a mapping, not \[1\]"),
         ({**GOOD, "directories": "a"}, "meta.directories must be a list"),
         ({**GOOD, "directories": ["b"]}, "meta.directories names b"),
+        ({**GOOD, "labels": ["rca"]}, "meta.labels must map names to strings or numbers"),
+        ({**GOOD, "labels": {"run": ["rca"]}}, "meta.labels must map names to strings or numbers"),
     ],
 )
 def test_bad_meta_is_refused(meta, sentence):

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from rca.artifacts import IGNORE
@@ -327,12 +329,18 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     return Context("train_cam", run="rca", seed=0)
 
 
-def test_the_stage_trains_in_two_processes(context: Context) -> None:
+def test_the_stage_trains_in_two_processes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCA_TENSORBOARD", "curves")
     assert run_stage(context) == 0
     assert context.paths.network.is_file()
     assert len(context.paths.cam_history.read_text().splitlines()) == 2
     log = Path("logs/train_cam.rca-0.log").read_text()
     assert log.count("epoch 1/1: ") == log.count("4 images, ") == 1
+    curves = Path("curves/shapes/rca/0/train_cam")
+    assert len(list(curves.iterdir())) == 1  # rank 0 alone writes them
+    (point,) = EventAccumulator(str(curves)).Reload().Scalars("loss/classification")
+    (line,) = pd.read_csv(context.paths.cam_history).to_dict("records")
+    assert (point.step, point.value) == (1, pytest.approx(line["loss_classification"], rel=1e-6))
 
 
 def test_an_error_in_one_process_ends_all_with_its_sentence(
