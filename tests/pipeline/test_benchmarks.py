@@ -1,0 +1,37 @@
+"""The benchmarks still run on the code as it is, on small sizes: what they print is no test's business."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED = os.environ.get("RCA_SHARED", "")
+needs_shared = pytest.mark.skipif(not SHARED, reason="set RCA_SHARED to a folder with msrc and ImageNet weights")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "printed"),
+    [
+        ("train_step", "--backbone small --side 65 --batch 2 --steps 1 --classes 3", "3 classes"),
+        ("references", "--backbone small --side 64 --images 3 --repeats 1", "5"),
+        ("walk", "--size 96 72 --memory 8", "96x72"),
+        ("scale", "--images 20 40 --repeats 1", "evaluate: slope"),
+        pytest.param("crf", "--images 1 --repeats 1 --workers 1", "81", marks=needs_shared),
+    ],
+)
+def test_a_benchmark_runs(tmp_path: Path, script: str, arguments: str, printed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / f"benchmarks/{script}.py", *arguments.split()],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert printed in done.stdout
+    assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
