@@ -115,7 +115,7 @@ def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path 
     Args:
         kind: The settings class.
         data: What the params file holds for it.
-        name: The dotted key where `data` stands, for the message.
+        name: The dotted key where `data` stands, for the message; "" for the whole file.
         source: The params file, or what else holds the data, for the message.
 
     Raises:
@@ -127,7 +127,7 @@ def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path 
     except ValidationError as error:
         raise UserError(f"{source}: {_describe(error, name)}") from None
     except TypeError as error:
-        raise UserError(f"{source}: {name} holds a value that params cannot hold ({error}).") from None
+        raise UserError(f"{source}: {name or 'it'} holds a value that params cannot hold ({error}).") from None
 
 
 def _describe(error: ValidationError, name: str) -> str:
@@ -142,5 +142,5 @@ def _describe(error: ValidationError, name: str) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     shown = json.dumps(first["input"], default=str)
     if kind == "value_error" or len(shown) > 60:
-        return f"{key}: {reason}."
+        return f"{key}: {reason}.".removeprefix(": ")
     return f"{key} is {shown}: {reason[:1].lower() + reason[1:]}."

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rca.errors import UserError
 from rca.settings import Settings, build_settings, load_params, merge, parse_yaml, read_key
@@ -21,6 +21,12 @@ class Outer(Settings):
     on: bool = False
     inner: Inner = Inner()
     parts: dict[str, Inner] = {}
+
+    @model_validator(mode="after")
+    def _name_is_none_of_the_parts(self) -> "Outer":
+        if self.name in self.parts:
+            raise ValueError(f"name and parts both have {self.name}: rename one")
+        return self
 
 
 @pytest.mark.parametrize(
@@ -93,9 +99,24 @@ def test_what_is_wrong_is_told_with_its_dotted_key(data: object, sentence: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_date_is_no_setting() -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: outer holds a value that params cannot hold"):
-        build_settings(Outer, parse_yaml("name: 2020-01-01"), "outer", SOURCE)
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"name": "x", "cuont": 1}, "cuont is an unknown key: remove it or mend its spelling."),
+        ({"name": "x", "inner": {"rate": 0}}, "inner.rate is 0: input should be greater than 0."),
+        ({"name": "x", "parts": {"x": {}}}, "name and parts both have x: rename one."),
+    ],
+)
+def test_of_a_whole_file_the_key_begins_at_its_top(data: object, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_settings(Outer, data, "", SOURCE)
+    assert str(caught.value) == f"params.yaml: {sentence}"
+
+
+@pytest.mark.parametrize(("name", "place"), [("outer", "outer"), ("", "it")])
+def test_a_date_is_no_setting(name: str, place: str) -> None:
+    with pytest.raises(UserError, match=rf"params\.yaml: {place} holds a value that params cannot hold"):
+        build_settings(Outer, parse_yaml("name: 2020-01-01"), name, SOURCE)
 
 
 def test_settings_cannot_be_changed() -> None:
