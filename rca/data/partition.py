@@ -22,6 +22,14 @@ def assign_shard(image_id: str, shards: int) -> int:
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") % shards
 
 
+def group_by_shard(records: Iterable[ImageRecord], shards: int) -> dict[int, list[ImageRecord]]:
+    """The images of each shard, in their order; a shard may have none."""
+    members: dict[int, list[ImageRecord]] = {shard: [] for shard in range(shards)}
+    for record in records:
+        members[assign_shard(record.id, shards)].append(record)
+    return members
+
+
 def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> None:
     """Write the parts of a manifest.
 
@@ -35,12 +43,9 @@ def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> N
         records = [replace(record, splits=(split,)) for record in manifest.select(split)]
         write_table(directory / f"truth/{split}.csv", manifest.classes, records)
         write_table(directory / f"splits/{split}.csv", manifest.classes, map(hide_mask, records))
-    members: dict[int, list[ImageRecord]] = {shard: [] for shard in shards}
-    for record in manifest.images:
-        if record.splits:
-            members[assign_shard(record.id, len(shards))].append(hide_mask(record))
-    for shard, records in members.items():
-        write_table(directory / f"shards/{shard}.csv", manifest.classes, records)
+    of_splits = (record for record in manifest.images if record.splits)
+    for shard, members in group_by_shard(of_splits, len(shards)).items():
+        write_table(directory / f"shards/{shard}.csv", manifest.classes, map(hide_mask, members))
     extra = [hide_mask(record) for record in manifest.images if record.source != MAIN]
     write_table(directory / "sources.csv", manifest.classes, extra)
 

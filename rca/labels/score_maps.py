@@ -13,6 +13,7 @@ is of an image for which they were not wanted. (A header that names a tensor for
 than all else.)
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -242,6 +243,15 @@ def open_scores(walked: Path, made: Path) -> Iterator[Shard]:
     if not on:
         with open_shard(made) as shard:
             yield shard
+
+
+def hash_maps(maps: ScoreMaps) -> str:
+    """The SHA-256 of what a shard holds of one image, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in maps:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def enlarge(scores: np.ndarray, height: int, width: int) -> np.ndarray:

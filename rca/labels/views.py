@@ -65,12 +65,16 @@ def choose_precision(device: torch.device, precision: str) -> torch.autocast:
 
 
 def group_by_size(records: Iterable[ImageRecord], number: int) -> Iterator[list[ImageRecord]]:
-    """Batches of up to `number` images of one height and width."""
+    """Batches of up to `number` images of one height and width that belong to the same splits.
 
-    def shape(record: ImageRecord) -> tuple[int, int]:
-        return record.height, record.width
+    The last digits of a score depend on the size of its batch: with images of other splits in it, new photographs that
+    are held out would score those anew that are trained on.
+    """
 
-    for _, group in groupby(sorted(records, key=shape), shape):
+    def key(record: ImageRecord) -> tuple[tuple[str, ...], int, int]:
+        return record.splits, record.height, record.width
+
+    for _, group in groupby(sorted(records, key=key), key):
         chosen = list(group)
         for start in range(0, len(chosen), number):
             yield chosen[start : start + number]

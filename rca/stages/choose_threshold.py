@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rca.artifacts import keep_only, read_mask, write_json, write_text
+from rca.artifacts import read_mask, write_json, write_text
 from rca.data.manifest import read_manifest
-from rca.data.partition import assign_shard
+from rca.data.partition import group_by_shard
 from rca.labels.background import Background
 from rca.labels.score_maps import enlarge, open_scores
 from rca.metrics import ThresholdSweep
@@ -35,15 +35,13 @@ def run(context: Context) -> None:
     """Write both thresholds, and the curve of mIoU over thresholds."""
     settings = context.settings(ChooseThresholdSettings)
     paths, shards = context.paths, context.read("shards")
-    for folder in (paths.scores, paths.walked):
-        keep_only(folder, [paths.score_shard(shard).name for shard in shards])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)
     records = [record for record in manifest.select(settings.split) if record.mask is not None]
-    for shard in shards:
+    for shard, members in group_by_shard(records, len(shards)).items():
         with open_scores(*paths.final_scores(shard)) as maps:
-            for record in (one for one in records if assign_shard(one.id, len(shards)) == shard):
+            for record in members:
                 one = maps.read(record.id)
                 truth = read_mask(manifest.truth(record))
                 sweep.add(truth, enlarge(one.scores, *truth.shape), one.labels)

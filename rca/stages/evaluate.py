@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 from pydantic import Field
 
-from rca.artifacts import keep_only, read_json, read_mask, write_directory, write_json, write_mask, write_text
+from rca.artifacts import read_json, read_mask, write_directory, write_json, write_mask, write_text
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
@@ -148,10 +148,6 @@ def run(context: Context) -> None:
     if context.supervision == "masks":
         settings = settings.keep_segmentation()
     paths, shards = context.paths, context.read("shards")
-    for folder in (paths.scores, paths.walked):
-        keep_only(folder, [paths.score_shard(shard).name for shard in shards])
-    for folder in (paths.pseudo, paths.refined):
-        keep_only(folder, [str(shard) for shard in shards])
     manifest = read_manifest(context.layout.manifest)
     thresholds = read_json(paths.threshold)
     with ExitStack() as stack:

@@ -133,6 +133,11 @@ class RunLayout:
         return self.scores / f"{shard}.safetensors"
 
     @property
+    def pinned_scores(self) -> Path:
+        """The checksums of the score maps that the affinity network is trained on; of none where they do not walk."""
+        return self.root / "scores.json"
+
+    @property
     def affinity(self) -> Path:
         """What was trained to find boundaries between objects; nothing where score maps do not walk."""
         return self.root / "affinity.safetensors"

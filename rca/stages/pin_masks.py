@@ -6,7 +6,7 @@ and so would an edit of a true mask that only other runs are trained on.
 
 from pathlib import Path
 
-from rca.artifacts import hash_file, keep_only, write_json
+from rca.artifacts import hash_file, write_json
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.settings import build_settings
@@ -19,8 +19,6 @@ def run(context: Context) -> None:
     of_masks = {key: value for key, value in section.items() if key in TrainingMaskSettings.model_fields}
     settings = build_settings(TrainingMaskSettings, of_masks, "train_seg", context.params_file)
     paths, shards = context.paths, context.read("shards")
-    for folder in (paths.refined, paths.pseudo):
-        keep_only(folder, [str(shard) for shard in shards])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     on_true_masks = context.supervision == "masks"
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from rca.artifacts import write_json
+from rca.artifacts import keep_only, write_json
 from rca.errors import UserError
 from rca.stages.context import Context
 from rca.stages.layout import LOGS
@@ -30,6 +30,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "train_cam": ("run", "seed"),
     "snapshot_memory": ("run", "seed"),
     "make_cam": ("run", "seed", "shard"),
+    "pin_scores": ("run", "seed"),
     "train_affinity": ("run", "seed"),
     "walk_scores": ("run", "seed", "shard"),
     "choose_threshold": ("run", "seed"),
@@ -42,6 +43,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "tabulate": (),
     "render_report": (),
 }
+# Folders with a part for each shard, by the stage that is the first to depend on them as a whole.
+SHARD_FOLDERS = {"pin_scores": ("scores",), "choose_threshold": ("walked",), "pin_masks": ("pseudo", "refined")}
 HELP = {
     "run": "one of the runs that params.yaml lists",
     "seed": "the run's random seed, a whole number",
@@ -99,6 +102,7 @@ def run_stage(context: Context) -> int:
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
         sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)  # type: ignore[assignment]
         try:
+            drop_old_shards(context)
             if write_nothing(context):
                 print("switched off")
             else:
@@ -115,6 +119,13 @@ def run_stage(context: Context) -> int:
             sys.stdout, sys.stderr = stdout, stderr
     print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
     return 0
+
+
+def drop_old_shards(context: Context) -> None:
+    """Delete what more shards than there are now have left behind, before any stage that takes it up is recorded."""
+    for name in SHARD_FOLDERS.get(context.stage, ()):
+        shards = [str(shard) for shard in context.read("shards")]
+        keep_only(getattr(context.paths, name), [*shards, *(f"{shard}.safetensors" for shard in shards)])
 
 
 def measure(context: Context, seconds: float) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def _write_no_features(context: Context) -> None:
         _empty(directory)
 
 
+def _pin_no_scores(context: Context) -> None:
+    write_json(context.paths.pinned_scores, {})
+
+
 def _write_no_affinity(context: Context) -> None:
     _write_no_tensors(context.paths.affinity)
     write_text(context.paths.affinity_history, "epoch,learning_rate,loss_boundary\n")
@@ -130,6 +134,7 @@ SWITCHES: dict[str, tuple[Callable[[Context], bool], Callable[[Context], None]]]
     "cache_features": (_has_trained_backbone, _write_no_features),
     "train_cam": (_sees_masks, _write_no_network),
     "make_cam": (_sees_masks, _write_no_scores),
+    "pin_scores": (_does_not_walk, _pin_no_scores),
     "train_affinity": (_does_not_walk, _write_no_affinity),
     "walk_scores": (_does_not_walk, _write_no_walk),
     "choose_threshold": (_sees_masks, _choose_no_threshold),

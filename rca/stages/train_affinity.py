@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rca.artifacts import read_photograph, write_mask, write_text
+from rca.artifacts import read_json, read_photograph, write_mask, write_text
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.data.partition import assign_shard
+from rca.data.partition import group_by_shard
 from rca.distributed import rank
+from rca.errors import UserError
 from rca.labels.affinity import AffinityLabelSettings, label_sure_cells
-from rca.labels.score_maps import open_shard
+from rca.labels.score_maps import hash_maps, open_shard
 from rca.launch import launch
 from rca.models.boundary_network import (
     BoundaryNetwork,
@@ -72,13 +73,23 @@ def run(context: Context) -> None:
 def write_labels(
     folder: Path, manifest: Manifest, paths: RunLayout, shards: int, settings: AffinityLabelSettings
 ) -> None:
-    """Write a mask of the sure cells of each image, as large as its photograph."""
-    for shard in range(shards):
-        records = [record for record in manifest.images if assign_shard(record.id, shards) == shard]
+    """Write a mask of the sure cells of each image, as large as its photograph.
+
+    Raises:
+        UserError: an image's score maps are not those that were pinned.
+    """
+    pinned = read_json(paths.pinned_scores)
+    for shard, records in group_by_shard(manifest.images, shards).items():
         with open_shard(paths.score_shard(shard)) as maps:
             for record in track(records, f"labels of shard {shard}", len(records)):
+                one = maps.read(record.id)
+                if hash_maps(one) != pinned.get(record.id):
+                    raise UserError(
+                        f"The score maps of {record.id} in {maps.path} are not those that were pinned: run pin_scores"
+                        " again."
+                    )
                 photograph = read_photograph(manifest.photograph(record))
-                cells = Image.fromarray(label_sure_cells(photograph, maps.read(record.id), settings))
+                cells = Image.fromarray(label_sure_cells(photograph, one, settings))
                 mask = cells.resize((record.width, record.height), Image.Resampling.NEAREST)
                 write_mask(folder / f"{record.id}.png", np.asarray(mask))
 
@@ -103,8 +114,8 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
     images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, find_mask)
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, on {device}")
-    inputs = (paths.network, *(paths.score_shard(shard) for shard in context.read("shards")))
-    checkpoint = context.checkpoint(settings, (context.layout.manifest / "dataset.json", *inputs))
+    inputs = (context.layout.manifest / "dataset.json", paths.network, paths.pinned_scores)
+    checkpoint = context.checkpoint(settings, inputs)
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
     history = Trainer(*parts, checkpoint=checkpoint, curves=context.curves).fit(loader, sampler)
     if rank() > 0:

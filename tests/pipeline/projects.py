@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -322,27 +322,29 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
     return folder
 
 
-def make_folder(root: Path, count: int, first: int = 0) -> list[tuple[str, str]]:
+def name_photograph(number: int) -> str:
+    return f"trip/{number:04d}" if number % 3 else f"{number:04d}"
+
+
+def make_folder(root: Path, numbers: Iterable[int]) -> list[tuple[str, str]]:
     """A miniature of what a user has: photographs, some in a folder of their own, and a table of tags.
 
     Args:
-        root: Where to put it; photographs of a second call are added, but not to the table.
-        count: How many photographs.
-        first: The number of the first.
+        root: Where to put it.
+        numbers: Of the photographs.
 
     Returns:
         The id and the tags of each, as the table has them.
     """
     rows = []
-    for number in range(first, first + count):
+    for number in numbers:
         photograph, mask, _ = draw_image(1, "train", number, 48, (1, 2))
-        name = f"trip/{number:04d}" if number % 3 else f"{number:04d}"
+        name = name_photograph(number)
         path = root / "images" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photograph).save(path)
         rows.append((name, ";".join(CLASS_NAMES[label - 1] for label in np.unique(mask) if 0 < label < 255)))
-    if first == 0:
-        write_tags(root, ("id", "tags"), rows)
+    write_tags(root, ("id", "tags"), rows)
     return rows
 
 

@@ -130,6 +130,7 @@ def test_declared_outputs_are_those_of_the_layout():
             expected |= {
                 paths.network,
                 paths.cam_history,
+                paths.pinned_scores,
                 paths.affinity,
                 paths.affinity_history,
                 paths.threshold,

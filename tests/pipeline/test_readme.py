@@ -51,7 +51,7 @@ def test_every_command_is_found() -> None:
 def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = build_real(tmp_path)
     make_voc(tmp_path / "VOCdevkit" / "VOC2012")
-    make_folder(tmp_path / "photographs", 30)
+    make_folder(tmp_path / "photographs", range(30))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("VOC_ROOT", str(tmp_path / "VOCdevkit"))
     monkeypatch.setenv("PHOTOS", str(tmp_path / "photographs"))

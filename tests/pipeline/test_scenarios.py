@@ -32,8 +32,8 @@ def list_stages(run: str, *stages: str, shards: int = 1) -> list[str]:
 
 def list_after(run: str, first: str, shards: int = 1) -> list[str]:
     """Those of a run from one of its stages on."""
-    order = ["train_cam", "snapshot_memory", "make_cam", "train_affinity", "walk_scores", "choose_threshold"]
-    order += ["make_pseudo", "refine_crf", "pin_masks", "train_seg", "predict_seg", "evaluate"]
+    order = ["train_cam", "snapshot_memory", "make_cam", "pin_scores", "train_affinity", "walk_scores"]
+    order += ["choose_threshold", "make_pseudo", "refine_crf", "pin_masks", "train_seg", "predict_seg", "evaluate"]
     after = order[order.index(first) :]
     return list_stages(run, *after, shards=shards)
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 import yaml
 
+from rca.artifacts import read_json
 from rca.data.manifest import Manifest, write_manifest
 from rca.data.partition import assign_shard, write_parts
 from rca.errors import UserError
 from rca.labels.random_walk import WalkSettings
 from rca.labels.score_maps import ScoreMaps, open_scores, open_shard, write_shard
 from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
-from rca.stages import train_affinity, walk_scores
+from rca.stages import pin_scores, train_affinity, walk_scores
 from rca.stages.context import Context
 
 SHARDS = 2
@@ -32,17 +33,27 @@ def maps(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         labels = np.array([tag + 1 for tag in record.tags], np.uint8)
         scores = random.beta(0.6, 0.6, (len(labels), -(-record.height // 4), -(-record.width // 4)))
         made[record.id] = ScoreMaps(labels, scores.astype(np.float16), random.normal(size=3).astype(np.float32))
-    data, paths = Path("runs/tiny/data"), Context("walk_scores", "cam", 0).paths
+    data, network = Path("runs/tiny/data"), Context("walk_scores", "cam", 0).paths.network
     data.mkdir(parents=True)
     write_manifest(data, manifest)
     write_parts(data, manifest, range(SHARDS))
     for shard in range(SHARDS):
-        own = {name: one for name, one in made.items() if assign_shard(name, SHARDS) == shard}
-        write_shard(paths.score_shard(shard), own, {"stride": 4, "tags": "given"})
+        write_maps(shard, made)
     torch.manual_seed(0)
     about = NetworkDescription("small", 8, 0, "cam", "cam", {}, manifest.classes, (0.5,) * 3, (0.5,) * 3, "")
-    save_network(paths.network, CamNetwork(about))
+    save_network(network, CamNetwork(about))
     return made
+
+
+def write_maps(shard: int, maps: dict[str, ScoreMaps]) -> None:
+    own = {name: one for name, one in maps.items() if assign_shard(name, SHARDS) == shard}
+    write_shard(Context("make_cam", "cam", 0).paths.score_shard(shard), own, {"stride": 4, "tags": "given"})
+
+
+def pin() -> dict[str, str]:
+    context = Context("pin_scores", "cam", 0)
+    pin_scores.run(context)
+    return read_json(context.paths.pinned_scores)
 
 
 def place(**sections: Any) -> None:
@@ -61,7 +72,8 @@ def place(**sections: Any) -> None:
 
 
 def run() -> dict[str, ScoreMaps]:
-    """Run both stages; the maps that have walked."""
+    """Run the stages; the maps that have walked."""
+    pin()
     train_affinity.run(Context("train_affinity", "cam", 0))
     walked, paths = {}, Context("walk_scores", "cam", 0).paths
     for shard in range(SHARDS):
@@ -116,16 +128,37 @@ def test_a_training_that_was_stopped_goes_on(maps: dict[str, ScoreMaps], monkeyp
     assert not list(Path(".rca/checkpoints").glob("*.pt"))
 
 
-def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> None:
-    paths = Context("walk_scores", "cam", 0).paths
+def test_what_is_trained_on_is_pinned_and_nothing_else(maps: dict[str, ScoreMaps]) -> None:
+    before = pin()
+    assert set(before) == {"a1", "b2", "c3"}  # the training split
     for shard in range(SHARDS):
-        write_shard(paths.score_shard(shard), {}, {"stride": 4})
-    with pytest.raises(UserError, match="holds no maps of the image a1"):
+        new = f"n{next(number for number in range(9) if assign_shard(f'n{number}', SHARDS) == shard)}"
+        write_maps(shard, {**maps, new: maps["a1"], "d4": maps["d4"]._replace(scores=1 - maps["d4"].scores)})
+    assert pin() == before
+    scores = maps["b2"].scores.copy()
+    scores.reshape(-1)[-1] = np.nextafter(scores.reshape(-1)[-1], np.float16(2))
+    write_maps(assign_shard("b2", SHARDS), {**maps, "b2": maps["b2"]._replace(scores=scores)})
+    after = pin()
+    assert {name for name, one in after.items() if one != before[name]} == {"b2"}
+
+
+def test_maps_that_were_made_anew_after_they_were_pinned_are_refused(maps: dict[str, ScoreMaps]) -> None:
+    pin()
+    shard = assign_shard("b2", SHARDS)
+    write_maps(shard, {**maps, "b2": maps["b2"]._replace(scores=maps["b2"].scores / 2)})
+    with pytest.raises(UserError, match=rf"maps of b2 in .*scores/{shard}\.safetensors .* run pin_scores again"):
         train_affinity.run(Context("train_affinity", "cam", 0))
 
 
+def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> None:
+    for shard in range(SHARDS):
+        write_maps(shard, {})
+    with pytest.raises(UserError, match="holds no maps of the image a1"):
+        pin()
+
+
 def test_too_little_memory_is_told(maps: dict[str, ScoreMaps]) -> None:
-    train_affinity.run(Context("train_affinity", "cam", 0))
+    run()
     place(walk_scores={"enabled": True, "walk": {"radius": 60, "memory_mb": 1}})
     with pytest.raises(UserError, match=r"needs \d+ MB: raise walk\.memory_mb"):
         walk_scores.run(Context("walk_scores", "cam", 0, assign_shard("b2", SHARDS)))

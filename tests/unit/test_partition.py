@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from rca.data.manifest import Manifest, read_manifest, write_manifest
-from rca.data.partition import assign_shard, check_splits, hide_mask, read_training, select_from_shard, write_parts
+from rca.data.partition import (
+    assign_shard,
+    check_splits,
+    group_by_shard,
+    hide_mask,
+    read_training,
+    select_from_shard,
+    write_parts,
+)
 from rca.errors import UserError
 
 
@@ -21,6 +29,15 @@ def test_shards_are_balanced() -> None:
     counts = Counter(assign_shard(f"2008_{number:06d}", 5) for number in range(5000))
     assert sorted(counts) == [0, 1, 2, 3, 4]
     assert max(counts.values()) - min(counts.values()) < 200
+
+
+def test_images_are_grouped_by_shard_in_their_order(manifest: Manifest) -> None:
+    groups = group_by_shard(reversed(manifest.images), 6)
+    assert list(groups) == list(range(6))
+    assert [] in groups.values()
+    names = ["d4", "c3", "b2", "a1"]
+    for shard, records in groups.items():
+        assert [record.id for record in records] == [name for name in names if assign_shard(name, 6) == shard]
 
 
 @pytest.fixture

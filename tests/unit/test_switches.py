@@ -50,6 +50,8 @@ def test_masks_that_are_not_refined_leave_an_empty_folder() -> None:
 
 @pytest.mark.parametrize("section", [{}, {"enabled": False}])
 def test_score_maps_do_not_walk_unless_they_are_told_to(section: dict[str, Any]) -> None:
+    assert write_nothing(place("pin_scores", walk_scores=section))
+    assert (ROOT / "scores.json").read_text() == "{}\n"
     assert write_nothing(place("train_affinity", walk_scores=section))
     assert load_tensors(ROOT / "affinity.safetensors", "train_affinity") == ({}, {"enabled": False})
     assert pd.read_csv(ROOT / "train_affinity.csv").empty
@@ -60,10 +62,22 @@ def test_score_maps_do_not_walk_unless_they_are_told_to(section: dict[str, Any])
     assert load_tensors(old, "walk_scores") == ({}, {"enabled": False})
 
 
-@pytest.mark.parametrize("stage", ["train_affinity", "walk_scores"])
+@pytest.mark.parametrize("stage", ["pin_scores", "train_affinity", "walk_scores"])
 def test_a_run_may_let_its_score_maps_walk(stage: str) -> None:
     assert not write_nothing(place(stage, {"walk_scores": {"enabled": True}}, walk_scores={"enabled": False}))
     assert write_nothing(place(stage, {"walk_scores": {"enabled": False}}, walk_scores={"enabled": True}))
+
+
+def test_fewer_shards_leave_nothing_behind_even_where_the_first_reader_is_off() -> None:
+    kept = [f"scores/{name}" for name in ("0.safetensors", "1.safetensors")] + ["pseudo/1/best", "refined/0/best"]
+    for name in (*kept, "scores/2.safetensors", "walked/2.safetensors", "pseudo/2/best", "refined/3/best"):
+        (ROOT / name).mkdir(parents=True)
+    for stage in ("pin_scores", "choose_threshold", "pin_masks"):
+        context = place(stage, {"supervision": "masks"}, walk_scores={}, train_seg={"enabled": False})
+        assert run_stage(context) == 0
+    found = {f"{path.parent.name}/{path.name}" for folder in ("scores", "walked") for path in (ROOT / folder).iterdir()}
+    found |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*/*")}
+    assert found == set(kept)
 
 
 def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
@@ -82,7 +96,7 @@ def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
 def test_a_run_on_true_masks_needs_no_stage_before_its_segmentation() -> None:
     on_masks = {"supervision": "masks"}
     sections = {"refine_crf": {}, "walk_scores": {"enabled": True}}
-    labelling = ("train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
+    labelling = ("pin_scores", "train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
     for stage in ("train_cam", "make_cam", *labelling):
         assert write_nothing(replace(place(stage, on_masks, **sections), shard=1))
         assert not write_nothing(replace(place(stage, **sections), shard=1))
