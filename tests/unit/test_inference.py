@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from rca.data.manifest import ImageRecord, Manifest
 from rca.labels.inference import normalise_maps, predict_tags, score_batch, score_images
-from rca.labels.views import InferenceSettings
+from rca.labels.views import InferenceSettings, group_by_size
 from rca.models.cam_network import CamNetwork, NetworkDescription
 
 CLASSES = ("a", "b", "c")
@@ -53,6 +53,23 @@ def score_slowly(network: CamNetwork, image: np.ndarray, scales: list[float], fl
             small = (-(-height // STRIDE), -(-width // STRIDE))
             maps.append(functional.interpolate(raw.clamp(min=0), small, mode="bilinear")[0])
     return maps, logits
+
+
+def test_new_images_leave_the_batches_of_other_splits_alone() -> None:
+    def place(number: int, *splits: str) -> ImageRecord:
+        size = (40, 30) if number % 3 else (30, 40)
+        return ImageRecord(f"{number:03}", "", None, *size, (0,), splits, "main", "")
+
+    before = [place(number, "train") for number in range(11)] + [place(20, "val"), place(21, "train", "val")]
+    after = [place(15, "val"), *before, *(place(number, "val") for number in range(100, 107))]
+    batches, anew = (list(group_by_size(records, 4)) for records in (before, after))
+    assert [batch for batch in batches if "train" in batch[0].splits] == [
+        batch for batch in anew if "train" in batch[0].splits
+    ]
+    assert sorted(one.id for batch in anew for one in batch) == sorted(one.id for one in after)
+    for batch in anew:
+        assert len(batch) <= 4
+        assert len({(one.splits, one.height, one.width) for one in batch}) == 1
 
 
 @pytest.mark.parametrize("flip", [True, False])
