@@ -5,6 +5,8 @@ Beside `manifest.csv` lie, in the same columns:
 * `splits/<split>.csv`: the images of a split as a training sees them: no true masks, no other splits;
 * `truth/<split>.csv`: the same with the masks, for what looks at them;
 * `shards/<k>.csv`: the images of a shard that belong to any split, without masks;
+* `saliency/<k>.json`: the checksums of their saliency maps, which only few stages look at: `splits`, `shards` and
+  `sources` leave them out;
 * `sources.csv`: the images of extra sources, which belong to no split.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rca.artifacts import write_json
 from rca.data.manifest import MAIN, ImageRecord, Manifest, read_manifest, write_table
 from rca.errors import UserError
 
@@ -42,17 +45,32 @@ def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> N
     for split in splits:
         records = [replace(record, splits=(split,)) for record in manifest.select(split)]
         write_table(directory / f"truth/{split}.csv", manifest.classes, records)
-        write_table(directory / f"splits/{split}.csv", manifest.classes, map(hide_mask, records))
+        write_table(directory / f"splits/{split}.csv", manifest.classes, map(hide_maps, records))
     of_splits = (record for record in manifest.images if record.splits)
     for shard, members in group_by_shard(of_splits, len(shards)).items():
-        write_table(directory / f"shards/{shard}.csv", manifest.classes, map(hide_mask, members))
-    extra = [hide_mask(record) for record in manifest.images if record.source != MAIN]
+        write_table(directory / f"shards/{shard}.csv", manifest.classes, map(hide_maps, members))
+        write_json(directory / f"saliency/{shard}.json", {one.id: one.saliency_sha256 for one in members})
+    extra = [hide_maps(record) for record in manifest.images if record.source != MAIN]
     write_table(directory / "sources.csv", manifest.classes, extra)
 
 
-def hide_mask(record: ImageRecord) -> ImageRecord:
-    """A record without its true mask: an edit of the mask must not train or score anew."""
-    return replace(record, mask=None, mask_sha256="")
+def hide_maps(record: ImageRecord) -> ImageRecord:
+    """A record without its true mask and its saliency map's checksum: an edit of these must not train or score anew."""
+    return replace(record, mask=None, mask_sha256="", saliency_sha256="")
+
+
+def pin_saliency(directory: Path, split: str) -> dict[str, str]:
+    """The checksums of the saliency maps that a training on a split, and on extra sources, may go by.
+
+    Args:
+        directory: Where the manifest lies.
+        split: Its images.
+
+    Returns:
+        Each by the image's id, "" where it has no map.
+    """
+    images = read_manifest(directory).images
+    return {one.id: one.saliency_sha256 for one in images if split in one.splits or one.source != MAIN}
 
 
 def read_training(directory: Path, split: str, sources: Iterable[str] = ()) -> Manifest:

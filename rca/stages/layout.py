@@ -62,7 +62,7 @@ class Layout:
         return self.training_features / str(shard), self.features / "other" / str(shard)
 
     def method(self, run: str) -> Path:
-        """Which host and method a run trains with, and the checksums of their code."""
+        """Which host and method a run trains with, and checksums of their code, and of saliency maps if needed."""
         return self.runs / "methods" / f"{run}.json"
 
     @property

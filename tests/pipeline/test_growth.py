@@ -4,7 +4,9 @@ import shutil
 from itertools import count, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from projects import (
     ROOT,
     SMALL_NETS,
@@ -36,7 +38,7 @@ SETTINGS = {
 
 
 def write_photographs(root: Path, new: int = 0) -> list[str]:
-    """A folder with masks for what is trained on, and photographs that are held out, of which some are new.
+    """A folder with masks and saliency maps for what is trained on, and held-out photographs, of which some are new.
 
     Returns:
         The ids of the new ones.
@@ -47,9 +49,11 @@ def write_photographs(root: Path, new: int = 0) -> list[str]:
     splits = ["train"] * TRAINED + ["val"] * (len(rows) - TRAINED)
     write_tags(root, ("id", "tags", "split"), [(*row, split) for row, split in zip(rows, splits, strict=True)])
     for number, (name, _) in enumerate(rows[:TRAINED]):
-        path = root / "masks" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(path, draw_image(1, "train", number, 48, (1, 2))[1])
+        mask = draw_image(1, "train", number, 48, (1, 2))[1]
+        for folder, content in (("masks", mask), ("saliency", np.where(mask > 0, 255, 0).astype(np.uint8))):
+            path = root / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(path)
     return [name_image(int(Path(name).name)) for name, _ in rows[TRAINED + HELD_OUT :]]
 
 
@@ -102,13 +106,21 @@ def test_new_photographs_are_labelled_and_nothing_else(template: RealProject, tm
 
 
 @pytest.mark.slow
-def test_a_new_mask_chooses_and_scores_anew_but_trains_nothing(template: RealProject, tmp_path: Path) -> None:
+def test_new_masks_and_saliency_maps_label_and_score_anew_but_train_nothing(
+    template: RealProject, tmp_path: Path
+) -> None:
     project = copy_project(template, tmp_path)
-    path = next((project.path / "data/mine/masks").glob("*.png"))
+    root = project.path / "data/mine"
+    path = next((root / "masks").glob("*.png"))
     mask = draw_image(1, "train", int(path.stem), 48, (1, 2))[1]
     mask[16:32] = 255
     write_mask(path, mask)
+    map_file = next((root / "saliency").glob("*.png"))
+    Image.fromarray(np.full((48, 48), 128, np.uint8)).save(map_file)
     project.repro()
     ran = project.list_ran()
-    assert {"prepare_data", "choose_threshold@rca-0", "evaluate@rca-0"} <= set(ran)
-    assert not [name for name in ran if name.startswith(("train_cam", "snapshot_memory", "make_cam"))]
+    shard = assign_shard(name_image(int(map_file.stem)), SHARDS)
+    expected = {"prepare_data", "choose_threshold@rca-0", f"make_pseudo@rca-0-{shard}", "evaluate@rca-0"}
+    assert expected <= set(ran)
+    untouched = ("cache_features", "train_cam", "snapshot_memory", "make_cam", "pin_scores", "train_affinity", "walk")
+    assert not [name for name in ran if name.startswith(untouched)]

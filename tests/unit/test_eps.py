@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from rca.artifacts import hash_file
+from rca.artifacts import hash_file, read_json
 from rca.cli import main
 from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
@@ -224,6 +224,24 @@ def test_a_training_goes_by_saliency_and_gives_the_same_weights_again(params: di
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     assert run(params, "prepare_data", "train_cam") == [0, 0]
     assert hash_file(paths.network) != first
+
+
+def test_a_map_is_pinned_for_a_host_that_goes_by_it_and_for_no_other(params: dict[str, Any]) -> None:
+    assert run(params, *PREPARE) == [0] * 4
+    layout = Context("pin_method", run="cam").layout
+    pinned = layout.method("cam")
+    before = read_json(pinned)["saliency"]
+    assert before == {path.stem: hash_file(path) for path in Path("data/shapes/Saliency").glob("train_*")}
+    tables = [layout.manifest / name for name in ("splits/train.csv", "sources.csv")]
+    seen = [path.read_bytes() for path in tables]
+    edited = Path("data/shapes/Saliency/train_00002.png")
+    Image.fromarray(255 - np.asarray(Image.open(edited))).save(edited)
+    assert run(params, "prepare_data", "pin_method") == [0, 0]
+    assert read_json(pinned)["saliency"] == {**before, "train_00002": hash_file(edited)}
+    assert [path.read_bytes() for path in tables] == seen
+    params["run"]["cam"].update(host="cam", host_options={})
+    assert run(params, "pin_method") == [0]
+    assert "saliency" not in read_json(pinned)
 
 
 def test_a_dataset_without_saliency_is_refused(params: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
