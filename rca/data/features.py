@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rca.artifacts import IGNORE
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import Sample, TrainingImages
 from rca.data.manifest import ImageRecord, Manifest
 from rca.errors import UserError
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from rca.artifacts import read_photograph, write_directory
+from rca.data.augmentation import AugmentationSettings
 from rca.data.features import FeatureWriter, View, list_training_views
-from rca.data.loading import AugmentationSettings, normalise
+from rca.data.loading import normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard, check_splits
 from rca.labels.views import InferenceSettings, encode_views, group_by_size

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rca.artifacts import read_json, read_photograph, write_mask, write_text
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import group_by_shard
 from rca.distributed import rank

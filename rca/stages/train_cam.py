@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from rca.artifacts import read_json, write_directory, write_text
+from rca.data.augmentation import AugmentationSettings
 from rca.data.features import FeatureCache, TrainingFeatures
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.partition import read_training
 from rca.distributed import rank
 from rca.launch import launch

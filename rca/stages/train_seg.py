@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rca.artifacts import hash_file, read_json, write_text
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.distributed import rank
 from rca.errors import UserError

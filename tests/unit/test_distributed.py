@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from rca.artifacts import IGNORE
-from rca.data.loading import AugmentationSettings, EpochSampler, Sample, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest
 from rca.distributed import count_rows, gather_rows, mean_of_rows, rank, sum_over_ranks, world_size
 from rca.errors import UserError

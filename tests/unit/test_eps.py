@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rca.artifacts import hash_file, read_json
 from rca.cli import main
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.errors import UserError
 from rca.hosts.eps import EpsHost, EpsOptions, estimate_saliency, shrink_saliency

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rca.artifacts import hash_file, read_photograph
+from rca.data.augmentation import AugmentationSettings
 from rca.data.features import FeatureCache, FeatureWriter, TrainingFeatures, View, list_training_views
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, make_loader, normalise
+from rca.data.loading import Sample, TrainingImages, make_loader, normalise
 from rca.data.manifest import Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.errors import UserError

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from rca.artifacts import IGNORE
-from rca.data.loading import AugmentationSettings, EpochSampler, Sample, TrainingImages, augment, collate, make_loader
+from rca.data.augmentation import AugmentationSettings, augment
+from rca.data.loading import EpochSampler, Sample, TrainingImages, collate, make_loader
 from rca.data.manifest import Manifest
 from rca.errors import UserError
 

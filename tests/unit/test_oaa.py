@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rca.artifacts import hash_file
 from rca.config import read_params
-from rca.data.loading import AugmentationSettings, Sample, TrainingImages, collate
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import Sample, TrainingImages, collate
 from rca.data.manifest import ImageRecord, Manifest
 from rca.errors import UserError
 from rca.hosts.attention_store import AttentionStore

@@ -6,7 +6,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from rca.data.loading import AugmentationSettings, EpochSampler, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import EpochSampler, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.data.pairs import Partners
 

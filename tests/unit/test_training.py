@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rca.data.loading import AugmentationSettings, EpochSampler, Sample, TrainingImages, make_loader
+from rca.data.augmentation import AugmentationSettings
+from rca.data.loading import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.errors import UserError
 from rca.models.cam_network import CamNetwork, NetworkDescription
