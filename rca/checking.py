@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rca.config import Params, read_params
+from rca.config import read_params
 from rca.data.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
 from rca.data.formats import examine_dataset
@@ -17,6 +17,7 @@ from rca.errors import UserError
 from rca.models.backbones import build_backbone
 from rca.models.cam_network import load_host
 from rca.models.weights import FileWeights, check_file
+from rca.params import Params
 from rca.stages.layout import Layout
 
 LINES_A_KIND = 8

@@ -20,7 +20,16 @@ from rca.stages.run import STAGES
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # What a person meets: it knows the params file and the stages. All else outside `stages` and `pipeline` is the library.
-FRONT = {"checking.py", "cli.py", "commands.py", "config.py", "export_commands.py", "inspection.py", "presets.py"}
+FRONT = {
+    "checking.py",
+    "cli.py",
+    "commands.py",
+    "config.py",
+    "export_commands.py",
+    "inspection.py",
+    "params.py",
+    "presets.py",
+}
 LIBRARY = [
     path
     for path in MODULES

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rca.config import Params, read_params
+from rca.config import read_params
 from rca.errors import UserError
+from rca.params import Params
 from rca.settings import load_params
 
 ROOT = Path(__file__).parents[2]
