@@ -16,6 +16,9 @@ from rca.artifacts import IGNORE, read_mask
 from rca.data.manifest import ImageRecord, Manifest
 from rca.settings import Settings
 
+# Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
+CHOICES = ("best", "fixed")
+
 
 class BaseBackground(Settings):
     """What all ways share."""

@@ -7,8 +7,6 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
-# Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
-CHOICES = ("best", "fixed")
 # Folders beside the runs' own, so no run may take these names.
 RESERVED = ("data", "weights", "features", "methods", "evaluation", "report")
 

@@ -2,11 +2,10 @@
 
 from rca.artifacts import read_json, write_directory, write_mask
 from rca.data.manifest import read_manifest
-from rca.labels.background import build_background, read_saliency_for
+from rca.labels.background import CHOICES, build_background, read_saliency_for
 from rca.labels.score_maps import enlarge, open_scores
 from rca.progress import track
 from rca.stages.context import Context
-from rca.stages.layout import CHOICES
 
 
 def run(context: Context) -> None:

@@ -15,13 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.labels.background import build_background, read_saliency_for
+from rca.labels.background import CHOICES, build_background, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, open_scores
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
-from rca.stages.layout import CHOICES
 
 # Images that a worker takes at once: it opens their shard once for all of them.
 CHUNK = 8

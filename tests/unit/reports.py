@@ -14,9 +14,9 @@ from snapshots import write_snapshot
 
 from rca.artifacts import IGNORE, write_json, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_manifest
+from rca.evaluation.exhibits import write_memory
 from rca.memory_statistics import Snapshot, read_snapshot
 from rca.stages.context import Context
-from rca.stages.evaluate import write_memory
 from rca.stages.render_report import run
 from rca.tables import build_table
 

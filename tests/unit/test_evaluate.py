@@ -13,13 +13,12 @@ from PIL import Image
 from scored import PLACE, build_project, make_masks
 from sklearn.metrics import jaccard_score
 
-from rca.artifacts import IGNORE, read_json, write_mask
+from rca.artifacts import IGNORE, read_json, read_mask, write_mask
 from rca.data.manifest import ImageRecord, Manifest
 from rca.data.partition import assign_shard
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge, open_shard
 from rca.protocol import fingerprint_list
-from rca.stages import evaluate
 from rca.stages.context import Context
 from rca.stages.run import run_stage
 
@@ -146,13 +145,13 @@ def test_each_file_is_read_once_however_many_splits_it_belongs_to(
     Path("params.yaml").write_text(yaml.safe_dump(params))
     assert run_stage(Context("prepare_data")) == 0
     opened: Counter[Path] = Counter()
-    read = evaluate.read_mask
 
     def count(path: Path) -> np.ndarray:
         opened[path] += 1
-        return read(path)
+        return read_mask(path)
 
-    monkeypatch.setattr(evaluate, "read_mask", count)
+    for module in ("masks", "figures"):
+        monkeypatch.setattr(f"rca.evaluation.{module}.read_mask", count)
     metrics, _ = score()
     assert set(opened.values()) == {1}
     assert len(opened) == 3 * len(manifest.images)  # the truth, and the pseudo labels of two thresholds

@@ -1,0 +1,73 @@
+"""What the report shows of a run beside its figures: examples of its masks, and its memory."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from rca.artifacts import read_mask, write_mask, write_text
+from rca.data.manifest import Manifest
+from rca.evaluation.masks import Masks
+from rca.metrics import Confusion, PredictedIgnore
+from rca.protocol import TAGS
+
+
+def write_examples(
+    directory: Path, manifest: Manifest, masks: Masks, split: str, number: int | None, ignore: PredictedIgnore
+) -> None:
+    """Keep images' masks of every kind for the report, the same images for all runs and seeds, and how good each is.
+
+    `examples.csv` has a line for each image, kind and label that occurs in the mask or the truth, with the label's IoU
+    in that image; none for an image without a true mask.
+
+    Args:
+        directory: Where to write, a folder that exists.
+        manifest: The dataset.
+        masks: The run's.
+        split: The images; "" for none.
+        number: How many of them; None for all.
+        ignore: What the IoU does with pixels that a mask leaves undecided.
+    """
+    chosen = manifest.select(split) if split else ()
+    records = sorted(chosen, key=lambda one: hashlib.sha256(one.id.encode()).digest())
+    lines: list[tuple[str, str, int, float]] = []
+    for record in records[:number]:
+        folder = directory / "examples" / record.id
+        folder.mkdir(parents=True)
+        truth = read_mask(manifest.truth(record)) if record.mask is not None else None
+        if truth is not None:
+            write_mask(folder / "truth.png", truth)
+        for kind in TAGS:
+            if masks.has(kind, record, split):
+                _, mask = next(masks.read(kind, record, [split]))  # of the best threshold
+                write_mask(folder / f"{kind}.png", mask)
+                if truth is not None:
+                    confusion = Confusion(len(manifest.classes))
+                    confusion.add(truth, mask)
+                    ious = confusion.iou(ignore)
+                    lines += [(record.id, kind, int(label), ious[label]) for label in np.flatnonzero(np.isfinite(ious))]
+    table = pd.DataFrame(lines, columns=["image", "kind", "label", "iou"])
+    write_text(directory / "examples.csv", table.to_csv(index=False, float_format="%.4f"))
+
+
+def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:
+    """Keep what the report says of a memory: its figures, its map, and the regions that stand for its classes.
+
+    The regions are one picture, 16 pixels wide, in the order of the lines of `regions.csv`.
+    """
+    # Here, since reading a snapshot imports torch, which takes seconds that a run without a memory need not wait.
+    from rca.memory_map import choose_regions, place_entries
+    from rca.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
+
+    directory.mkdir()
+    snapshot = read_snapshot(snapshot_file)
+    lines = describe_memory(snapshot, measure_purity(snapshot, manifest))
+    means = {"class": "mean", "nearest": "", **average_memory(lines)}
+    statistics = pd.DataFrame([*lines.to_dict("records"), means])
+    chosen, regions = choose_regions(snapshot)
+    for name, table in (("statistics", statistics), ("map", place_entries(snapshot)), ("regions", chosen)):
+        write_text(directory / f"{name}.csv", table.to_csv(index=False, float_format="%.6f"))
+    if len(regions):
+        Image.fromarray(regions.reshape(-1, regions.shape[2])).save(directory / "regions.png")

@@ -1,0 +1,98 @@
+"""The figures of a run: of all its masks, and of its classifier."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rca.artifacts import read_mask
+from rca.data.manifest import Manifest
+from rca.evaluation.masks import Key, Masks
+from rca.labels.background import CHOICES
+from rca.mask_counts import MaskCounts, Truth
+from rca.metrics import PredictedIgnore, average_precision
+from rca.progress import track
+from rca.protocol import TAGS
+
+
+def score_masks(
+    manifest: Manifest, masks: Masks, wanted: Mapping[str, Sequence[str]], boundary_distance: float
+) -> dict[Key, MaskCounts]:
+    """Count the masks of each kind, split and threshold; each image's truth is read once for all of them.
+
+    Args:
+        manifest: The dataset.
+        masks: The run's.
+        wanted: The splits that are scored, by kind.
+        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
+
+    Raises:
+        UserError: an image has no true mask or none of the run's, or no image belongs to a split.
+    """
+    classes = len(manifest.classes)
+    found = {
+        Key(kind, split, choice): MaskCounts(classes)
+        for kind, splits in wanted.items()
+        for split in splits
+        for choice in (("",) if kind == "segmentation" else CHOICES)
+    }
+    records = manifest.select_any(tuple({key.split for key in found}))
+    for record in track(records, "scoring", len(records)):
+        truth = Truth(read_mask(manifest.truth(record)), boundary_distance)
+        for kind, splits in wanted.items():
+            scored = [split for split in splits if split in record.splits]
+            for keys, mask in masks.read(kind, record, scored) if scored else ():
+                counts = MaskCounts(classes)
+                counts.add(truth, mask)
+                for key in keys:
+                    found[key] += counts
+    return found
+
+
+def score_classifier(manifest: Manifest, masks: Masks, split: str) -> float:
+    """Mean average precision of the image-level scores."""
+    records = manifest.select(split)
+    scores = [masks.find_shard(record).read_logits(record.id) for record in records]
+    tags = [manifest.encode_tags(record) for record in records]
+    return average_precision(np.stack(scores), np.stack(tags).astype(bool))
+
+
+def collect_metrics(
+    counts: Mapping[Key, MaskCounts],
+    ranking: Mapping[str, float],
+    manifest: Manifest,
+    thresholds: Mapping[str, Any],
+    ignore: PredictedIgnore,
+) -> dict[str, Any]:
+    """All figures in the nesting that `dvc metrics` shows, as fractions; null where there is nothing to average."""
+    metrics: dict[str, Any] = {}
+
+    def plain(figures: dict[str, float]) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else round(value, 6) for name, value in figures.items()}
+
+    for (kind, split, choice), of_masks in counts.items():
+        place = metrics.setdefault(kind, {}).setdefault(split, {})
+        figures = of_masks.summarise(ignore)
+        if choice:
+            place[choice] = plain({**figures, "threshold": thresholds[choice]})
+        else:
+            place.update(plain(figures))
+    for split, value in ranking.items():
+        images = len(manifest.select(split))
+        metrics.setdefault("classification", {})[split] = plain({"map": value, "images": images})
+    return metrics
+
+
+def list_per_class(counts: Mapping[Key, MaskCounts], classes: tuple[str, ...], ignore: PredictedIgnore) -> pd.DataFrame:
+    """A line for each kind, split, threshold and class, and one for their mean."""
+    figures = ("iou", "boundary_iou", "precision", "recall")
+    rows = []
+    for (kind, split, choice), one in counts.items():
+        summary = one.summarise(ignore)
+        lines = [*one.list_labels(ignore), [summary[name] for name in ("miou", *figures[1:])]]
+        for name, line in zip(("background", *classes, "mean"), lines, strict=True):
+            rows.append((kind, split, choice, TAGS[kind], one.images, ignore, name, *line))
+    columns = ["kind", "split", "threshold", "tags", "images", "predicted_ignore", "class", *figures]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,85 @@
+"""All masks of a run, found where they lie or made of its score maps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rca.artifacts import read_mask
+from rca.data.manifest import ImageRecord
+from rca.data.partition import assign_shard
+from rca.labels.background import CHOICES, label_pixels
+from rca.labels.score_maps import Shard, Tags, enlarge
+
+
+class Key(NamedTuple):
+    """Which masks a figure is of.
+
+    Attributes:
+        kind: One of `TAGS`.
+        split: The images.
+        choice: The threshold that the masks were made with; "" for the segmentation, which has none.
+    """
+
+    kind: str
+    split: str
+    choice: str
+
+
+class Masks:
+    """All masks of a run, by kind and threshold.
+
+    Args:
+        folders: Of "pseudo" and "refined", which hold a folder for each shard, and of "segmentation", with one for
+            each split.
+        thresholds: What the masks were made with.
+        shards: The open score maps.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], thresholds: Mapping[str, Any], shards: Sequence[Shard]) -> None:
+        self.folders, self.thresholds, self.shards = folders, thresholds, shards
+
+    def find_shard(self, record: ImageRecord) -> Shard:
+        """The shard that holds an image's score maps."""
+        return self.shards[assign_shard(record.id, len(self.shards))]
+
+    def has(self, kind: str, record: ImageRecord, split: str) -> bool:
+        """Whether an image has masks of a kind."""
+        if kind == "seed":
+            return self.find_shard(record).has(record.id)
+        if kind == "seed_predicted_tags":
+            return self.find_shard(record).has_predicted(record.id)
+        return self._find(kind, record, split, CHOICES[0]).is_file()
+
+    def read(self, kind: str, record: ImageRecord, splits: Sequence[str]) -> Iterator[tuple[list[Key], np.ndarray]]:
+        """An image's masks of a kind, each read or made once, with all that it counts for.
+
+        Args:
+            kind: One of `TAGS`.
+            record: The image.
+            splits: Those of its splits that are scored.
+        """
+        if kind == "segmentation":  # made for each split by itself
+            for split in splits:
+                yield [Key(kind, split, "")], read_mask(self._find(kind, record, split, ""))
+            return
+        if kind in ("seed", "seed_predicted_tags"):
+            found = self._read_seeds(record, "given" if kind == "seed" else "predicted")
+        else:
+            found = ((choice, read_mask(self._find(kind, record, "", choice))) for choice in CHOICES)
+        for choice, mask in found:
+            yield [Key(kind, split, choice) for split in splits], mask
+
+    def _read_seeds(self, record: ImageRecord, tags: Tags) -> Iterator[tuple[str, np.ndarray]]:
+        """The masks that an image's score maps give, by threshold."""
+        one = self.find_shard(record).read(record.id, tags)
+        scores = enlarge(one.scores, record.height, record.width)
+        for choice in CHOICES:
+            yield choice, label_pixels(scores, one.labels, self.thresholds[choice])
+
+    def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
+        if kind == "segmentation":
+            return self.folders[kind] / split / f"{record.id}.png"
+        shard = assign_shard(record.id, len(self.shards))
+        return self.folders[kind] / str(shard) / choice / f"{record.id}.png"
