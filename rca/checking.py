@@ -117,7 +117,7 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
     need_maps |= {"train_cam.split"} if settings.walking_runs else set()
-    kinds = ("seed", "seed_predicted_tags", "pseudo", "refined")
+    kinds = ("seed", "seed_predicted_tags", "pseudo", "refined", "refined_predicted_tags")
     need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
     need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
     if settings.fully_supervised_runs:

@@ -10,7 +10,7 @@ from rca.exporting.coco import export_coco
 from rca.exporting.masks import MaskSet, read_masks_beside, read_masks_of, read_predictions
 from rca.exporting.onnx import export_onnx
 from rca.exporting.voc import export_voc
-from rca.labels.background import CHOICES
+from rca.labels.background import CHOICES, name_folder
 from rca.prediction.folder import SUMMARY
 from rca.prediction.model import load_model
 
@@ -62,7 +62,7 @@ def find_masks(masks: Path, classes: Path | None, photographs: Path | None, thre
     """
     if not masks.is_dir():
         raise UserError(f"The folder of masks {masks} does not exist: name another.")
-    (other,) = set(CHOICES) - {threshold}
+    others = {name_folder(choice, tags) for choice in CHOICES for tags in ("given", "predicted")} - {threshold}
     if classes is None and photographs is None:
         predicted = masks.parent if masks.name == "masks" else masks
         if (predicted / SUMMARY).is_file():
@@ -70,9 +70,9 @@ def find_masks(masks: Path, classes: Path | None, photographs: Path | None, thre
         # A run's masks lie in runs/<dataset>/<run>/<seed>, the manifest in runs/<dataset>/data.
         for parent in masks.absolute().parents:
             if (parent / "data/dataset.json").is_file():
-                return read_masks_of(read_manifest(parent / "data"), masks, other)
+                return read_masks_of(read_manifest(parent / "data"), masks, others)
     classes = classes or masks.parent / "classes.txt"
     photographs = photographs or masks.parent / "JPEGImages"
     if not classes.is_file():
         raise UserError(f"Nothing tells the classes of the masks in {masks}: name their file with --classes.")
-    return read_masks_beside(masks, classes, photographs, other)
+    return read_masks_beside(masks, classes, photographs, others)

@@ -153,12 +153,12 @@ class Params(Settings):
         for split in self.evaluate.segmentation:
             if split not in self.predict_seg.splits:
                 raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
-        for split in self.evaluate.seed_predicted_tags:
-            if split not in self.make_cam.predicted_tags.splits:
-                raise ValueError(
-                    f"evaluate.seed_predicted_tags names {split}: add it to make_cam.predicted_tags.splits as well"
-                )
-        for kind, stage in (("refined", "refine_crf"), ("segmentation", "train_seg")):
+        for kind in ("seed_predicted_tags", "refined_predicted_tags"):
+            for split in getattr(self.evaluate, kind):
+                if split not in self.make_cam.predicted_tags.splits:
+                    raise ValueError(f"evaluate.{kind} names {split}: add it to make_cam.predicted_tags.splits as well")
+        by_stage = {"refined": "refine_crf", "refined_predicted_tags": "refine_crf", "segmentation": "train_seg"}
+        for kind, stage in by_stage.items():
             if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
                 raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
         for name in self.fully_supervised_runs:
@@ -195,6 +195,7 @@ class Params(Settings):
             "evaluate.seed_predicted_tags": evaluate.seed_predicted_tags,
             "evaluate.pseudo": evaluate.pseudo,
             "evaluate.refined": evaluate.refined,
+            "evaluate.refined_predicted_tags": evaluate.refined_predicted_tags,
             "evaluate.segmentation": evaluate.segmentation,
             "evaluate.classification": evaluate.classification,
             "evaluate.examples_split": (evaluate.examples_split,) if evaluate.examples_split else (),

@@ -14,6 +14,7 @@ TAGS = {
     "seed_predicted_tags": "predicted",
     "pseudo": "given",
     "refined": "given",
+    "refined_predicted_tags": "predicted",
     "segmentation": "none",
 }
 # The same kinds as a person reads them.
@@ -22,6 +23,7 @@ KIND_NAMES = {
     "seed_predicted_tags": "seed, tags predicted",
     "pseudo": "pseudo label",
     "refined": "refined",
+    "refined_predicted_tags": "refined, tags predicted",
     "segmentation": "segmentation",
 }
 TAG_NAMES = {"given": "tags given", "predicted": "tags predicted", "none": "no tags"}

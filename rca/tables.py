@@ -116,9 +116,8 @@ class Metric(NamedTuple):
         """What the metric is of, without its threshold and figure, e.g. `seed val`."""
         if self.kind == "classification":
             return f"mAP {self.split}"
-        return (
-            f"seed {self.split}, tags predicted" if self.kind == "seed_predicted_tags" else f"{self.kind} {self.split}"
-        )
+        kind = self.kind.removesuffix("_predicted_tags")
+        return f"{kind} {self.split}{', tags predicted' if kind != self.kind else ''}"
 
 
 def take_apart(name: str) -> Metric:

@@ -9,8 +9,9 @@ import numpy as np
 from rca.artifacts import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
-from rca.labels.background import CHOICES, label_pixels
+from rca.labels.background import CHOICES, label_pixels, name_folder
 from rca.labels.score_maps import Shard, Tags, enlarge
+from rca.protocol import TAGS
 
 
 class Key(NamedTuple):
@@ -81,5 +82,5 @@ class Masks:
     def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
         if kind == "segmentation":
             return self.folders[kind] / split / f"{record.id}.png"
-        shard = assign_shard(record.id, len(self.shards))
-        return self.folders[kind] / str(shard) / choice / f"{record.id}.png"
+        folder = self.folders[kind.removesuffix("_predicted_tags")] / str(assign_shard(record.id, len(self.shards)))
+        return folder / name_folder(choice, TAGS[kind]) / f"{record.id}.png"

@@ -1,6 +1,6 @@
 """Masks that are to be exported: whose they are, of which photographs, and what their labels mean."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,13 +96,13 @@ def read_predictions(folder: Path) -> MaskSet:
     return MaskSet(classes, _check(folder, images), upright=True)
 
 
-def read_masks_of(manifest: Manifest, folder: Path, skipped: str) -> MaskSet:
+def read_masks_of(manifest: Manifest, folder: Path, skipped: Collection[str]) -> MaskSet:
     """The masks of a dataset's images, each called `<id>.png`, anywhere below a folder.
 
     Args:
         manifest: Of the dataset.
         folder: Where the masks lie.
-        skipped: Folders of this name do not count.
+        skipped: Folders of these names in it do not count.
 
     Raises:
         UserError: there is no mask, or one that belongs to no image, or two of one image.
@@ -116,7 +116,7 @@ def read_masks_of(manifest: Manifest, folder: Path, skipped: str) -> MaskSet:
     return MaskSet(manifest.classes, _check(folder, images))
 
 
-def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: str) -> MaskSet:
+def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: Collection[str]) -> MaskSet:
     """The masks in a folder, whose photographs have the same names, or the same paths, in another.
 
     Args:
@@ -150,8 +150,9 @@ def _index_photographs(folder: Path) -> Mapping[str, Path]:
     }
 
 
-def _list_masks(folder: Path, skipped: str) -> list[Path]:
-    return [mask for mask in sorted(folder.rglob("*.png")) if mask.parent.name != skipped]
+def _list_masks(folder: Path, skipped: Collection[str]) -> list[Path]:
+    masks = sorted(folder.rglob("*.png"))
+    return [mask for mask in masks if mask.parent == folder or mask.parent.name not in skipped]
 
 
 def _check(folder: Path, images: list[LabelledImage]) -> tuple[LabelledImage, ...]:

@@ -20,6 +20,16 @@ from rca.settings import Settings
 CHOICES = ("best", "fixed")
 
 
+def name_folder(choice: str, tags: str) -> str:
+    """Where refined masks lie in their shard's folder.
+
+    Args:
+        choice: One of `CHOICES`.
+        tags: Of the image: "given" or "predicted".
+    """
+    return choice if tags == "given" else f"{choice}_{tags}_tags"
+
+
 class BaseBackground(Settings):
     """What all ways share."""
 

@@ -31,6 +31,7 @@ HEADINGS = {
     "seed_predicted_tags": "seed (tags predicted)",
     "pseudo": "pseudo label (tags given)",
     "refined": "refined (tags given)",
+    "refined_predicted_tags": "refined (tags predicted)",
     "segmentation": "segmentation (no tags)",
     "classification": "classifier",
 }

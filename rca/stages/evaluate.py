@@ -31,6 +31,7 @@ class EvaluateSettings(Settings):
         seed_predicted_tags: Splits on which the seeds of predicted tags are scored.
         pseudo: Splits on which the pseudo labels are scored.
         refined: Splits on which the refined masks are scored.
+        refined_predicted_tags: Splits on which the refined masks of predicted tags are scored.
         segmentation: Splits on which the segmentation is scored.
         classification: Splits on which the classifier is scored.
         predicted_ignore: Whether a pixel that a mask leaves open counts as an error or is left out of the headline
@@ -45,6 +46,7 @@ class EvaluateSettings(Settings):
     seed_predicted_tags: tuple[str, ...] = ()
     pseudo: tuple[str, ...] = ()
     refined: tuple[str, ...] = ()
+    refined_predicted_tags: tuple[str, ...] = ()
     segmentation: tuple[str, ...] = ()
     classification: tuple[str, ...] = ()
     predicted_ignore: PredictedIgnore = "count_as_error"

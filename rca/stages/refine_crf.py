@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.labels.background import CHOICES, build_background, read_saliency_for
+from rca.labels.background import CHOICES, build_background, name_folder, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
-from rca.labels.score_maps import ScoreMaps, enlarge, open_scores
+from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_scores
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -63,21 +63,32 @@ class Task(NamedTuple):
 def refine_images(task: Task) -> tuple[ImageRecord, ...]:
     """Refine the masks of a few images, one for each threshold, and return which images these are."""
     keep_freed_memory()
-    with threadpool_limits(1), open_scores(*task.scores) as maps:
+    with threadpool_limits(1), open_scores(*task.scores) as shard:
         for record in task.manifest.images:
-            refine_image(task, record, maps.read(record.id))
+            given = shard.read(record.id)
+            masks = refine_image(task, record, given, "given")
+            write_masks(task.directory, record, masks, "given")
+            if shard.has_predicted(record.id):
+                predicted = shard.read(record.id, "predicted")
+                if not np.array_equal(predicted.labels, given.labels):
+                    masks = refine_image(task, record, predicted, "predicted")
+                write_masks(task.directory, record, masks, "predicted")
     return task.manifest.images
 
 
-def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps) -> None:
-    """Refine the masks of one image; one that is open everywhere stays so."""
+def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps, tags: Tags) -> dict[str, np.ndarray]:
+    """Refine the masks of one image, by threshold; one that is open everywhere stays so."""
     crf = task.crf
     photograph = read_photograph(task.manifest.photograph(record))
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
     scores = enlarge(maps.scores, *photograph.shape[:2])
     background = build_background(task.thresholds["background"])
     saliency = read_saliency_for(background, task.manifest, record)
-    masks = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+    if tags == "given":
+        masks = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+    else:  # there are pseudo labels of the given tags alone
+        marks = task.thresholds
+        masks = {choice: background.label(scores, maps.labels, marks[choice], saliency) for choice in CHOICES}
     wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
     probabilities = []
     for choice in wanted:
@@ -87,12 +98,17 @@ def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps) -> None:
             own = background.score(scores, task.thresholds[choice], saliency)
             probabilities.append(np.concatenate([own[None], scores]))
     masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
+    return masks
+
+
+def write_masks(directory: Path, record: ImageRecord, masks: dict[str, np.ndarray], tags: Tags) -> None:
+    """Write an image's masks, each into the folder of its threshold and tags."""
     for choice, mask in masks.items():
-        write_mask(task.directory / choice / f"{record.id}.png", mask)
+        write_mask(directory / name_folder(choice, tags) / f"{record.id}.png", mask)
 
 
 def run(context: Context) -> None:
-    """Write the shard's refined masks, in a folder for each threshold."""
+    """Write the shard's refined masks, in a folder for each threshold; where there are, those of predicted tags too."""
     settings = context.settings(RefineCrfSettings)
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
@@ -100,9 +116,11 @@ def run(context: Context) -> None:
     scores = paths.final_scores(shard)
     with open_scores(*scores) as maps:
         records = [manifest.images[manifest.index[image_id]] for image_id in maps.ids]
+        kinds: list[Tags] = ["given", "predicted"] if any(map(maps.has_predicted, maps.ids)) else ["given"]
     with write_directory(paths.refined / str(shard)) as directory:
-        for choice in CHOICES:
-            (directory / choice).mkdir()
+        for tags in kinds:
+            for choice in CHOICES:
+                (directory / name_folder(choice, tags)).mkdir()
         inputs = (scores, thresholds, paths.pseudo / str(shard), directory, settings.crf)
         tasks = [
             Task(replace(manifest, images=tuple(records[start : start + CHUNK])), *inputs)

@@ -93,7 +93,11 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),
         ({"run.cam.refine_crf": ...}, "run.cam.refine_crf is missing"),
         ({"make_cam.predicted_tags": {"splits": ["test"]}}, "make_cam: predicted_tags.splits names test: add it to"),
-        ({"evaluate.seed_predicted_tags": ["val"]}, "add it to make_cam.predicted_tags.splits as well"),
+        ({"evaluate.seed_predicted_tags": ["val"]}, "seed_predicted_tags names val: add it to make_cam.predicted_tags"),
+        (
+            {"evaluate.refined_predicted_tags": ["val"]},
+            "refined_predicted_tags names val: add it to make_cam.predicted",
+        ),
         ({"run.rca.make_cam": {"predicted_tags": {"splits": []}}}, "predicted_tags cannot differ between runs"),
         ({"run.rca.options.memory": {"gate": 1.0}}, "run.rca.options.memory.gate is 1.0: "),
         ({"run.rca.options.contrst": {}}, "run.rca.options.contrst is an unknown key"),

@@ -91,6 +91,31 @@ def test_seeds_of_given_and_of_predicted_tags_are_scored_apart(build: Callable[.
         assert {path.stem for path in example.iterdir()} == {"truth", "seed", "seed_predicted_tags", "pseudo"}
 
 
+def test_refined_masks_of_given_and_of_predicted_tags_are_scored_apart(build: Callable[..., Manifest]) -> None:
+    manifest = build(
+        make_cam=BOTH["make_cam"],
+        refine_crf={"enabled": True, "crf": {"iterations": 1}},
+        evaluate={"refined": ["val"], "refined_predicted_tags": ["val"], "examples_split": "val"},
+    )
+    metrics, protocol = score()
+    refined = Context("evaluate", **PLACE).paths.refined
+    found: dict[str, float] = {}
+    for kind, ending in (("refined", ""), ("refined_predicted_tags", "_predicted_tags")):
+        for choice in ("best", "fixed"):
+
+            def read(record: ImageRecord, shard: Shard, folder: str = choice + ending) -> np.ndarray:
+                return read_mask(refined / shard.path.stem / folder / f"{record.id}.png")
+
+            truth, mask = read_pairs(manifest, "val", read)
+            expected = jaccard_score(truth, mask, labels=np.union1d(truth, mask), average="macro")
+            found[kind + choice] = metrics[kind]["val"][choice]["miou"]
+            assert found[kind + choice] == pytest.approx(expected, abs=1e-6)
+    assert found["refinedfixed"] != found["refined_predicted_tagsfixed"]
+    assert protocol["tags"]["refined_predicted_tags"] == "predicted"
+    for example in Path("runs/shapes/evaluation/cam-0/examples").iterdir():
+        assert (example / "refined_predicted_tags.png").is_file()
+
+
 def test_the_protocol_names_lists_ignore_and_thresholds(build: Callable[..., Manifest]) -> None:
     manifest = build(evaluate={"predicted_ignore": "exclude", "boundary_distance": 0.05})
     _, protocol = score()

@@ -35,7 +35,8 @@ def run(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_manifest(tmp_path / "runs/mine/data", manifest)
     for number, record in enumerate(manifest.images):
         mask = read_mask(manifest.truth(record))
-        for threshold, shown in (("best", mask), ("fixed", np.zeros_like(mask))):
+        nothing = np.zeros_like(mask)
+        for threshold, shown in (("best", mask), ("fixed", nothing), ("best_predicted_tags", nothing)):
             path = tmp_path / f"runs/mine/rca/0/refined/{number % 2}/{threshold}/{record.id}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_mask(path, shown)

@@ -146,6 +146,35 @@ def test_the_crf_on_scores_takes_the_background_of_the_way(project: Project) -> 
     np.testing.assert_array_equal(project.read("refined", "a1", "best"), expected)
 
 
+@pytest.mark.parametrize("unary", ["scores", "labels"])
+def test_masks_of_predicted_tags_are_those_that_such_tags_would_give(project: Project, unary: str) -> None:
+    """Images a1 and b2 have predictions: of a1 one class that it does not have, of b2 its own tags."""
+    one = project.maps["a1"]
+    scores = np.random.default_rng(9).beta(0.6, 0.6, (1, *one.scores.shape[1:])).astype(np.float16)
+    wrong = next(label for label in (1, 2, 3) if label not in one.labels)
+    predicted = {"a1": one._replace(labels=np.array([wrong], np.uint8), scores=scores), "b2": project.maps["b2"]}
+    given = project.maps
+
+    def refine(maps: dict[str, ScoreMaps], predicted: dict[str, ScoreMaps]) -> None:
+        write_shard(project.paths.score_shard(0), maps, {"stride": 4}, predicted)
+        thresholds = read_json(project.paths.threshold)
+        make_pseudo.run(Context("make_pseudo", "cam", 0, 0))
+        refine_crf.run(Context("refine_crf", "cam", 0, 0))
+        assert read_json(project.paths.threshold) == thresholds
+
+    project.run(SALIENCY, crf={"unary": unary})
+    refine({**given, "a1": predicted["a1"]}, {})  # as if a1 had been given what is predicted
+    expected = {choice: project.read("refined", "a1", choice) for choice in ("best", "fixed")}
+    refine(given, predicted)
+    for choice, mask in expected.items():
+        np.testing.assert_array_equal(project.read("refined", "a1", f"{choice}_predicted_tags"), mask)
+        own = project.read("refined", "b2", choice)
+        np.testing.assert_array_equal(project.read("refined", "b2", f"{choice}_predicted_tags"), own)
+        folder = project.paths.refined / f"0/{choice}_predicted_tags"
+        assert {path.stem for path in folder.iterdir()} == {"a1", "b2"}
+    assert (expected["best"] != project.read("refined", "a1", "best")).any()
+
+
 def test_an_image_that_is_open_everywhere_stays_so(project: Project) -> None:
     project.run({**SALIENCY, "smallest": 0.99})
     for name in NAMES:
