@@ -77,6 +77,7 @@ def test_a_parameter_of_one_run_leaves_the_other_alone(real):
     assert set(ran) <= {*list_after("rca", "train_cam"), *END}
 
 
+@pytest.mark.slow  # the architecture tests look that each stage depends on the code that it runs
 def test_an_edit_reruns_what_imports_the_module(real):
     file = real.path / "rca/report/build.py"
     file.write_text(file.read_text() + "\n# edited\n")
