@@ -148,9 +148,9 @@ def test_a_folder_gives_the_labels_that_voc_gives(tmp_path: Path, monkeypatch: p
     assert not [record for record in read_manifest(photos.manifest).images if record.mask]
     shutil.copy(one.threshold, two.threshold)  # the folder has no masks to choose another by
     run("make_pseudo", "refine_crf")
-    for kind in ("pseudo", "refined"):
+    for kind, images in (("pseudo", 19), ("refined", 19 + 5)):  # refined with predicted tags as well: those of val
         expected = {path.relative_to(one.masks(kind)): path.read_bytes() for path in one.masks(kind).rglob("*.png")}
-        assert len(expected) == 2 * 19
+        assert len(expected) == 2 * images
         found = {path.relative_to(two.masks(kind)): path.read_bytes() for path in two.masks(kind).rglob("*.png")}
         assert found == expected
     for shard in (0, 1, 2):
