@@ -144,9 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         getattr(commands, command)(**given)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Who reads has had enough, as `head` does. Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
