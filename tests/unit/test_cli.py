@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from snapshots import write_snapshot
 
 from rca.cli import main
@@ -299,18 +299,13 @@ assert start("pin_method", "snapshot_memory", "train_cam", "make_cam", "predict_
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
-    """As with `rca ... | head -1`: the pipe is closed long before all is printed."""
-    (tmp_path / "classes.txt").write_text("".join(f"class{number}\n" for number in range(250)))
-    for folder in ("found", "truth"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.arange(240, dtype=np.uint8).reshape(16, 15)).save(tmp_path / folder / "a.png")
-    command = [sys.executable, "-u", "-m", "rca.cli", "score", "--workers", "1", "--classes", "classes.txt"]
-    command += ["--predictions", "found", "--truth", "truth"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait() == 1
+def test_a_reader_that_has_left_is_no_error(manifest: Manifest, tmp_path: Path) -> None:
+    """As with `rca ... | head`, but nobody reads from the start: the first line that is printed already breaks."""
+    write_manifest(tmp_path / "data", manifest)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "rca.cli", "inspect", "data", str(tmp_path / "data")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 1
