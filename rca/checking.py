@@ -18,6 +18,7 @@ from rca.models.backbones import build_backbone
 from rca.models.cam_network import load_host
 from rca.models.weights import FileWeights, check_file
 from rca.params import Params
+from rca.protocol import TAGS
 from rca.stages.layout import Layout
 
 LINES_A_KIND = 8
@@ -117,9 +118,8 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
     need_maps |= {"train_cam.split"} if settings.walking_runs else set()
-    kinds = ("seed", "seed_predicted_tags", "pseudo", "refined", "refined_predicted_tags")
-    need_maps |= {f"evaluate.{kind}" for kind in (*kinds, "classification")}
-    need_truth = {f"evaluate.{kind}" for kind in (*kinds, "segmentation")}
+    need_truth = {f"evaluate.{kind}" for kind in TAGS}
+    need_maps |= {*need_truth, "evaluate.classification"} - {"evaluate.segmentation"}
     if settings.fully_supervised_runs:
         need_truth.add("train_seg.split")
     for key, splits in settings.used_splits.items():

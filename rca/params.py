@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from rca.data.formats import DatasetSettings
+from rca.protocol import TAGS
 from rca.settings import Settings
 from rca.stages.choose_threshold import ChooseThresholdSettings
 from rca.stages.context import Supervision
@@ -191,12 +192,6 @@ class Params(Settings):
             "choose_threshold.split": (self.choose_threshold.split,),
             "train_seg.split": (self.train_seg.split,),
             "predict_seg.splits": self.predict_seg.splits,
-            "evaluate.seed": evaluate.seed,
-            "evaluate.seed_predicted_tags": evaluate.seed_predicted_tags,
-            "evaluate.pseudo": evaluate.pseudo,
-            "evaluate.refined": evaluate.refined,
-            "evaluate.refined_predicted_tags": evaluate.refined_predicted_tags,
-            "evaluate.segmentation": evaluate.segmentation,
-            "evaluate.classification": evaluate.classification,
+            **{f"evaluate.{kind}": getattr(evaluate, kind) for kind in (*TAGS, "classification")},
             "evaluate.examples_split": (evaluate.examples_split,) if evaluate.examples_split else (),
         }
