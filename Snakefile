@@ -48,6 +48,8 @@ for stage in plan.stages:
     rule:
         name:
             name_rule(stage.name)
+        message:
+            stage.name  # in place of all its files, which bury the progress
         input:
             # No age counts but that of the marker, which starts the changed stages, and of what they write anew.
             stage.inputs if stage.name in plan.affected else [ancient(path) for path in stage.inputs],

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rca.protocol import TAGS, group_protocols
+from rca.protocol import CHOICES, TAGS, group_protocols
 
 # What the tables show of each kind, in this order; everything else is in the metrics files.
 KINDS = (*TAGS, "classification")
@@ -21,7 +21,6 @@ UNDECIDED = {
 }
 # Figures that need a name of their own beside the mask's.
 FIGURES = {**UNDECIDED, "weak_over_full": "weak over full"}
-CHOICES = ("best", "fixed")  # of the threshold
 COLUMNS = ["run", "metric", "tags", "images", "mean", "std", "seeds", "difference", "low", "high"]
 CONFIDENCE = 0.95  # of the interval of a difference
 

@@ -13,7 +13,7 @@ from rca.data.faults import Fault
 from rca.data.manifest import MAIN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image on the lists.
 

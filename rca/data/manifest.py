@@ -6,10 +6,11 @@ On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.js
 
 import csv
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a dataset may have a hundred thousand
 class ImageRecord:
     """One photograph.
 
@@ -184,9 +185,9 @@ def write_table(path: Path, classes: tuple[str, ...], records: Iterable[ImageRec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for record in records:
-            tags = ";".join(classes[tag] for tag in record.tags)
-            row = {**vars(record), "tags": tags, "splits": ";".join(record.splits)}
-            writer.writerow("" if row[column] is None else row[column] for column in COLUMNS)
+            joined = {"tags": ";".join(classes[tag] for tag in record.tags), "splits": ";".join(record.splits)}
+            row = (joined[column] if column in joined else getattr(record, column) for column in COLUMNS)
+            writer.writerow("" if value is None else value for value in row)
 
 
 def read_manifest(directory: Path, *parts: str) -> Manifest:
@@ -209,8 +210,16 @@ def read_manifest(directory: Path, *parts: str) -> Manifest:
 def _read_table(path: Path, classes: tuple[str, ...]) -> tuple[ImageRecord, ...]:
     position = {name: index for index, name in enumerate(classes)}
 
-    def split(text: str) -> list[str]:
-        return text.split(";") if text else []
+    # What many images have in common is kept once: a large manifest would take half as much memory again.
+    @cache
+    def split(text: str) -> tuple[str, ...]:
+        return tuple(map(sys.intern, text.split(";"))) if text else ()
+
+    @cache
+    def find(text: str) -> tuple[int, ...]:
+        return tuple(position[tag] for tag in split(text))
+
+    number = cache(float)
 
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -221,12 +230,12 @@ def _read_table(path: Path, classes: tuple[str, ...]) -> tuple[ImageRecord, ...]
                     mask=row["mask"] or None,
                     width=int(row["width"]),
                     height=int(row["height"]),
-                    tags=tuple(position[tag] for tag in split(row["tags"])),
-                    splits=tuple(split(row["splits"])),
-                    source=row["source"],
+                    tags=find(row["tags"]),
+                    splits=split(row["splits"]),
+                    source=sys.intern(row["source"]),
                     sha256=row["sha256"],
                     saliency=row["saliency"] or None,
-                    weight=float(row["weight"]),
+                    weight=number(row["weight"]),
                     mask_sha256=row["mask_sha256"],
                     saliency_sha256=row["saliency_sha256"],
                 )

@@ -25,6 +25,14 @@ def assign_shard(image_id: str, shards: int) -> int:
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") % shards
 
 
+def count_shards(folder: Path) -> int:
+    """How many shards a folder has that holds a file or a folder for each, named by its number; at least 1.
+
+    What is trained goes by this and not by the parameter: another number of shards must not train anew.
+    """
+    return max(1, sum(path.stem.isdigit() for path in folder.glob("*")))
+
+
 def group_by_shard(records: Iterable[ImageRecord], shards: int) -> dict[int, list[ImageRecord]]:
     """The images of each shard, in their order; a shard may have none."""
     members: dict[int, list[ImageRecord]] = {shard: [] for shard in range(shards)}

@@ -9,9 +9,9 @@ import numpy as np
 from rca.artifacts import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
-from rca.labels.background import CHOICES, label_pixels, name_folder
+from rca.labels.background import label_pixels, name_folder
 from rca.labels.score_maps import Shard, Tags, enlarge
-from rca.protocol import TAGS
+from rca.protocol import CHOICES, TAGS
 
 
 class Key(NamedTuple):

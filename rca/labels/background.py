@@ -7,6 +7,7 @@ open.
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,17 +15,15 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from rca.artifacts import IGNORE, read_mask
 from rca.data.manifest import ImageRecord, Manifest
+from rca.protocol import CHOICES
 from rca.settings import Settings
-
-# Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
-CHOICES = ("best", "fixed")
 
 
 def name_folder(choice: str, tags: str) -> str:
     """Where refined masks lie in their shard's folder.
 
     Args:
-        choice: One of `CHOICES`.
+        choice: One of `rca.protocol.CHOICES`.
         tags: Of the image: "given" or "predicted".
     """
     return choice if tags == "given" else f"{choice}_{tags}_tags"
@@ -201,6 +200,28 @@ def read_saliency_for(background: BaseBackground, manifest: Manifest, record: Im
     if not isinstance(background, SaliencyBackground):
         return None
     return read_mask(manifest.saliency(record), "saliency map")
+
+
+def label_choices(
+    background: BaseBackground,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    thresholds: Mapping[str, float],
+    saliency: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """An image's pseudo labels at each of `rca.protocol.CHOICES`.
+
+    Args:
+        background: What makes them.
+        scores: (K, H, W), float, 0..1, at the image's size.
+        labels: (K,), uint8, the labels that were scored.
+        thresholds: By choice, 0..1, exclusive.
+        saliency: As `read_saliency_for` gives it.
+
+    Returns:
+        (H, W), uint8, by choice.
+    """
+    return {choice: background.label(scores, labels, thresholds[choice], saliency) for choice in CHOICES}
 
 
 def label_pixels(scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:

@@ -184,7 +184,7 @@ class RunLayout:
 
     @property
     def pinned_masks(self) -> Path:
-        """The paths and checksums of the masks that the segmentation network is trained on."""
+        """The checksums of the masks that the segmentation network is trained on."""
         return self.root / "masks.json"
 
     @property

@@ -2,9 +2,10 @@
 
 from rca.artifacts import read_json, write_directory, write_mask
 from rca.data.manifest import read_manifest
-from rca.labels.background import CHOICES, build_background, read_saliency_for
+from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.score_maps import enlarge, open_scores
 from rca.progress import track
+from rca.protocol import CHOICES
 from rca.stages.context import Context
 
 
@@ -17,12 +18,11 @@ def run(context: Context) -> None:
     with open_scores(*paths.final_scores(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
-        for image_id in track(maps.ids, "pseudo labels", len(maps.ids)):
-            record = manifest.images[manifest.index[image_id]]
-            one = maps.read(image_id)
+        records = [record for record in manifest.images if maps.has(record.id)]
+        for record in track(records, "pseudo labels", len(records)):
+            one = maps.read(record.id)
             scores = enlarge(one.scores, record.height, record.width)
             saliency = read_saliency_for(background, manifest, record)
-            for choice in CHOICES:
-                mask = background.label(scores, one.labels, thresholds[choice], saliency)
-                write_mask(directory / choice / f"{image_id}.png", mask)
-    print(f"{len(maps.ids)} images")
+            for choice, mask in label_choices(background, scores, one.labels, thresholds, saliency).items():
+                write_mask(directory / choice / f"{record.id}.png", mask)
+    print(f"{len(records)} images")

@@ -1,6 +1,6 @@
 """Refine one shard's pseudo labels with a dense CRF, in parallel processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,10 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.labels.background import CHOICES, build_background, name_folder, read_saliency_for
+from rca.labels.background import build_background, label_choices, name_folder, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_scores
 from rca.progress import track
+from rca.protocol import CHOICES
 from rca.settings import Settings
 from rca.stages.context import Context
 
@@ -65,30 +66,44 @@ def refine_images(task: Task) -> tuple[ImageRecord, ...]:
     keep_freed_memory()
     with threadpool_limits(1), open_scores(*task.scores) as shard:
         for record in task.manifest.images:
+            photograph = read_photograph(task.manifest.photograph(record))
             given = shard.read(record.id)
-            masks = refine_image(task, record, given, "given")
+            pseudo = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+            masks = refine_image(task, record, photograph, given, pseudo)
             write_masks(task.directory, record, masks, "given")
             if shard.has_predicted(record.id):
                 predicted = shard.read(record.id, "predicted")
                 if not np.array_equal(predicted.labels, given.labels):
-                    masks = refine_image(task, record, predicted, "predicted")
+                    masks = refine_image(task, record, photograph, predicted)
                 write_masks(task.directory, record, masks, "predicted")
     return task.manifest.images
 
 
-def refine_image(task: Task, record: ImageRecord, maps: ScoreMaps, tags: Tags) -> dict[str, np.ndarray]:
-    """Refine the masks of one image, by threshold; one that is open everywhere stays so."""
+def refine_image(
+    task: Task,
+    record: ImageRecord,
+    photograph: np.ndarray,
+    maps: ScoreMaps,
+    pseudo: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Refine the masks of one image.
+
+    Args:
+        task: What the image belongs to.
+        record: The image.
+        photograph: (H, W, 3), uint8.
+        maps: Its score maps.
+        pseudo: Its pseudo labels (H, W) by threshold; None makes them of the maps.
+
+    Returns:
+        The masks (H, W), uint8, by threshold; one that is open everywhere stays so.
+    """
     crf = task.crf
-    photograph = read_photograph(task.manifest.photograph(record))
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
     scores = enlarge(maps.scores, *photograph.shape[:2])
     background = build_background(task.thresholds["background"])
     saliency = read_saliency_for(background, task.manifest, record)
-    if tags == "given":
-        masks = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
-    else:  # there are pseudo labels of the given tags alone
-        marks = task.thresholds
-        masks = {choice: background.label(scores, maps.labels, marks[choice], saliency) for choice in CHOICES}
+    masks = dict(pseudo or label_choices(background, scores, maps.labels, task.thresholds, saliency))
     wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
     probabilities = []
     for choice in wanted:
@@ -115,7 +130,7 @@ def run(context: Context) -> None:
     thresholds = read_json(paths.threshold)
     scores = paths.final_scores(shard)
     with open_scores(*scores) as maps:
-        records = [manifest.images[manifest.index[image_id]] for image_id in maps.ids]
+        records = [record for record in manifest.images if maps.has(record.id)]
         kinds: list[Tags] = ["given", "predicted"] if any(map(maps.has_predicted, maps.ids)) else ["given"]
     with write_directory(paths.refined / str(shard)) as directory:
         for tags in kinds:

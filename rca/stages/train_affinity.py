@@ -16,7 +16,7 @@ from rca.artifacts import read_json, read_photograph, write_mask, write_text
 from rca.data.augmentation import AugmentationSettings
 from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
-from rca.data.partition import group_by_shard
+from rca.data.partition import count_shards, group_by_shard
 from rca.distributed import rank
 from rca.errors import UserError
 from rca.labels.affinity import AffinityLabelSettings, label_sure_cells
@@ -67,20 +67,18 @@ def run(context: Context) -> None:
     split = context.read("train_cam.split")
     manifest = read_manifest(context.layout.manifest, f"splits/{split}")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
-        write_labels(Path(folder), manifest, paths, len(context.read("shards")), settings.labels)
+        write_labels(Path(folder), manifest, paths, settings.labels)
         launch(_train, settings.optimisation.processes, context, manifest, Path(folder))
 
 
-def write_labels(
-    folder: Path, manifest: Manifest, paths: RunLayout, shards: int, settings: AffinityLabelSettings
-) -> None:
+def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: AffinityLabelSettings) -> None:
     """Write a mask of the sure cells of each image, as large as its photograph.
 
     Raises:
         UserError: an image's score maps are not those that were pinned.
     """
     pinned = read_json(paths.pinned_scores)
-    for shard, records in group_by_shard(manifest.images, shards).items():
+    for shard, records in group_by_shard(manifest.images, count_shards(paths.scores)).items():
         with open_shard(paths.score_shard(shard)) as maps:
             for record in track(records, f"labels of shard {shard}", len(records)):
                 one = maps.read(record.id)

@@ -1,6 +1,7 @@
 """Train a run's segmentation network on the masks that were pinned: pseudo labels, or true ones."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from rca.artifacts import hash_file, read_json, write_text
 from rca.data.augmentation import AugmentationSettings
 from rca.data.loading import Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, read_manifest
+from rca.data.partition import count_shards
 from rca.distributed import rank
 from rca.errors import UserError
 from rca.imports import hash_closure
@@ -69,11 +71,14 @@ def _train(context: Context) -> None:
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
     records = manifest.select(settings.split)
     pinned = read_json(paths.pinned_masks)
-    check_masks(pinned["files"])
+    folder = paths.masks(settings.masks)
+    shards = count_shards(folder)
 
     def find_mask(record: ImageRecord) -> Path:
-        return Path(pinned["files"][record.id]["path"])
+        known = pinned["paths"].get(record.id)  # of a true mask
+        return Path(known) if known else settings.find(folder, record.id, shards)
 
+    check_masks({find_mask(record): pinned["sha256"][record.id] for record in records})
     torch.manual_seed(paths.seed)
     provenance = Provenance(
         dataset=layout.dataset,
@@ -81,7 +86,7 @@ def _train(context: Context) -> None:
         images=len(records),
         longest_side=median_low(max(record.width, record.height) for record in records),
         masks=pinned["masks"],
-        masks_sha256=hash_masks(pinned["files"]),
+        masks_sha256=hash_masks(pinned["sha256"]),
         run=paths.run,
         seed=paths.seed,
         version=version("rca"),
@@ -106,23 +111,23 @@ def _train(context: Context) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def check_masks(files: dict[str, dict[str, str]]) -> None:
+def check_masks(pinned: Mapping[Path, str]) -> None:
     """Check that masks are those that were pinned.
 
     Args:
-        files: The path and the checksum of each, by image id.
+        pinned: Their checksums, by path.
 
     Raises:
         UserError: a mask is missing or another one.
     """
-    for file in files.values():
-        if hash_file(Path(file["path"])) != file["sha256"]:
-            raise UserError(f"The mask {file['path']} is not the one that was pinned: run pin_masks again.")
+    for path, checksum in pinned.items():
+        if hash_file(path) != checksum:
+            raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
 
 
-def hash_masks(files: dict[str, dict[str, str]]) -> str:
+def hash_masks(checksums: Mapping[str, str]) -> str:
     """The checksum of a list of masks: of its sorted lines, each an image's id and its mask's checksum."""
-    lines = sorted(f"{image_id} {file['sha256']}\n" for image_id, file in files.items())
+    lines = sorted(f"{image_id} {checksum}\n" for image_id, checksum in checksums.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

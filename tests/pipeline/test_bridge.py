@@ -368,7 +368,7 @@ def test_jobs_on_other_machines_do_without_dvc(finished):
         *["--allowed-rules", "train_rca_0", "--target-jobs", "train_rca_0:", "--workflow-profile", "none"],
         PYTHONPATH=str(blocker),
     )
-    assert "rule train_rca_0" in text
+    assert "Job 0: train@rca-0" in text
     let_go(finished)
     process.communicate(timeout=60)
     assert process.returncode == 0
