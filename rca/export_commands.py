@@ -10,10 +10,9 @@ from rca.exporting.coco import export_coco
 from rca.exporting.masks import MaskSet, read_masks_beside, read_masks_of, read_predictions
 from rca.exporting.onnx import export_onnx
 from rca.exporting.voc import export_voc
-from rca.labels.background import name_folder
+from rca.labels.thresholds import CHOICES, name_folder
 from rca.prediction.folder import SUMMARY
 from rca.prediction.model import load_model
-from rca.protocol import CHOICES
 
 
 def export(target: str, **arguments: Any) -> None:

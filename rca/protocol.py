@@ -26,8 +26,6 @@ KIND_NAMES = {
     "refined_predicted_tags": "refined, tags predicted",
     "segmentation": "segmentation",
 }
-# Masks are made with each of these thresholds: the best on a split with masks, and one that looks at no mask.
-CHOICES = ("best", "fixed")
 TAG_NAMES = {"given": "tags given", "predicted": "tags predicted", "none": "no tags"}
 SUPERVISIONS = {
     "tags": "Trained on tags alone.",

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rca.protocol import CHOICES, TAGS, group_protocols
+from rca.labels.thresholds import CHOICES
+from rca.protocol import TAGS, group_protocols
 
 # What the tables show of each kind, in this order; everything else is in the metrics files.
 KINDS = (*TAGS, "classification")

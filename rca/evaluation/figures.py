@@ -10,10 +10,11 @@ import pandas as pd
 from rca.artifacts import read_mask
 from rca.data.manifest import Manifest
 from rca.evaluation.masks import Key, Masks
+from rca.labels.thresholds import CHOICES
 from rca.mask_counts import MaskCounts, Truth
 from rca.metrics import PredictedIgnore, average_precision
 from rca.progress import track
-from rca.protocol import CHOICES, TAGS
+from rca.protocol import TAGS
 
 
 def score_masks(

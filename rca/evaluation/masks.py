@@ -9,9 +9,10 @@ import numpy as np
 from rca.artifacts import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
-from rca.labels.background import label_pixels, name_folder
+from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge
-from rca.protocol import CHOICES, TAGS
+from rca.labels.thresholds import CHOICES, name_folder
+from rca.protocol import TAGS
 
 
 class Key(NamedTuple):

@@ -15,18 +15,8 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from rca.artifacts import IGNORE, read_mask
 from rca.data.manifest import ImageRecord, Manifest
-from rca.protocol import CHOICES
+from rca.labels.thresholds import CHOICES
 from rca.settings import Settings
-
-
-def name_folder(choice: str, tags: str) -> str:
-    """Where refined masks lie in their shard's folder.
-
-    Args:
-        choice: One of `rca.protocol.CHOICES`.
-        tags: Of the image: "given" or "predicted".
-    """
-    return choice if tags == "given" else f"{choice}_{tags}_tags"
 
 
 class BaseBackground(Settings):
@@ -209,7 +199,7 @@ def label_choices(
     thresholds: Mapping[str, float],
     saliency: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """An image's pseudo labels at each of `rca.protocol.CHOICES`.
+    """An image's pseudo labels at each of `CHOICES`.
 
     Args:
         background: What makes them.

@@ -4,8 +4,8 @@ from rca.artifacts import read_json, write_directory, write_mask
 from rca.data.manifest import read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.score_maps import enlarge, open_scores
+from rca.labels.thresholds import CHOICES
 from rca.progress import track
-from rca.protocol import CHOICES
 from rca.stages.context import Context
 
 
