@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py
     python benchmarks/scale.py --images 100 200 400
+    python benchmarks/scale.py --stages refine_crf
 
 The images are the embedded dataset's, over and over under other names, in one shard. Each stage runs in a process of
 its own, which has run it on a few images before it is measured: what is loaded once does not count as growth.
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96, help="of the images, in pixels")
     parser.add_argument("--workers", type=int, default=1, help="of prepare_data and refine_crf")
     parser.add_argument("--repeats", type=int, default=2, help="the fastest counts, and the highest peak")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which are measured")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -175,6 +177,10 @@ def main() -> None:
             for folder in (few, *folders.values()):
                 run_alone(prepare, stage, folder)
             run_alone(run_stage, stage, few)
+            if stage not in given.stages:  # the stages after it need what it writes
+                for folder in folders.values():
+                    run_alone(run_stage, stage, folder)
+                continue
             costs = []
             for images, folder in folders.items():
                 found = [run_alone(measure, stage, few, folder) for _ in range(given.repeats)]
