@@ -7,10 +7,10 @@ of the files that running stages read and write, with the process of each.
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +23,8 @@ from dvc.lock import LockBase, LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage import PipelineStage
-from dvc.utils.serialize import dumps_yaml, load_yaml, modify_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml
+from ruamel.yaml import YAML
 
 from rca.errors import UserError
 
@@ -184,23 +185,31 @@ def is_alive(entry: dict[str, Any], written: float) -> bool:
 
 
 def write_lock_atomically() -> None:
-    """Make DVC replace dvc.lock as a whole.
+    """Make DVC replace dvc.lock as a whole, and by a parser in C.
 
-    It writes the file in place, which with hundreds of stages takes a second, and a kill in this second would
-    lose the record of every stage.
+    It writes the file in place, and a kill meanwhile would lose the record of every stage. It also reads and writes it
+    with all comments, in Python: seven seconds for two hundred stages, for each stage that ends.
     """
+    dvc.dvcfile.modify_yaml = _modify_lock
 
-    @contextmanager
-    def modify_copy(path: str, fs: Any = None) -> Iterator[Any]:
-        copy = Path(path).with_name(".dvc") / "tmp" / f"{Path(path).name}.new"
-        copy.unlink(missing_ok=True)
-        if os.path.exists(path):
-            shutil.copy(path, copy)
-        with modify_yaml(copy, fs=fs) as data:
-            yield data
-        copy.replace(path)
 
-    dvc.dvcfile.modify_yaml = modify_copy
+@contextmanager
+def _modify_lock(path: str, fs: Any = None) -> Iterator[Any]:
+    data = load_yaml(path) if os.path.exists(path) else {}
+    yield data
+    copy = Path(path).with_name(".dvc") / "tmp" / f"{Path(path).name}.new"
+    with copy.open("w", encoding="utf-8") as stream:
+        _build_writer().dump(data, stream)
+    copy.replace(path)
+
+
+def _build_writer() -> YAML:
+    """What writes plain data as DVC does."""
+    writer = YAML(typ="safe")
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.Representer.add_representer(OrderedDict, writer.Representer.represent_dict)
+    return writer
 
 
 def sort_lock(root: Path) -> None:
