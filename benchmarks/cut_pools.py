@@ -13,36 +13,36 @@ import os
 import random
 from pathlib import Path
 
-import numpy as np
-
-from rca.artifacts import read_mask
+from rca.data.formats import read_dataset
+from rca.data.voc import LISTS, VocSettings
 
 FOLDERS = ("JPEGImages", "SegmentationClass")
 
 
 def cut(source: Path, target: Path, wrong: float, seed: int) -> dict[str, int]:
     """Write the smaller dataset with its pools, and return how many images each part has."""
-    classes = (source / "classes.txt").read_text().split("\n")
-    classes = [name for name in classes if name]
-    lists = source / "ImageSets/Segmentation"
-    ids = (lists / "train.txt").read_text().split()
-    order = random.Random(seed)
-    order.shuffle(ids)
-    kept, others = sorted(ids[: len(ids) // 2]), sorted(ids[len(ids) // 2 :])
-    (target / "ImageSets/Segmentation").mkdir(parents=True)
+    settings = VocSettings(name=target.name, format="voc", splits=("train", "val"))
+    manifest = read_dataset(source, settings)
+    classes, order = manifest.classes, random.Random(seed)
+    listed = (source / LISTS / "train.txt").read_text().split()
+    records = [manifest.images[manifest.index[one]] for one in listed]
+    order.shuffle(records)
+    kept, others = (
+        sorted(part, key=lambda one: one.id) for part in (records[: len(records) // 2], records[len(records) // 2 :])
+    )
+    (target / LISTS).mkdir(parents=True)
     for folder in FOLDERS:
         (target / folder).symlink_to((source / folder).resolve())
-    (target / "classes.txt").write_text((source / "classes.txt").read_text())
-    (target / "ImageSets/Segmentation/train.txt").write_text("".join(f"{one}\n" for one in kept))
-    (target / "ImageSets/Segmentation/val.txt").write_text((lists / "val.txt").read_text())
-    shown = {one: find_classes(source / f"SegmentationClass/{one}.png", classes) for one in others}
-    pool = {one: found[0] for one, found in shown.items() if len(found) == 1}
+    (target / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+    for split, images in (("train", kept), ("val", manifest.select("val"))):
+        (target / LISTS / f"{split}.txt").write_text("".join(f"{one.id}\n" for one in images))
+    pool = {one.id: classes[one.tags[0]] for one in others if len(one.tags) == 1}
     mistaken = set(order.sample(sorted(pool), round(wrong * len(pool))))
     web = {
         one: order.choice([name for name in classes if name != tag]) if one in mistaken else tag
         for one, tag in pool.items()
     }
-    photographs = {path.stem: path for path in (source / "JPEGImages").iterdir()}
+    photographs = {one.id: manifest.photograph(one) for one in others}
     for name, tags in (("single_label", pool), ("web", web)):
         (target / name / "images").mkdir(parents=True)
         for one in tags:
@@ -51,11 +51,6 @@ def cut(source: Path, target: Path, wrong: float, seed: int) -> dict[str, int]:
             writer = csv.writer(file)
             writer.writerows([("id", "tags"), *tags.items()])
     return {"train": len(kept), "single_label": len(pool), "web": len(web), "of it wrong": len(mistaken)}
-
-
-def find_classes(mask: Path, classes: list[str]) -> list[str]:
-    """The classes that a true mask shows."""
-    return [classes[label - 1] for label in np.unique(read_mask(mask)) if 0 < label <= len(classes)]
 
 
 def main() -> None:
