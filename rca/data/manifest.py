@@ -113,6 +113,18 @@ class Manifest:
         """The position of each image id in `images`."""
         return {record.id: position for position, record in enumerate(self.images)}
 
+    def find(self, image_ids: Iterable[str]) -> tuple[ImageRecord, ...]:
+        """The records of some images, in the order of the ids.
+
+        Raises:
+            UserError: the dataset has no such image.
+        """
+        image_ids = tuple(image_ids)
+        for image_id in image_ids:
+            if image_id not in self.index:
+                raise UserError(f"The dataset has no image {image_id}, of which there are results: make these again.")
+        return tuple(self.images[self.index[image_id]] for image_id in image_ids)
+
     def photograph(self, record: ImageRecord) -> Path:
         """Where a record's photograph lies."""
         return locate(self.root, record.image)

@@ -18,7 +18,7 @@ def run(context: Context) -> None:
     with open_scores(*paths.final_scores(shard)) as maps, write_directory(paths.pseudo / str(shard)) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()
-        records = [record for record in manifest.images if maps.has(record.id)]
+        records = manifest.find(maps.ids)
         for record in track(records, "pseudo labels", len(records)):
             one = maps.read(record.id)
             scores = enlarge(one.scores, record.height, record.width)

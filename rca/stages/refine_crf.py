@@ -130,7 +130,7 @@ def run(context: Context) -> None:
     thresholds = read_json(paths.threshold)
     scores = paths.final_scores(shard)
     with open_scores(*scores) as maps:
-        records = [record for record in manifest.images if maps.has(record.id)]
+        records = manifest.find(maps.ids)
         kinds: list[Tags] = ["given", "predicted"] if any(map(maps.has_predicted, maps.ids)) else ["given"]
     with write_directory(paths.refined / str(shard)) as directory:
         for tags in kinds:
@@ -138,7 +138,7 @@ def run(context: Context) -> None:
                 (directory / name_folder(choice, tags)).mkdir()
         inputs = (scores, thresholds, paths.pseudo / str(shard), directory, settings.crf)
         tasks = [
-            Task(replace(manifest, images=tuple(records[start : start + CHUNK])), *inputs)
+            Task(replace(manifest, images=records[start : start + CHUNK]), *inputs)
             for start in range(0, len(records), CHUNK)
         ]
         with ExitStack() as stack:

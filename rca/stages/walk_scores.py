@@ -37,9 +37,10 @@ def run(context: Context) -> None:
     with open_shard(paths.score_shard(shard)) as made:
         checkpoint = context.checkpoint(settings, [paths.score_shard(shard), paths.network, paths.affinity])
         writer = ShardWriter(checkpoint.with_suffix(".parts"), len(made.ids))
-        remaining = [image_id for image_id in made.ids if image_id not in writer.done]
-        for image_id in track(remaining, "random walks", len(remaining)):
-            photograph = read_photograph(manifest.photograph(manifest.images[manifest.index[image_id]]))
+        remaining = [record for record in manifest.find(made.ids) if record.id not in writer.done]
+        for record in track(remaining, "random walks", len(remaining)):
+            image_id = record.id
+            photograph = read_photograph(manifest.photograph(record))
             image = normalise(photograph, network.mean, network.std)[None].to(device)
             given = made.read(image_id)
             boundary = network.find_boundaries(image, given.scores.shape[1:])[0].cpu().numpy()

@@ -89,6 +89,13 @@ def test_splits_select_their_images_each_once(manifest: Manifest) -> None:
         manifest.select_any(("val", "test"))
 
 
+def test_images_are_found_by_their_ids_and_an_unknown_one_is_named(manifest: Manifest) -> None:
+    wanted = [record.id for record in reversed(manifest.images)]
+    assert [record.id for record in manifest.find(wanted)] == wanted
+    with pytest.raises(UserError, match="no image stranger"):
+        manifest.find([*wanted, "stranger"])
+
+
 def test_tags_are_encoded_as_ones(manifest: Manifest) -> None:
     encoded = [manifest.encode_tags(record) for record in manifest.images]
     np.testing.assert_array_equal(encoded, [[1, 0, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
