@@ -1,7 +1,7 @@
 """What dvc.yaml declares, resolved: stages with their files, resources and order."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,22 +67,24 @@ def build_stages(root: Path, declared: Iterable[Any]) -> tuple[Stage, ...]:
     """Turn DVC's stage objects into `Stage`s, in the order given."""
     declared = list(declared)
     owners = {relate_path(root, out): stage.name for stage in declared for out in stage.outs}
-    return tuple(build_stage(root, stage, owners) for stage in declared)
+    inside = list_inside(owners)
+    return tuple(build_stage(root, stage, owners, inside) for stage in declared)
 
 
-def build_stage(root: Path, stage: Any, owners: Mapping[str, str]) -> Stage:
+def build_stage(root: Path, stage: Any, owners: Mapping[str, str], inside: Mapping[str, list[str]]) -> Stage:
     """Turn one of DVC's stage objects into a `Stage`.
 
     Args:
         root: The folder of dvc.yaml.
         stage: DVC's stage.
         owners: The name of the stage that writes each output of the pipeline.
+        inside: The outputs that lie below each folder.
     """
     inputs: dict[str, None] = {}  # a set that keeps its order
     for dep in stage.deps:
         # Parameters are DVC's business: Snakemake would see the whole of params.yaml.
         if dep.protocol == "local" and not hasattr(dep, "params"):
-            inputs.update(dict.fromkeys(expand_dep(relate_path(root, dep), owners)))
+            inputs.update(dict.fromkeys(expand_dep(relate_path(root, dep), owners, inside)))
     outputs = tuple(relate_path(root, out) for out in stage.outs)
     if not outputs:
         raise UserError(f"Stage {stage.name} in dvc.yaml has no outs: nothing tells when it is done.")
@@ -103,15 +105,24 @@ def relate_path(root: Path, item: Any) -> str:
     return Path(os.path.relpath(item.fs_path, root.resolve())).as_posix()
 
 
-def expand_dep(dep: str, owners: Iterable[str]) -> list[str]:
+def list_inside(outputs: Iterable[str]) -> dict[str, list[str]]:
+    """The outputs that lie below each folder, in the order given."""
+    inside: dict[str, list[str]] = {}
+    for output in outputs:
+        for folder in list_folders(output):
+            inside.setdefault(folder, []).append(output)
+    return inside
+
+
+def list_folders(path: str) -> list[str]:
+    """The folders that a path lies in, the innermost first."""
+    return [folder.as_posix() for folder in Path(path).parents[:-1]]
+
+
+def expand_dep(dep: str, owners: Collection[str], inside: Mapping[str, list[str]]) -> list[str]:
     """Return the outputs that a dep stands for: itself, the folder it lies in, or those that fill it."""
-    overlapping = [out for out in owners if out == dep or is_inside(out, dep) or is_inside(dep, out)]
-    return overlapping or [dep]
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Tell whether a path lies below a folder."""
-    return path.startswith(f"{folder}/")
+    above = [path for path in (dep, *list_folders(dep)) if path in owners]
+    return above or inside.get(dep) or [dep]
 
 
 def name_log(stage: str) -> str:
