@@ -67,7 +67,7 @@ for stage in plan.stages:
             python=sys.executable,
             stage=stage.name,
         shell:
-            "{params.python:q} -m rca.pipeline.run_stage {params.stage:q}"
+            "{params.python:q} -m rca.pipeline.run_stage {params.stage:q} --gpus {resources.gpu}"
 
 
 onstart:

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from rca.artifacts import IGNORE
-from rca.distributed import divide_by_count
+from rca.distributed import divide_by_count, sum_over_ranks
 from rca.settings import Settings
+
+Balance = Literal["none", "background_foreground", "labels"]
 
 
 class NoiseSettings(Settings):
@@ -38,7 +40,7 @@ class LossSettings(Settings):
         noise: Down-weighting of contested pixels; null for none.
     """
 
-    balance: Literal["none", "background_foreground"] = "none"
+    balance: Balance = "none"
     noise: NoiseSettings | None = None
 
 
@@ -52,19 +54,30 @@ def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettin
         epoch: Counted from 0.
 
     Returns:
-        (); what has no pixel (a batch of nothing but ignored ones, or a part of the balance) counts as 0.
+        (); what has no pixel (a batch of nothing but ignored ones, or a half of the balance) counts as 0.
     """
-    known = mask != IGNORE
     weighs = settings.noise is not None and epoch >= settings.noise.start_epoch
     if settings.balance == "none" and not weighs:
         # A batch of nothing but ignored pixels has no mean.
         total = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="sum")
-        return divide_by_count(total, known.sum())
+        return divide_by_count(total, (mask != IGNORE).sum())
     losses = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="none")
     if settings.noise is not None and weighs:
         with torch.no_grad():
             weights = torch.exp(-losses * settings.noise.exponent)  # of the label's probability, to the power
         losses = losses * weights
-    parts = [known] if settings.balance == "none" else [mask == 0, known & (mask > 0)]
-    means = [divide_by_count((losses * part).sum(), part.sum()) for part in parts]
-    return torch.stack(means).mean()
+    parts = list_parts(mask, scores.shape[1], settings.balance)
+    counts = torch.stack([part.sum() for part in parts])
+    means = divide_by_count(torch.stack([(losses * part).sum() for part in parts]), counts)
+    if settings.balance == "labels":
+        return means.sum() / (sum_over_ranks(counts) > 0).sum().clamp(min=1)
+    return means.mean()
+
+
+def list_parts(mask: Tensor, labels: int, balance: Balance) -> list[Tensor]:
+    """The sets of pixels, each the shape of the mask, whose means count alike."""
+    if balance == "background_foreground":
+        return [mask == 0, (mask > 0) & (mask != IGNORE)]
+    if balance == "labels":
+        return [mask == label for label in range(labels)]
+    return [mask != IGNORE]

@@ -1,11 +1,12 @@
 """Reproduce one stage through DVC: what each rule of the Snakefile calls.
 
-    python -m rca.pipeline.run_stage train_cam@rca-0
+    python -m rca.pipeline.run_stage train_cam@rca-0 --gpus 1
 
 DVC looks again whether the stage must run at all, runs it or restores its outputs, and records it in
 dvc.lock.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -16,32 +17,25 @@ from pathlib import Path
 
 import psutil
 from dvc.exceptions import DvcException
-from dvc.repo import Repo, lock_repo
 
 from rca.errors import UserError
 from rca.pipeline.gpus import lease_gpus
-from rca.pipeline.repository import (
-    describe_error,
-    name_process,
-    open_repo,
-    report_errors,
-    retry_locked,
-    write_lock_atomically,
-)
-from rca.pipeline.resolve import name_log, read_meta, relate_path
+from rca.pipeline.repository import describe_error, name_process, open_repo, retry_locked, write_lock_atomically
+from rca.pipeline.resolve import name_log
 
 
-def run_stage(name: str) -> None:
+def run_stage(name: str, gpus: int) -> None:
     """Reproduce one stage of the dvc.yaml in the current folder and nothing upstream of it.
 
     Args:
         name: DVC's name of the stage.
+        gpus: Devices to lease for it: whoever starts the stage has read dvc.yaml, and DVC takes seconds for it.
 
     Raises:
         UserError: If there is no such stage, or if it failed.
     """
     repo = open_repo(Path())
-    with lease_gpus(count_gpus(repo, name)) as variables:
+    with lease_gpus(gpus) as variables:
         # DVC hands the environment on to the stage's command; several commands share the terminal.
         os.environ.update(variables, RCA_PROGRESS="lines")
         name_process(name)
@@ -51,13 +45,6 @@ def run_stage(name: str) -> None:
         except DvcException as error:
             reason = describe_error(error)
             raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error
-
-
-def count_gpus(repo: Repo, name: str) -> int:
-    """Return how many devices a stage asks for."""
-    with report_errors(), lock_repo(repo):
-        (stage,) = repo.stage.collect(name)
-    return read_meta(name, stage.meta, [relate_path(Path(), out) for out in stage.outs])["gpu"]
 
 
 @contextmanager
@@ -100,14 +87,18 @@ def stop_children(number: int, _: object) -> None:
 
 def main() -> None:
     """Run the stage named on the command line."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m rca.pipeline.run_stage STAGE")
-    name = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("stage", help="DVC's name of it, such as train_cam@rca-0")
+    parser.add_argument("--gpus", type=int, default=0, help="devices to lease for it (default 0)")
+    given = parser.parse_args()
+    if given.gpus < 0:
+        parser.error(f"--gpus must be at least 0, not {given.gpus}")
+    name = given.stage
     signal.signal(signal.SIGTERM, stop_children)
     log = Path(name_log(name))
     try:
         with record_messages(log):
-            run_stage(name)
+            run_stage(name, given.gpus)
     except UserError as error:
         append_log(log, str(error))
         sys.exit(str(error))

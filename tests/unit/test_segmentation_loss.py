@@ -53,15 +53,17 @@ def test_by_default_it_is_the_plain_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])
-@pytest.mark.parametrize("balance", ["none", "background_foreground"])
+@pytest.mark.parametrize("balance", ["none", "background_foreground", "labels"])
 def test_it_agrees_with_a_sum_over_pixels(balance: str, epoch: int) -> None:
     scores, mask = draw()
-    losses: dict[bool, list[float]] = {True: [], False: []}
+    mask[mask == 2] = 3  # a label that the batch does not show
+    groups: dict[int, list[float]] = {}
     for label, probability in list_pixels(scores, mask):
         weight = probability ** NOISE["exponent"] if epoch >= NOISE["start_epoch"] else 1
-        losses[label == 0].append(-weight * math.log(probability))
-    balanced = (average(losses[True]) + average(losses[False])) / 2
-    expected = balanced if balance == "background_foreground" else average(losses[True] + losses[False])
+        group = {"none": 0, "background_foreground": min(label, 1), "labels": label}[balance]
+        groups.setdefault(group, []).append(-weight * math.log(probability))
+    assert len(groups) == {"none": 1, "background_foreground": 2, "labels": 3}[balance]
+    expected = average([average(losses) for losses in groups.values()])
     found = compute_segmentation_loss(scores, mask, read(balance=balance, noise=NOISE), epoch)
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
@@ -87,7 +89,17 @@ def test_a_rare_object_counts_as_much_as_the_background() -> None:
     assert pulled.item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("balance", ["none", "background_foreground"])
+def test_each_label_of_a_batch_counts_alike() -> None:
+    scores = torch.zeros(1, 4, 10, 10, requires_grad=True)
+    mask = torch.zeros(1, 10, 10, dtype=torch.int64)
+    mask[0, 0, 0], mask[0, 5:] = 2, 1
+    compute_segmentation_loss(scores, mask, read(balance="labels"), 0).backward()
+    assert scores.grad is not None
+    pulled = [scores.grad[0, label][mask[0] == label].abs().sum().item() / (3 / 4) for label in (0, 1, 2)]
+    assert pulled == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("balance", ["none", "background_foreground", "labels"])
 @pytest.mark.parametrize("noise", [None, {"start_epoch": 0}])
 def test_what_has_no_pixel_counts_as_nothing(balance: str, noise: dict | None) -> None:
     scores, mask = draw()
