@@ -25,7 +25,7 @@ def cut(source: Path, target: Path, wrong: float, seed: int) -> dict[str, int]:
     manifest = read_dataset(source, settings)
     classes, order = manifest.classes, random.Random(seed)
     listed = (source / LISTS / "train.txt").read_text().split()
-    records = [manifest.images[manifest.index[one]] for one in listed]
+    records = list(manifest.find(listed))
     order.shuffle(records)
     kept, others = (
         sorted(part, key=lambda one: one.id) for part in (records[: len(records) // 2], records[len(records) // 2 :])

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from references import write_dataset
-from torch import nn
-from train_step import CLOCK, EPOCH, WARM_UP, fill_memory
+from train_step import build_step, fill_memory, time_in_turns
 
 from rca.data.augmentation import AugmentationSettings
 from rca.data.loading import Sample, TrainingImages, make_loader
@@ -28,7 +27,7 @@ from rca.labels.inference import score_images
 from rca.labels.references import References, ReferenceSettings
 from rca.labels.views import InferenceSettings
 from rca.models.cam_network import CamNetwork, NetworkDescription
-from rca.stages.train_cam import SECOND_VIEW, compute_losses
+from rca.stages.train_cam import SECOND_VIEW
 
 PRESET = Path(__file__).parents[1] / "workflow/presets/msrc.yaml"
 PAIRS = ("cam", "rca", "hsc", "mcis", "seam", "seam_rca", "seam_hsc", "seam_mcis")
@@ -63,27 +62,6 @@ def build_pair(run: dict[str, Any], section: dict[str, Any], backbone: str, clas
     return Pair(network, run["train_cam"].get("second_view", SECOND_VIEW), references)
 
 
-def make_step(pair: Pair, batch: Sample, device: str) -> Callable[[], None]:
-    """A function that does one whole training step of a pair."""
-    network = pair.network
-    optimiser = torch.optim.AdamW([one for one in network.parameters() if one.requires_grad], lr=1e-5)
-
-    def step() -> None:
-        network.train()
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            losses = compute_losses(network, batch, EPOCH, pair.second_view)
-            loss = torch.stack([term.float() for term in losses.values()]).sum()
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        loss.item()  # waits for a GPU, as the trainer does
-
-    return step
-
-
 def make_pass(pair: Pair, manifest: Manifest, inference: InferenceSettings) -> Callable[[], None]:
     """A function that makes the score maps of all images."""
     network = pair.network
@@ -104,17 +82,6 @@ def load_batch(manifest: Manifest, network: CamNetwork, size: int, device: str) 
     images = TrainingImages(manifest, manifest.images, AugmentationSettings(), *STATISTICS, 0)
     loader, _ = make_loader(images, size, 0, network.method.pairs_images)
     return Sample(*(tensor.to(device) for tensor in next(iter(loader))))
-
-
-def time_in_turns(calls: dict[str, Callable[[], None]], device: str, repeats: int) -> dict[str, float]:
-    """Seconds of the fastest call of each: what else runs only ever adds to it."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(WARM_UP[device] + repeats):
-        for name in calls if number % 2 else reversed(calls):
-            start = CLOCK[device]()
-            calls[name]()
-            seconds[name].append(CLOCK[device]() - start)
-    return {name: min(found[WARM_UP[device] :]) for name, found in seconds.items()}
 
 
 def main() -> None:
@@ -140,7 +107,9 @@ def main() -> None:
             if pair.network.method.keeps_memory:
                 fill_memory(pair.network.method)
             batch = load_batch(manifest, pair.network, given.batch, given.device)
-            steps[name], passes[name] = make_step(pair, batch, given.device), make_pass(pair, manifest, inference)
+            optimiser = torch.optim.AdamW(pair.network.parameters(), lr=1e-5)
+            steps[name] = build_step(pair.network, optimiser, batch, pair.second_view)
+            passes[name] = make_pass(pair, manifest, inference)
         training = time_in_turns(steps, given.device, given.steps)
         scoring = time_in_turns(passes, given.device, given.steps)
     print(f"{given.backbone}, images of up to {given.side}x{given.side}, batches of {given.batch}, {given.device}")

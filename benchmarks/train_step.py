@@ -22,7 +22,7 @@ from torch import nn
 from rca.data.loading import Sample
 from rca.methods.prototypes import cluster_memory
 from rca.models.cam_network import CamNetwork, NetworkDescription
-from rca.stages.train_cam import compute_losses
+from rca.stages.train_cam import SECOND_VIEW, compute_losses
 
 EPOCH = 9  # late enough for all terms of the loss
 WARM_UP = {"cpu": 1, "cuda": 10}  # steps
@@ -60,18 +60,26 @@ def make_step(method: str, setting: Setting) -> Callable[[], None]:
     about = NetworkDescription(
         setting.backbone, 16, 256, "cam", method, {}, names, (0.5,) * 3, (0.25,) * 3, "random weights"
     )
-    network = CamNetwork(about).to(device, memory_format=torch.channels_last).train()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval().requires_grad_(False)
+    network = CamNetwork(about).to(device, memory_format=torch.channels_last)
     if method == "rca":
         fill_memory(network.method)
     optimiser = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    batch = draw_batch(setting, device)
+    return build_step(network, optimiser, draw_batch(setting, device))
+
+
+def build_step(
+    network: CamNetwork, optimiser: torch.optim.Optimizer, batch: Sample, second_view: float = SECOND_VIEW
+) -> Callable[[], None]:
+    """A function that does one whole training step on a batch; BatchNorm stays as it came."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().requires_grad_(False)
+    device = batch.image.device.type
 
     def step() -> None:
-        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.device == "cuda"):
-            losses = compute_losses(network, batch, EPOCH)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            losses = compute_losses(network, batch, EPOCH, second_view)
             loss = torch.stack([term.float() for term in losses.values()]).sum()
         loss.backward()
         optimiser.step()
@@ -114,17 +122,23 @@ def draw_entries(classes: int, slots: int, channels: int, seed: int) -> torch.Te
 
 
 def time_steps(setting: Setting) -> dict[str, float]:
-    """Seconds of the fastest step of each method, of steps done in turns: what else runs only ever adds to it."""
+    """Seconds of a step of each method."""
     torch.set_num_threads(setting.threads)
-    steps = {method: make_step(method, setting) for method in ("cam", "rca")}
-    seconds: dict[str, list[float]] = {method: [] for method in steps}
-    clock = CLOCK[setting.device]
-    for number in range(WARM_UP[setting.device] + setting.steps):
-        for method in ("cam", "rca") if number % 2 else ("rca", "cam"):
+    return time_in_turns(
+        {method: make_step(method, setting) for method in ("cam", "rca")}, setting.device, setting.steps
+    )
+
+
+def time_in_turns(calls: dict[str, Callable[[], None]], device: str, repeats: int) -> dict[str, float]:
+    """Seconds of the fastest call of each, of calls done in turns: what else runs only ever adds to it."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    clock = CLOCK[device]
+    for number in range(WARM_UP[device] + repeats):
+        for name in calls if number % 2 else reversed(calls):
             start = clock()
-            steps[method]()
-            seconds[method].append(clock() - start)
-    return {method: min(found[WARM_UP[setting.device] :]) for method, found in seconds.items()}
+            calls[name]()
+            seconds[name].append(clock() - start)
+    return {name: min(found[WARM_UP[device] :]) for name, found in seconds.items()}
 
 
 def measure_memory(method: str, setting: Setting) -> int:
