@@ -37,10 +37,10 @@ run: setup  ## run what params.yaml asks for (by default, both runs on the embed
 test test-all: export OMP_NUM_THREADS := 1
 
 test: setup  ## the tests that take minutes
-	@pytest -n $(CORES) -m "not slow and not slurm"
+	@pytest -n $(CORES) --dist worksteal -m "not slow and not slurm"
 
 test-all: setup  ## all tests but Slurm's, the README's commands among them
-	@pytest -n $(CORES) -m "not slurm"
+	@pytest -n $(CORES) --dist worksteal -m "not slurm"
 
 test-slurm: setup  ## send a small pipeline through a throw-away Slurm on this machine (needs root and Debian)
 	@pytest -m slurm tests/slurm

@@ -22,6 +22,7 @@ from torch import nn
 from rca.data.loading import Sample
 from rca.methods.prototypes import cluster_memory
 from rca.models.cam_network import CamNetwork, NetworkDescription
+from rca.precision import choose_precision
 from rca.stages.train_cam import SECOND_VIEW, compute_losses
 
 EPOCH = 9  # late enough for all terms of the loss
@@ -75,12 +76,11 @@ def build_step(
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval().requires_grad_(False)
-    device = batch.image.device.type
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with choose_precision(batch.image.device, "bfloat16"):
             losses = compute_losses(network, batch, EPOCH, second_view)
-            loss = torch.stack([term.float() for term in losses.values()]).sum()
+        loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

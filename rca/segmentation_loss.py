@@ -36,7 +36,8 @@ class LossSettings(Settings):
     Attributes:
         balance: "none" takes the mean over all pixels; "background_foreground" half the mean over those of the
             background and half that over those of objects (as in the balanced seeding loss of Huang et al., DSRG, CVPR
-            2018), since background is most of an image.
+            2018), since background is most of an image; "labels" the mean of the means over each label's pixels, of the
+            labels that the batch has.
         noise: Down-weighting of contested pixels; null for none.
     """
 

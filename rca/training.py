@@ -28,6 +28,7 @@ from rca.curves import record_curves
 from rca.data.loading import EpochSampler, Sample
 from rca.distributed import rank, sum_over_ranks, world_size
 from rca.errors import UserError
+from rca.precision import Precision, choose_precision
 from rca.progress import track
 from rca.settings import Settings
 
@@ -45,7 +46,7 @@ class OptimisationSettings(Settings):
         weight_decay: L2 penalty (AdamW: decoupled).
         poly_power: The rates fall as (1 - step / steps) ** poly_power.
         freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
-        precision: "float32", or "bfloat16" for the forward pass on a GPU (a CPU always takes float32).
+        precision: Of the backbone: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
         workers: Processes that load images, for each process that trains; the result does not depend on it.
         processes: Processes that train together, each with a GPU of its own, or all on the CPU where there is none.
             They share a batch; whole images (no crop) are padded to the largest of a process's own part.
@@ -60,7 +61,7 @@ class OptimisationSettings(Settings):
     weight_decay: float = Field(default=1e-4, ge=0)
     poly_power: float = Field(default=0.9, ge=0)
     freeze_batchnorm: bool = True
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
     workers: int = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
 
@@ -105,7 +106,8 @@ class Trainer:
         settings: How.
         seed: Of the run.
         device: Where.
-        compute_losses: From the network, a batch and the epoch to the weighted terms of the loss, by name.
+        compute_losses: From the network, a batch and the epoch to the weighted terms of the loss, by name. It is called
+            in the precision of the settings and takes out of that what needs more digits (`rca.precision`).
         start_epoch: Called before each epoch with its number.
         checkpoint: Where the state is kept after each epoch; None keeps none.
         curves: Where TensorBoard finds the history as it grows; None records none.
@@ -171,14 +173,13 @@ class Trainer:
         learning_rate = optimiser.param_groups[0]["lr"]
         totals: dict[str, float] = {}
         share = self.settings.accumulate
-        half = self.device.type == "cuda" and self.settings.precision == "bfloat16"
         for number, batch in enumerate(track(loader, f"epoch {epoch + 1}", len(loader)), 1):
             batch = Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
             # Convolutions run faster with channels last, on a CPU (a quarter was seen) and on a GPU in bfloat16.
             batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            with choose_precision(self.device, self.settings.precision):
                 losses = step(batch, epoch)
-                terms = torch.stack([term.float() for term in losses.values()])
+            terms = torch.stack(list(losses.values()))
             # The same on every rank, so that all go on or all stop.
             means = (sum_over_ranks(terms) / world_size()).tolist()
             if not math.isfinite(sum(means)):

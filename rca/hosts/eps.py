@@ -55,7 +55,7 @@ class EpsHost(Host):
 
     def compare(self, output: Output) -> Tensor:
         """The probability of each class and, as the last channel, of the background (B, C + 1, h, w)."""
-        return torch.cat([output.maps, self.background(output.features)], 1).float().softmax(1)
+        return torch.cat([output.maps, self.background(output.features)], 1).softmax(1)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """Classification, and the difference of the estimated saliency to the given one, a mean over the views."""

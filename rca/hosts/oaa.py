@@ -75,7 +75,7 @@ class OaaHost(Host):
         if epoch < self.options.start_epoch:
             return
         store = self._open(epoch)
-        maps, valid = output.maps.detach().float(), output.valid
+        maps, valid = output.maps.detach(), output.valid
         sure = (pool_mean(maps, valid).sigmoid() >= self.options.gate).cpu()
         attention, (height, width) = normalise_range(maps, valid, "max").cpu(), batch.valid.shape[2:]
         shown = torch.stack([batch.valid.amax((1, 3)).sum(1), batch.valid.amax((1, 2)).sum(1)], 1).tolist()
@@ -103,7 +103,7 @@ class OaaHost(Host):
 
     def _learn_attention(self, output: Output, batch: Sample, store: AttentionStore) -> Tensor:
         """The loss of the integral attention of a view; a tagged class of which nothing was found yet is left out."""
-        logits = self.integral(output.features).float()
+        logits = self.integral(output.features)
         targets, size = torch.zeros(logits.shape), (batch.valid.shape[2], batch.valid.shape[3])
         known = torch.ones(logits.shape[:2])
         for image, (position, frame) in enumerate(zip(batch.position.tolist(), batch.frame.cpu(), strict=True)):

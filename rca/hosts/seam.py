@@ -59,7 +59,7 @@ class SeamHost(Host):
         background the refined maps sum to 1 as well.
         """
         assert levels is not None
-        maps, valid = output.maps.detach().float(), output.valid
+        maps, valid = output.maps.detach(), output.valid
         strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
         strongest = strength * (strength == strength.amax(1, keepdim=True))
         return output._replace(refined=self.correlation(strongest, levels, valid))
@@ -94,7 +94,7 @@ class SeamHost(Host):
 
 def scale_maps(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (B, C, h, w) brought to 0..1 each (`normalise_range`) and then to another size."""
-    scaled = normalise_range(maps.float(), valid)
+    scaled = normalise_range(maps, valid)
     return scaled if scaled.shape[2:] == size else functional.interpolate(scaled, size, mode="bilinear")
 
 

@@ -15,7 +15,7 @@ from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.base import Levels
 from rca.labels.references import Beside, References
 from rca.labels.score_maps import ScoreMaps
-from rca.labels.views import InferenceSettings, choose_precision, encode_views, group_by_size
+from rca.labels.views import InferenceSettings, encode_views, group_by_size
 from rca.models.cam_network import CamNetwork
 from rca.models.pooling import Normalisation, pool_mean
 
@@ -151,17 +151,16 @@ def score_features(
     tags = None if tags is None else tags.to(device)
     for view, (features, levels) in zip(settings.views, encoded, strict=True):
         features = features.to(device)
-        with choose_precision(device, settings.precision):
-            output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
-            outputs = [output]
-            if beside is not None:
-                found = output._replace(maps=beside.score(network.method, output), refined=None)
-                outputs.append(network.host.refine(found, levels, tags))
+        output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
+        outputs = [output]
+        if beside is not None:
+            found = output._replace(maps=beside.score(network.method, output), refined=None)
+            outputs.append(network.host.refine(found, levels, tags))
         # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
         plain = output.maps if output.auxiliary is None else output.auxiliary
-        logits += pool_mean(plain.float(), output.valid)
+        logits += pool_mean(plain, output.valid)
         for total, one in zip(sums, outputs, strict=True):
-            activation = one.scores.float().relu()
+            activation = one.scores.relu()
             activation = activation.flip(3) if view.mirrored else activation
             total += functional.interpolate(activation, size, mode="bilinear")
     maps = sums[0]

@@ -18,9 +18,9 @@ from rca.artifacts import read_photograph
 from rca.data.features import FeatureCache, View
 from rca.data.loading import normalise
 from rca.data.manifest import ImageRecord, Manifest
-from rca.labels.views import choose_precision
 from rca.methods.base import Method, Output
 from rca.models.cam_network import CamNetwork
+from rca.precision import Precision, choose_precision
 from rca.settings import Settings
 
 AS_IT_IS = View(1.0, False)
@@ -69,7 +69,7 @@ class Beside:
         Returns:
             (B, C, h, w); the maps of the image alone for classes without a reference.
         """
-        total = torch.zeros_like(output.maps, dtype=torch.float32)
+        total = torch.zeros_like(output.maps)
         count = total.new_zeros(total.shape[:2])
         for start in range(0, len(self.features), self.at_once):
             chosen = slice(start, start + self.at_once)
@@ -78,10 +78,10 @@ class Beside:
             others = [mine if one is None else one for one, mine in zip(self.features[chosen], own, strict=True)]
             maps = method.score_beside(own, *pad_features(others))
             row = torch.arange(len(image), device=image.device)
-            total.index_put_((image, label), maps[row, label].float(), accumulate=True)
+            total.index_put_((image, label), maps[row, label], accumulate=True)
             count.index_put_((image, label), torch.ones_like(label, dtype=count.dtype), accumulate=True)
         count = count[..., None, None]
-        return torch.where(count > 0, total / count.clamp(min=1), output.maps.float())
+        return torch.where(count > 0, total / count.clamp(min=1), output.maps)
 
 
 def pad_features(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ class References:
         network: CamNetwork,
         manifest: Manifest,
         settings: ReferenceSettings,
-        precision: str,
+        precision: Precision,
         cache: FeatureCache | None = None,
     ) -> None:
         self.network, self.manifest, self.cache = network, manifest, cache
@@ -161,11 +161,11 @@ class References:
         """The features of an image (D, h, w); it is looked at alone, so that they do not depend on what came before."""
         network = self.network
         device = next(network.parameters()).device
-        with choose_precision(device, self.precision):
-            if self.cache is not None:
-                features = self.cache.read(record.id, AS_IT_IS)[None].to(device)
-            else:
-                photograph = read_photograph(self.manifest.photograph(record))
-                image = normalise(photograph, network.description.mean, network.description.std)
-                features = network.backbone(image[None].to(device))[1]
-            return network.neck(features)[0]
+        if self.cache is not None:
+            features = self.cache.read(record.id, AS_IT_IS)[None].to(device)
+        else:
+            photograph = read_photograph(self.manifest.photograph(record))
+            image = normalise(photograph, network.description.mean, network.description.std)
+            with choose_precision(device, self.precision):
+                features, _ = network.encode(image[None].to(device))
+        return network.neck(features)[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from rca.data.features import View
 from rca.data.manifest import ImageRecord
 from rca.models.resizing import rescale
+from rca.precision import Precision, choose_precision
 from rca.settings import Settings
 
 Encoding = TypeVar("Encoding")
@@ -23,13 +24,13 @@ class InferenceSettings(Settings):
         scales: Factors by which the image is resized; the maps of all are summed.
         flip: Score the mirrored image as well.
         batch_size: Images of one size that are scored at once.
-        precision: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
+        precision: Of the backbone: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
     """
 
     scales: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
     flip: bool = True
     batch_size: int = Field(default=8, ge=1)
-    precision: str = Field(default="bfloat16", pattern="^(float32|bfloat16)$")
+    precision: Precision = "bfloat16"
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -39,7 +40,7 @@ class InferenceSettings(Settings):
 
 
 def encode_views(
-    encode: Callable[[Tensor], Encoding], batch: Tensor, views: tuple[View, ...], precision: str
+    encode: Callable[[Tensor], Encoding], batch: Tensor, views: tuple[View, ...], precision: Precision
 ) -> Iterator[Encoding]:
     """What a backbone makes of each view of some images.
 
@@ -57,11 +58,6 @@ def encode_views(
         with torch.no_grad(), choose_precision(batch.device, precision):
             encoding = encode(scaled.flip(3) if view.mirrored else scaled)
         yield encoding
-
-
-def choose_precision(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass: bfloat16 on a GPU where that was asked for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and precision == "bfloat16")
 
 
 def group_by_size(records: Iterable[ImageRecord], number: int) -> Iterator[list[ImageRecord]]:

@@ -152,27 +152,26 @@ class Hsc(Method):
         if epoch < options.start_epoch:
             return losses
         assert output.second is not None
-        # Similarities divided by a temperature ask for more digits than bfloat16 has.
-        with torch.autocast(output.maps.device.type, enabled=False):
-            first, second = (self._look(view, output.second.valid, batch) for view in (output, output.second))
-            if options.roi_level.weight:
-                losses["roi"] = options.roi_level.weight * self._contrast_regions((first, second))
-            if options.class_level.weight:
-                losses["class"] = options.class_level.weight * self._contrast_classes((first, second))
-            if options.pixel_level.weight:
-                losses["pixel"] = options.pixel_level.weight * self._contrast_pixels((first, second))
+        first, second = (self._look(view, output.second.valid, batch) for view in (output, output.second))
+        if options.roi_level.weight:
+            losses["roi"] = options.roi_level.weight * self._contrast_regions((first, second))
+        if options.class_level.weight:
+            losses["class"] = options.class_level.weight * self._contrast_classes((first, second))
+        if options.pixel_level.weight:
+            losses["pixel"] = options.pixel_level.weight * self._contrast_pixels((first, second))
         return losses
 
     def _look(self, view: Output, valid: Tensor, batch: Sample) -> View:
         """Embeddings and pseudo labels of a view; `valid` is that of the second one."""
         size = (valid.shape[2], valid.shape[3])
-        scaled = normalise_range(view.scores.detach().float(), view.valid, self.host.normalisation)
+        scaled = normalise_range(view.scores.detach(), view.valid, self.host.normalisation)
         shares = _resize(scaled, size) * batch.tags[..., None, None] * (valid > 0)
         labels = self._label(shares, valid, batch.image)
         masks = torch.stack([(labels >= 0) & (labels < shares.shape[1]), labels == shares.shape[1]], 1)
         background = (1 - shares.amax(1, keepdim=True)) * masks[:, 1:]
-        features = view.features.float()
-        pixels, regions = (_resize(project(features), size) for project in (self.project_pixels, self.project_regions))
+        pixels, regions = (
+            _resize(project(view.features), size) for project in (self.project_pixels, self.project_regions)
+        )
         objects, backgrounds = functional.normalize(pool_regions(regions, masks.float()), dim=2).unbind(1)
         return View(
             _to_rows(torch.cat([shares, background], 1)),
@@ -189,7 +188,7 @@ class Hsc(Method):
         scores = torch.cat([shares, torch.full_like(shares[:, :1], self.options.background)], 1)
         refinement = self.options.refinement
         if refinement.iterations:
-            small = functional.adaptive_avg_pool2d(images.float(), (valid.shape[2], valid.shape[3]))
+            small = functional.adaptive_avg_pool2d(images, (valid.shape[2], valid.shape[3]))
             scores = refine_by_pixels(scores, small, valid, refinement.dilations, refinement.iterations)
         return scores.argmax(1).masked_fill(valid[:, 0] == 0, -1)
 

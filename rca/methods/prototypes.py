@@ -166,10 +166,10 @@ def score_rows(features: Tensor, prototypes: Tensor, usable: Tensor, temperature
         temperature: T, above 0.
 
     Returns:
-        (B, R, h, w), float32; -10,000 or less for a row without a prototype.
+        (B, R, h, w); -10,000 or less for a row without a prototype.
     """
-    flat = functional.normalize(features.float().flatten(2), dim=1)
-    keys = functional.normalize(prototypes.flatten(0, 1).float(), dim=1)
+    flat = functional.normalize(features.flatten(2), dim=1)
+    keys = functional.normalize(prototypes.flatten(0, 1), dim=1)
     similarity = (keys @ flat / temperature).unflatten(1, prototypes.shape[:2])
     similarity = similarity.masked_fill(~usable[..., None], -1e4)
     return similarity.logsumexp(2).unflatten(2, features.shape[2:])
@@ -187,9 +187,9 @@ def score_image(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
         temperature: Of the softmax over cosine similarities.
 
     Returns:
-        (B, R, h, w), float32: each position's shares anew, summing to 1.
+        (B, R, h, w): each position's shares anew, summing to 1.
     """
-    flat = functional.normalize(features.float().flatten(2), dim=1)
+    flat = functional.normalize(features.flatten(2), dim=1)
     weights = shares.flatten(2).square()
     prototypes = functional.normalize(weights @ flat.transpose(1, 2), dim=2)
     similarity = (prototypes @ flat / temperature).unflatten(2, features.shape[2:])

@@ -207,7 +207,7 @@ class Rca(Method):
         # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
         present = torch.cat([batch.tags > 0, everywhere], 1) & masks.flatten(2).any(2)
         image, row = present.nonzero(as_tuple=True)
-        embedding = functional.normalize(pool_regions(output.features, masks)[image, row].float(), dim=1)
+        embedding = functional.normalize(pool_regions(output.features, masks)[image, row], dim=1)
         confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()
         # The background has no classifier: its regions always enter.
         confidence = torch.cat([confidence, torch.ones_like(everywhere, dtype=confidence.dtype)], 1)[image, row]

@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rca.data.loading import Sample
 from rca.errors import UserError
 from rca.hosts.base import Host, Levels
 from rca.methods.base import Method, Output
 from rca.models.backbones import OutputStride, build_backbone
 from rca.models.pooling import shrink_valid
 from rca.models.storage import load_tensors, save_tensors
+from rca.precision import keep_digits
 from rca.settings import Settings, build_settings
 
 
@@ -101,11 +103,14 @@ class CamNetwork(nn.Module):
         return self.score(features, valid, levels, tags)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Levels | None]:
-        """What the backbone makes of images (B, 3, H, W): the features that are scored, and the levels a host needs."""
+        """What the backbone makes of images (B, 3, H, W): the features that are scored, and the levels a host needs.
+
+        All of it in float32, whatever the backbone computes with.
+        """
         if not self.host.needs_levels:
-            return self.backbone(images)[1], None
+            return self.backbone(images)[1].float(), None
         _, earlier, later, features = self.backbone.extract_levels(images)
-        return features, (images, earlier, later)
+        return features.float(), (images, earlier.float(), later.float())
 
     def score(
         self, features: Tensor, valid: Tensor, levels: Levels | None = None, tags: Tensor | None = None
@@ -118,12 +123,25 @@ class CamNetwork(nn.Module):
             levels: What `encode` gave with the features.
             tags: As in `forward`.
         """
-        features = self.neck(features)
-        size = (features.shape[2], features.shape[3])
-        output = self.method(features, shrink_valid(valid, size))
-        if not self.training:
-            output = self.method.locate(output, tags)
-        return self.host.refine(output, levels, tags)
+        with keep_digits(features.device):
+            features = self.neck(features)
+            size = (features.shape[2], features.shape[3])
+            output = self.method(features, shrink_valid(valid, size))
+            if not self.training:
+                output = self.method.locate(output, tags)
+            return self.host.refine(output, levels, tags)
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        """The weighted terms of the loss, by name; host and method take in the batch.
+
+        Args:
+            output: Of `forward` or `score`, with the second view added where one is needed.
+            batch: What it was computed from.
+            epoch: Counted from 0.
+        """
+        with keep_digits(batch.image.device):
+            self.host.observe(output, batch, epoch)
+            return self.method.compute_losses(output, batch, epoch)
 
 
 def load_method(name: str) -> type[Method]:

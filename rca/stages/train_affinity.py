@@ -28,6 +28,7 @@ from rca.models.boundary_network import (
     load_frozen_backbone,
     save_branches,
 )
+from rca.precision import keep_digits
 from rca.progress import track
 from rca.settings import Settings
 from rca.stages.context import Context
@@ -105,9 +106,10 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
         return folder / f"{record.id}.png"
 
     def compute_losses(network: BoundaryNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        logits = network(batch.image)
+        logits = network(batch.image).float()
         cells = functional.interpolate(batch.mask[:, None].float(), logits.shape[1:], mode="nearest-exact")
-        return compute_boundary_losses(logits, cells[:, 0].long(), settings.radius)
+        with keep_digits(device):
+            return compute_boundary_losses(logits, cells[:, 0].long(), settings.radius)
 
     records, augmentation, optimisation = manifest.images, settings.augmentation, settings.optimisation
     images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, find_mask)

@@ -75,15 +75,13 @@ def compute_losses(
     output = network(batch.image, batch.valid, batch.tags)
     if network.needs_second_view:
         output = output._replace(second=network(rescale(batch.image, second_view), batch.valid, batch.tags))
-    network.host.observe(output, batch, epoch)
-    return network.method.compute_losses(output, batch, epoch)
+    return network.compute_losses(output, batch, epoch)
 
 
 def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
     """The same of a batch that holds the backbone's features in place of images."""
     output = network.score(batch.image, batch.valid, tags=batch.tags)
-    network.host.observe(output, batch, epoch)
-    return network.method.compute_losses(output, batch, epoch)
+    return network.compute_losses(output, batch, epoch)
 
 
 def run(context: Context) -> None:

@@ -26,6 +26,7 @@ from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save
 from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
+from rca.precision import keep_digits
 from rca.segmentation_loss import LossSettings, compute_segmentation_loss
 from rca.stages.context import Context
 from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
@@ -55,7 +56,9 @@ class TrainSegSettings(TrainingMaskSettings):
 
 def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSettings) -> dict[str, Tensor]:
     """The terms of the loss of a batch, by name."""
-    return {"segmentation": compute_segmentation_loss(network(batch.image), batch.mask, loss, epoch)}
+    scores = network(batch.image).float()
+    with keep_digits(scores.device):
+        return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss, epoch)}
 
 
 def run(context: Context) -> None:

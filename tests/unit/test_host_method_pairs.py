@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rca.data.loading import Sample
 from rca.data.manifest import ImageRecord
+from rca.hosts.base import Levels
+from rca.labels import views
 from rca.labels.inference import score_batch
 from rca.labels.views import InferenceSettings
 from rca.models.cam_network import CamNetwork, NetworkDescription, load_network, save_network
@@ -94,3 +97,52 @@ def test_a_pair_trains_and_scores(host: str, method: str, tmp_path: Path) -> Non
     assert logits.any()
     assert torch.equal(maps, again[0])
     assert torch.equal(logits, again[1])
+
+
+@pytest.mark.parametrize(("host", "method"), list(product(HOSTS, METHODS)))
+def test_only_the_backbone_rounds_to_bfloat16(
+    host: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does by default, on the CPU: everything after the backbone is as it is without autocast."""
+
+    def compute(network: CamNetwork) -> list[dict[str, Tensor]]:
+        network.host.begin(RECORDS, tmp_path / "kept", 1)
+        network.train().method.start_epoch(0, seed=0)
+        found = []
+        for step in range(2):
+            torch.manual_seed(step)
+            found.append(compute_losses(network, draw_batch(step), 0, second_view=0.6))
+            sum(found[-1].values()).backward()
+        return found
+
+    plain = compute(build(host, method))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = compute(build(host, method))
+    network = build(host, method)
+    encode = network.encode
+
+    def encode_rounded(images: Tensor) -> tuple[Tensor, Levels | None]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return encode(images)
+
+    monkeypatch.setattr(network, "encode", encode_rounded)
+    for one, other, exact in zip(rounded, compute(network), plain, strict=True):
+        assert one.keys() == other.keys() == exact.keys()
+        assert all(loss.dtype == torch.float32 for loss in one.values())
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert any(not torch.equal(one[name], exact[name]) for name in one)
+
+
+@pytest.mark.parametrize(("host", "method"), list(product(HOSTS, METHODS)))
+def test_a_pair_scores_in_bfloat16(host: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(host, method).eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, 75, 91, 3)).astype(np.uint8)
+    tags = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    maps, logits = score_batch(network, images, InferenceSettings(scales=(1.0, 0.6)), 4, tags)
+    monkeypatch.setattr(views, "choose_precision", lambda device, precision: torch.autocast("cpu", torch.bfloat16))
+    rounded = score_batch(network, images, InferenceSettings(scales=(1.0, 0.6)), 4, tags)
+    assert rounded[0].dtype == rounded[1].dtype == torch.float32
+    assert not torch.equal(rounded[1], logits)
+    # bfloat16 keeps 8 bits.
+    assert (rounded[1] - logits).abs().max() < 0.05 * logits.abs().max()
+    assert (rounded[0] - maps).abs().mean() <= 0.05 * maps.max()  # the maps of an untrained pair may be 0
