@@ -58,6 +58,26 @@ const watcher = new IntersectionObserver((entries) => {
 document.querySelectorAll("img[data-src]").forEach((image) => watcher.observe(image));
 addEventListener("beforeprint", () => document.querySelectorAll("img[data-src]").forEach(load));
 
+// Results: those of the best threshold, until the reader asks for others.
+if (find("result-choice")) {
+  const table = document.querySelector(".headline");
+  const heads = [...table.querySelectorAll("thead tr:last-child th")];
+  const groups = [...table.querySelectorAll(".group")].map((group) => [group, heads.splice(0, group.colSpan)]);
+  const show = () => {
+    const chosen = find("result-choice").value;
+    for (const cell of table.querySelectorAll("[data-choice]")) cell.hidden = chosen !== "" && cell.dataset.choice !== chosen;
+    for (const [group, columns] of groups) {
+      const shown = columns.filter((column) => !column.hidden).length;
+      group.hidden = shown === 0;
+      group.colSpan = Math.max(shown, 1);
+    }
+  };
+  find("result-controls").hidden = false;
+  find("result-controls").addEventListener("input", show);
+  find("result-controls").addEventListener("submit", (event) => event.preventDefault());
+  show();
+}
+
 // Classes: one table at a time, in the chosen order.
 if (find("class-table")?.options.length) {
   const tables = [...document.querySelectorAll(".class-table")];

@@ -336,3 +336,19 @@ def test_two_thousand_images(tmp_path: Path, open_page: Open) -> None:
     opened.page.fill("#gallery-name", "image1234")
     assert opened.names == ["image1234"]
     print(f"index.html: {file.stat().st_size:,} bytes; pictures asked for at opening: {len(opened.pictures)}")
+
+
+def test_the_table_shows_one_threshold_or_both(open_page: Open) -> None:
+    page = open_page().page
+
+    def read(selector: str) -> list[str]:
+        return [text.split("\n")[0].strip() for text in page.locator(f".headline {selector}:visible").all_inner_texts()]
+
+    for choice, columns in (("best", ["train, best"]), ("fixed", ["train, fixed"]), ("", ["train, best", "train, fixed"])):
+        if choice != "best":
+            page.select_option("#result-choice", choice)
+        assert read("thead tr:last-child th") == [*columns, "val", "val"]
+        spans = page.locator(".headline .group:visible").evaluate_all("cells => cells.map(cell => cell.colSpan)")
+        assert spans == [len(columns), 1, 1]
+        for row in range(1, len(RUNS) + 1):
+            assert len(read(f"tbody tr:nth-child({row}) td")) == len(columns) + 2
