@@ -46,7 +46,7 @@ class OptimisationSettings(Settings):
         weight_decay: L2 penalty (AdamW: decoupled).
         poly_power: The rates fall as (1 - step / steps) ** poly_power.
         freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
-        precision: Of the backbone: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
+        precision: "float32", or "bfloat16" on a GPU for what `rca.precision` says (a CPU always takes float32).
         workers: Processes that load images, for each process that trains; the result does not depend on it.
         processes: Processes that train together, each with a GPU of its own, or all on the CPU where there is none.
             They share a batch; whole images (no crop) are padded to the largest of a process's own part.
