@@ -89,14 +89,16 @@ def _set(document: Any, change: str, yaml: YAML) -> None:
     *parents, last = dotted.split(".")
     place = document
     for part in parents:
-        if not hasattr(place, "keys") or part not in place:
-            raise UserError(f"--set {change}: there is no key {part} in {dotted}: mend its spelling.")
-        if isinstance(place, CommentedMap) and part not in dict(place.non_merged_items()):
+        if not hasattr(place, "keys"):
+            break
+        if part not in place:
+            place[part] = CommentedMap()
+        elif isinstance(place, CommentedMap) and part not in dict(place.non_merged_items()):
             # The value came by `<<` and still belongs to another section, which must not change with this one.
             place[part] = copy.deepcopy(place[part])
         place = place[part]
     if not hasattr(place, "keys"):
-        raise UserError(f"--set {change}: {'.'.join(parents)} is no section.")
+        raise UserError(f"--set {change}: {'.'.join(parents)} is no section: name the key of a value.")
     place[last] = value  # a key that does not exist is found when the whole is validated
 
 

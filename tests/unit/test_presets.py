@@ -1,5 +1,9 @@
 import os
+import re
+import shlex
+import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,8 @@ from rca.errors import UserError
 from rca.presets import apply_preset, list_presets
 from rca.settings import load_params
 
-SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
+ROOT = Path(__file__).parents[2]
+SHAPES = ROOT / "workflow/presets/shapes.yaml"
 
 
 def git(*arguments: str) -> None:
@@ -55,7 +60,7 @@ def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path
         "seeds=[3, 4, 5]",
         "train_cam.optimisation.learning_rate=1e-4",
         "run.rca.options.contrast={weight: 0.2}",
-        "run.cam.train_cam.optimisation={epochs: 3}",
+        "run.cam.train_cam.optimisation.epochs=3",
         "refine_crf.workers=2",
     ]
     apply_preset("tiny", changes, force=False)
@@ -75,7 +80,8 @@ def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path
     [
         ("seeds", "write dotted.key=value"),
         ("seeds=[0", "is not valid YAML"),
-        ("train_cm.split=x", "there is no key train_cm"),
+        ("train_cm.split=x", "train_cm is an unknown key"),
+        ("run.cam.train_cam.optimisaton.epochs=3", "run.cam.train_cam.optimisaton is an unknown key"),
         ("seeds.first=1", "seeds is no section"),
         ("sedes=[1]", "sedes is an unknown key"),
         ("seeds=[0, 0]", "seeds must be distinct"),
@@ -149,3 +155,33 @@ def test_a_directory_is_never_replaced_by_a_link(project: Path) -> None:
         apply_preset("linked", [], force=False)
     assert (project / "data/photos/precious").exists()
     assert (project / "params.yaml").read_text() == "old: 1\n"
+
+
+def find_changes() -> list[tuple[str, list[str]]]:
+    """The presets and changes of all commands in the README and on the experiments."""
+    found = []
+    for file, preset in (("README.md", ""), ("docs/experiments.md", "msrc")):
+        for block, span in re.findall(r"```\w*\n(.*?)```|`([^`]+)`", (ROOT / file).read_text(), re.DOTALL):
+            # A block holds a command a line, a span one command that may go on in the next line.
+            for command in block.splitlines() or [" ".join(span.split())]:
+                words = shlex.split(command, comments=True) if "--set " in command else []
+                changes = [after for word, after in pairwise(words) if word == "--set"]
+                name = words[words.index("preset") + 1] if "preset" in words else preset
+                if changes and name not in ("", "NAME"):
+                    found.append((name, changes))
+    return found
+
+
+def test_documented_changes_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = find_changes()
+    assert {name for name, _ in commands} >= {"folder", "msrc", "shapes"}
+    for place in ("shared/data/msrc", "shared/weights"):
+        (tmp_path / place).mkdir(parents=True)
+    for variable in ("RCA_SHARED", "PHOTOS"):
+        monkeypatch.setenv(variable, str(tmp_path / "shared"))
+    for number, (name, changes) in enumerate(commands):
+        root = tmp_path / str(number)
+        shutil.copytree(SHAPES.parent, root / "workflow/presets")
+        monkeypatch.chdir(root)
+        apply_preset(name, changes, force=True)
+        assert load_params(root / "params.yaml") != load_params(SHAPES.parent / f"{name}.yaml"), changes
