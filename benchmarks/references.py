@@ -72,9 +72,9 @@ def time_backbone(network: CamNetwork, manifest: Manifest, inference: InferenceS
     for batch in group_by_size(manifest.images, inference.batch_size):
         photographs = [read_photograph(manifest.photograph(record)) for record in batch]
         images = torch.stack([normalise(one, (0.5,) * 3, (0.25,) * 3) for one in photographs]).to(device)
-        encoded = encode_views(lambda images: network.backbone(images)[1], images, inference.views, "bfloat16")
+        encoded = encode_views(lambda images: network.encode(images)[0], images, inference.views, "bfloat16")
         for view, features in zip(inference.views, encoded, strict=True):
-            kept.update({(record.id, view): one.float() for record, one in zip(batch, features.cpu(), strict=True)})
+            kept.update({(record.id, view): one for record, one in zip(batch, features.cpu(), strict=True)})
     return kept, clock() - start
 
 
