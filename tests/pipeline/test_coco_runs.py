@@ -10,6 +10,8 @@ from projects import ROOT, SMALL_NETS, build_real
 COCO_TINY = (ROOT / os.environ.get("RCA_SHARED", "../shared") / "data/coco-tiny").resolve()
 SMALL = {
     **SMALL_NETS,
+    "runs": "[rca, mcis, seam_hsc]",
+    "shards": "[0]",
     "dataset.annotations": "annotations/instances_{split}2017.json",
     "dataset.images": "'{split}2017'",
     "make_cam.inference": "{scales: [0.5], flip: false, batch_size: 8}",
@@ -36,10 +38,11 @@ def test_coco_runs_from_its_annotations_to_the_report(tmp_path: Path, monkeypatc
     assert "no image of the split val shows" in printed
     project.repro()
     assert len(list((project.path / "runs/coco2014/data/masks").glob("*.png"))) == 97
-    metrics = json.loads((project.path / "results/coco2014/rca-0.json").read_text())
-    for kind, split in (("seed", "train"), ("pseudo", "train"), ("refined", "train")):
-        assert 0 < metrics[kind][split]["best"]["miou"] < 1
-    assert 0 < metrics["segmentation"]["val"]["miou"] < 1
+    for run in ("rca", "mcis", "seam_hsc"):
+        metrics = json.loads((project.path / f"results/coco2014/{run}-0.json").read_text())
+        for kind, split in (("seed", "train"), ("pseudo", "train"), ("refined", "train")):
+            assert 0 < metrics[kind][split]["best"]["miou"] < 1
+        assert 0 < metrics["segmentation"]["val"]["miou"] < 1
     assert (project.path / "runs/coco2014/report/index.html").is_file()
     assert "97 images, 80 classes, root data/coco2014" in project.rca("inspect", "data", "runs/coco2014/data")
     project.list_ran()

@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
+from rca.config import read_params
 from rca.errors import UserError
 from rca.presets import apply_preset, list_presets
 from rca.settings import load_params
@@ -157,6 +159,18 @@ def test_a_directory_is_never_replaced_by_a_link(project: Path) -> None:
     assert (project / "params.yaml").read_text() == "old: 1\n"
 
 
+@pytest.mark.parametrize("preset", sorted(SHAPES.parent.glob("*.yaml")), ids=lambda preset: preset.stem)
+def test_every_run_that_a_preset_describes_can_be_made(preset: Path, tmp_path: Path) -> None:
+    data = load_params(preset)
+    data["runs"] = list(data["run"])
+    on_tags = {name: run for name, run in data["run"].items() if run["supervision"] == "tags"}
+    data["memory_runs"] = [name for name, run in on_tags.items() if run["method"] == "rca"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    pairs = {(run.host, run.method) for run in read_params(tmp_path / "params.yaml").run.values()}
+    if preset.stem in ("voc2012", "coco2014", "folder", "msrc"):
+        assert pairs >= {("cam", "cam"), ("cam", "rca"), ("cam", "hsc"), ("cam", "mcis"), ("seam", "hsc")}
+
+
 def find_changes() -> list[tuple[str, list[str]]]:
     """The presets and changes of all commands in the README and on the experiments."""
     found = []
@@ -174,10 +188,10 @@ def find_changes() -> list[tuple[str, list[str]]]:
 
 def test_documented_changes_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = find_changes()
-    assert {name for name, _ in commands} >= {"folder", "msrc", "shapes"}
-    for place in ("shared/data/msrc", "shared/weights"):
+    assert {name for name, _ in commands} >= {"folder", "msrc", "shapes", "voc2012"}
+    for place in ("shared/data/msrc", "shared/weights", "shared/VOC2012"):
         (tmp_path / place).mkdir(parents=True)
-    for variable in ("RCA_SHARED", "PHOTOS"):
+    for variable in ("RCA_SHARED", "PHOTOS", "VOC_ROOT"):
         monkeypatch.setenv(variable, str(tmp_path / "shared"))
     for number, (name, changes) in enumerate(commands):
         root = tmp_path / str(number)
