@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 CORES ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 GPUS ?= 2
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Bytecode is compiled once at set-up: a hundred short jobs would each pay for it otherwise.
 READY := $(VENV)/.ready
 # Busy-waiting threads of one job starve the other jobs on the same cores (60 times slower was seen).
@@ -19,13 +20,15 @@ help:  ## list the targets
 
 setup: $(READY)  ## create .venv with the locked dependencies and rca itself
 
+# The C++ that comes with pydensecrf2 is by a Cython that knew no Python 3.13: the locked Cython writes it anew.
 $(READY): requirements.lock pyproject.toml workflow/check_prerequisites.py
 	@$(PYTHON) workflow/check_prerequisites.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV): about 6 GB of packages, most of it torch."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(INSTALL) $(shell grep -E '^(cython|setuptools)==' requirements.lock)
+	@CYTHON_FORCE_REGEN=1 $(INSTALL) --compile-bytecode --no-build-isolation-package pydensecrf2 -r requirements.lock
+	@$(INSTALL) --no-deps --editable .
 	@touch $@
 
 run: setup  ## run what params.yaml asks for (by default, both runs on the embedded dataset), then print the table
