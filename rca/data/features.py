@@ -101,6 +101,9 @@ class FeatureCache:
                 raise UserError(f"{path} is broken ({error}): run cache_features again.") from None
             self._files.update(dict.fromkeys(file.keys(), file))
 
+    def __reduce__(self) -> tuple[type, tuple[Path, ...]]:
+        return type(self), self.directories  # a process that loads has files of its own
+
     def __len__(self) -> int:
         return len(self._files)
 

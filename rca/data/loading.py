@@ -4,7 +4,7 @@ Each sample draws from its own generator, seeded by (seed, epoch, position). So 
 of workers, and a training that was stopped goes on as if it had not been.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +58,7 @@ class TrainingImages(Dataset):
         mean: Per channel, of pixels in 0..1.
         std: Likewise.
         seed: Of the run.
-        find_mask: Where the mask lies that a record is trained with; None trains on tags alone.
+        masks: By image id where the mask lies that it is trained with; None trains on tags alone.
         saliency: Whether the samples hold saliency maps.
     """
 
@@ -70,7 +70,7 @@ class TrainingImages(Dataset):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         seed: int,
-        find_mask: Callable[[ImageRecord], Path] | None = None,
+        masks: Mapping[str, Path] | None = None,
         saliency: bool = False,
     ) -> None:
         self.manifest = manifest
@@ -78,7 +78,7 @@ class TrainingImages(Dataset):
         self.augmentation = augmentation
         self.mean, self.std = mean, std
         self.seed = seed
-        self.find_mask = find_mask
+        self.masks = masks
         self.saliency = saliency
 
     def __len__(self) -> int:
@@ -105,9 +105,9 @@ class TrainingImages(Dataset):
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
-        if self.find_mask is None:
+        if self.masks is None:
             return np.full((record.height, record.width), IGNORE, np.uint8)
-        path = self.find_mask(record)
+        path = self.masks[record.id]
         mask = read_mask(path)
         if mask.shape != (record.height, record.width):
             raise UserError(f"The mask {path} is not of its photograph's size: run the stage that made it again.")

@@ -15,7 +15,7 @@ from torch.nn import functional
 from rca.artifacts import read_json, read_photograph, write_mask, write_text
 from rca.data.augmentation import AugmentationSettings
 from rca.data.loading import Sample, TrainingImages, make_loader
-from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.manifest import Manifest, read_manifest
 from rca.data.partition import count_shards, group_by_shard
 from rca.distributed import rank
 from rca.errors import UserError
@@ -102,9 +102,6 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
     device = choose_device()
     network = BoundaryNetwork(*load_frozen_backbone(paths.network)).to(device)
 
-    def find_mask(record: ImageRecord) -> Path:
-        return folder / f"{record.id}.png"
-
     def compute_losses(network: BoundaryNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
         logits = network(batch.image).float()
         cells = functional.interpolate(batch.mask[:, None].float(), logits.shape[1:], mode="nearest-exact")
@@ -112,7 +109,8 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
             return compute_boundary_losses(logits, cells[:, 0].long(), settings.radius)
 
     records, augmentation, optimisation = manifest.images, settings.augmentation, settings.optimisation
-    images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, find_mask)
+    masks = {record.id: folder / f"{record.id}.png" for record in records}
+    images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, masks)
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, on {device}")
     inputs = (context.layout.manifest / "dataset.json", paths.network, paths.pinned_scores)

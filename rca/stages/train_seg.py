@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rca.artifacts import hash_file, read_json, write_text
 from rca.data.augmentation import AugmentationSettings
 from rca.data.loading import Sample, TrainingImages, make_loader
-from rca.data.manifest import ImageRecord, read_manifest
+from rca.data.manifest import read_manifest
 from rca.data.partition import count_shards
 from rca.distributed import rank
 from rca.errors import UserError
@@ -75,13 +75,12 @@ def _train(context: Context) -> None:
     records = manifest.select(settings.split)
     pinned = read_json(paths.pinned_masks)
     folder = paths.masks(settings.masks)
-    shards = count_shards(folder)
-
-    def find_mask(record: ImageRecord) -> Path:
-        known = pinned["paths"].get(record.id)  # of a true mask
-        return Path(known) if known else settings.find(folder, record.id, shards)
-
-    check_masks({find_mask(record): pinned["sha256"][record.id] for record in records})
+    shards, true = count_shards(folder), pinned["paths"]
+    masks = {
+        record.id: Path(true[record.id]) if record.id in true else settings.find(folder, record.id, shards)
+        for record in records
+    }
+    check_masks({path: pinned["sha256"][image_id] for image_id, path in masks.items()})
     torch.manual_seed(paths.seed)
     provenance = Provenance(
         dataset=layout.dataset,
@@ -99,7 +98,7 @@ def _train(context: Context) -> None:
     device = choose_device()
     network.to(device)
     about = network.description
-    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, find_mask)
+    images = TrainingImages(manifest, records, settings.augmentation, about.mean, about.std, paths.seed, masks)
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")

@@ -67,7 +67,7 @@ def test_nothing_is_learned_where_no_label_is_known() -> None:
     logits = torch.zeros(1, 5, 6, requires_grad=True)
     loss = torch.stack(list(compute_boundary_losses(logits, torch.full((1, 5, 6), IGNORE), 5).values())).sum()
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
 

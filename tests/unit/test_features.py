@@ -150,6 +150,7 @@ def test_kept_features_are_those_of_the_augmented_image(manifest: Manifest, tmp_
 def test_features_of_other_sizes_are_padded_as_images_are(manifest: Manifest, tmp_path: Path) -> None:
     _, cached = build_datasets(manifest, build(), tmp_path / "kept")
     loader, _ = make_loader(cached, 4, 1)
+    loader.multiprocessing_context = "forkserver"  # a process that takes nothing over opens the files itself
     batch = next(iter(loader))
     assert batch.image.shape[2:] == batch.valid.shape[2:] == batch.mask.shape[1:] == (7, 7)
     for row, position in enumerate(batch.position.tolist()):

@@ -17,7 +17,8 @@ NONE = AugmentationSettings(flip=False)
 
 
 def build(manifest: Manifest, augmentation: AugmentationSettings = FULL, seed: int = 0) -> TrainingImages:
-    return TrainingImages(manifest, manifest.images, augmentation, MEAN, STD, seed, manifest.truth)
+    masks = {record.id: manifest.truth(record) for record in manifest.images}
+    return TrainingImages(manifest, manifest.images, augmentation, MEAN, STD, seed, masks)
 
 
 def same(one: Sample, two: Sample) -> bool:
@@ -49,10 +50,13 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(manifest: Manifest) -> 
     assert not same(build(manifest, seed=1)[3, 1], first)
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(manifest: Manifest) -> None:
+@pytest.mark.parametrize("start", ["fork", "forkserver"])  # Python chooses by its version and the system
+def test_batches_do_not_depend_on_the_number_of_workers(manifest: Manifest, start: str) -> None:
     batches = []
     for workers in (0, 1):
         loader, sampler = make_loader(build(manifest), 2, workers)
+        if workers:
+            loader.multiprocessing_context = start
         for epoch in range(2):
             sampler.epoch = epoch
             batches.append(list(loader))
@@ -76,7 +80,7 @@ def test_a_batch_knows_what_its_images_count(manifest: Manifest) -> None:
 def test_a_mask_of_another_size_is_named(manifest: Manifest) -> None:
     record = replace(manifest.images[0], width=51)
     with pytest.raises(UserError, match=r"a1\.png is not of its photograph's size"):
-        TrainingImages(manifest, (record,), NONE, MEAN, STD, 0, manifest.truth)[0, 0]
+        TrainingImages(manifest, (record,), NONE, MEAN, STD, 0, {record.id: manifest.truth(record)})[0, 0]
 
 
 def draw_coded(height: int, width: int) -> tuple[Image.Image, Image.Image]:
