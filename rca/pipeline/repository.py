@@ -22,6 +22,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockBase, LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 from dvc.utils.serialize import dumps_yaml, load_yaml
 from ruamel.yaml import YAML
@@ -100,14 +101,17 @@ def open_repo(root: Path, patience: float = PATIENCE) -> Repo:
     """Open the DVC project at `root` with a lock that waits.
 
     Raises:
-        UserError: If there is no pipeline.
+        UserError: If there is no pipeline, or no git repository.
     """
     root = root.resolve()
     for name, remedy in (("dvc.yaml", "go to the project's root"), (".dvc", "run `dvc init`")):
         if not (root / name).exists():
             raise UserError(f"There is no {name} in {root}: {remedy}.")
     with report_errors():
-        repo = Repo(str(root))
+        try:
+            repo = Repo(str(root))
+        except SCMError:
+            raise UserError(f"DVC needs a git repository, and {root} is none: run `git init`.") from None
     repo.lock = PatientLock(repo.lock, patience)
     return repo
 

@@ -291,6 +291,10 @@ def test_mistakes_are_one_sentence_in_the_terminal(finished, tmp_path):
     text = finished.snakemake(code=1)
     assert "Could not find 'gpu'" in text
     assert "Traceback" not in text
+    (finished.path / ".git").rename(finished.path / "moved")
+    text = finished.snakemake(code=1, GIT_CEILING_DIRECTORIES=str(finished.path.parent))
+    assert f"DVC needs a git repository, and {finished.path} is none: run `git init`." in text
+    assert "Traceback" not in text
     (finished.path / "dvc.yaml").unlink()
     text = finished.snakemake(code=1)
     assert f"There is no dvc.yaml in {finished.path}: go to the project's root." in text
