@@ -71,12 +71,21 @@ def read_params(path: Path, source: Path | None = None) -> Params:
                 _check_masks(params, settings, source)
             if cached:
                 _check_views(params, name, section, settings, source)
-    on_tags = [name for name in params.runs if name not in params.fully_supervised_runs]
-    memory_runs = tuple(name for name in on_tags if load_method(params.run[name].method).keeps_memory)
+    memory_runs = list_memory_runs(params)
     if params.memory_runs != memory_runs:
         wanted = f"[{', '.join(memory_runs)}]"
         raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
     return params
+
+
+def list_memory_runs(params: Params) -> tuple[str, ...]:
+    """The runs whose method keeps a memory: what `memory_runs` must list.
+
+    Raises:
+        UserError: a method is unknown.
+    """
+    on_tags = [name for name in params.runs if name not in params.fully_supervised_runs]
+    return tuple(name for name in on_tags if load_method(params.run[name].method).keeps_memory)
 
 
 def _check_gpus(params: Params, section: str, processes: int, source: Path) -> None:

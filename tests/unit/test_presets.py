@@ -78,6 +78,22 @@ def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["runs=[cam]"], []),
+        (["runs=[rca, cam]"], ["rca"]),
+        (["run.cam.method=rca"], ["cam", "rca"]),
+        (["runs=[cam]", "memory_runs=[]"], []),
+        (["seeds=[3]"], ["rca"]),
+    ],
+)
+def test_the_runs_that_keep_a_memory_follow_the_runs(project: Path, changes: list[str], expected: list[str]) -> None:
+    apply_preset("tiny", changes, force=False)
+    assert load_params(project / "params.yaml")["memory_runs"] == expected
+    assert "# those of them whose method keeps a memory" in (project / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("seeds", "write dotted.key=value"),
@@ -90,6 +106,8 @@ def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path
         ("train_cam.optimisation.epochs=many", 'train_cam.optimisation.epochs is "many"'),
         ("run.rca.options.contrast.wieght=1", "run.rca.options.contrast.wieght is an unknown key"),
         ("memory_runs=[]", "memory_runs must list"),
+        ("runs=[cam, new]", "runs lists new, but there is no section run.new"),
+        ("run.cam.method=new", "There is no method new"),
     ],
 )
 def test_a_bad_change_is_refused_and_leaves_everything_as_it_was(project: Path, change: str, message: str) -> None:
