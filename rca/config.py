@@ -84,8 +84,7 @@ def list_memory_runs(params: Params) -> tuple[str, ...]:
     Raises:
         UserError: a method is unknown.
     """
-    on_tags = [name for name in params.runs if name not in params.fully_supervised_runs]
-    return tuple(name for name in on_tags if load_method(params.run[name].method).keeps_memory)
+    return tuple(name for name in params.weakly_supervised_runs if load_method(params.run[name].method).keeps_memory)
 
 
 def _check_gpus(params: Params, section: str, processes: int, source: Path) -> None:

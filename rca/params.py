@@ -174,8 +174,12 @@ class Params(Settings):
     def walking_runs(self) -> tuple[str, ...]:
         """The runs whose score maps walk."""
         own = self.walk_scores.enabled
-        on_tags = [name for name in self.runs if name not in self.fully_supervised_runs]
-        return tuple(name for name in on_tags if self.run[name].walk_scores.get("enabled", own))
+        return tuple(name for name in self.weakly_supervised_runs if self.run[name].walk_scores.get("enabled", own))
+
+    @property
+    def weakly_supervised_runs(self) -> tuple[str, ...]:
+        """The runs that are trained on tags."""
+        return tuple(name for name in self.runs if self.run[name].supervision == "tags")
 
     @property
     def fully_supervised_runs(self) -> tuple[str, ...]:
