@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 from rca.pipeline.plan import MARKER, load_plan, make_plan, name_rule, save_plan
 
 try:

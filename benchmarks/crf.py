@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rca.artifacts import read_photograph
+from rca.core.files import read_photograph
 from rca.labels.background import PowerBackground
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks
 from rca.labels.score_maps import enlarge
@@ -62,12 +62,12 @@ def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
     from PIL import Image
     from torch.nn import functional
 
-    from rca.data.formats import build_dataset_settings, read_dataset
-    from rca.data.loading import normalise
+    from rca.core.settings import build_settings, load_params
+    from rca.data.formats.dataset import build_dataset_settings, read_dataset
+    from rca.data.loading.images import normalise
     from rca.models.backbones import build_backbone
     from rca.models.storage import load_tensors
     from rca.models.weights import BackboneSettings, fetch_weights
-    from rca.settings import build_settings, load_params
 
     params = load_params(PRESET)
     manifest = read_dataset(shared / "data/msrc", build_dataset_settings(params["dataset"], PRESET))

@@ -13,8 +13,8 @@ import os
 import random
 from pathlib import Path
 
-from rca.data.formats import read_dataset
-from rca.data.voc import LISTS, VocSettings
+from rca.data.formats.dataset import read_dataset
+from rca.data.formats.voc import LISTS, VocSettings
 
 FOLDERS = ("JPEGImages", "SegmentationClass")
 

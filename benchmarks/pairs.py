@@ -20,13 +20,13 @@ import yaml
 from references import write_dataset
 from train_step import build_step, fill_memory, time_in_turns
 
-from rca.data.augmentation import AugmentationSettings
-from rca.data.loading import Sample, TrainingImages, make_loader
+from rca.classifier.inference import score_images
+from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.classifier.references import References, ReferenceSettings
+from rca.classifier.views import InferenceSettings
+from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
-from rca.labels.inference import score_images
-from rca.labels.references import References, ReferenceSettings
-from rca.labels.views import InferenceSettings
-from rca.models.cam_network import CamNetwork, NetworkDescription
 from rca.stages.train_cam import SECOND_VIEW
 
 PRESET = Path(__file__).parents[1] / "workflow/presets/msrc.yaml"

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rca.artifacts import read_photograph
-from rca.data.features import View
-from rca.data.loading import normalise
+from rca.classifier.inference import score_images
+from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.classifier.references import References, ReferenceSettings
+from rca.classifier.views import InferenceSettings, encode_views, group_by_size
+from rca.core.files import read_photograph
+from rca.data.loading.features import View
+from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
-from rca.labels.inference import score_images
-from rca.labels.references import References, ReferenceSettings
-from rca.labels.views import InferenceSettings, encode_views, group_by_size
-from rca.models.cam_network import CamNetwork, NetworkDescription
 
 NUMBERS = (1, 3, 5)
 CLASSES = 3  # so few that each has references enough

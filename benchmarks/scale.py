@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rca.data.shapes import generate_shapes
-from rca.settings import load_params
+from rca.core.settings import load_params
+from rca.data.shapes.dataset import generate_shapes
 from rca.stages.context import Context
 from rca.stages.switches import write_nothing
 
@@ -105,8 +105,8 @@ def write_network() -> None:
     """Write a small network with random weights, for the project in the current folder."""
     import torch
 
+    from rca.classifier.network import CamNetwork, NetworkDescription, save_network
     from rca.data.manifest import read_manifest
-    from rca.models.cam_network import CamNetwork, NetworkDescription, save_network
 
     context = Context("make_cam", **PLACE)
     classes = read_manifest(context.layout.manifest).classes

@@ -19,10 +19,10 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from rca.data.loading import Sample
-from rca.methods.prototypes import cluster_memory
-from rca.models.cam_network import CamNetwork, NetworkDescription
-from rca.precision import choose_precision
+from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.core.precision import choose_precision
+from rca.data.loading.images import Sample
+from rca.methods.parts.prototypes import cluster_memory
 from rca.stages.train_cam import SECOND_VIEW, compute_losses
 
 EPOCH = 9  # late enough for all terms of the loss

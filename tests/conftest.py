@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rca.artifacts import hash_file
+from rca.core.files import hash_file
 from rca.data.manifest import ImageRecord, Manifest
 
 MakeVoc = Callable[..., Path]

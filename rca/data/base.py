@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
+from rca.core.settings import Settings
 from rca.data.faults import Broken
-from rca.settings import Settings
 
 
 class SourceSettings(Settings):

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rca.artifacts import write_text
-from rca.errors import UserError
-from rca.pictures import PICTURE_FAULTS
+from rca.core.errors import UserError
+from rca.core.files import write_text
+from rca.core.images import PICTURE_FAULTS
 
 Severity = Literal["error", "warning"]
 Broken = Literal["stop", "quarantine"]
@@ -45,7 +45,7 @@ class Kind:
 
 
 def _of_pictures(what: str, *left_out: str) -> dict[str, Kind]:
-    """The faults that `rca.pictures` finds, in one sort of picture."""
+    """The faults that `rca.core.images` finds, in one sort of picture."""
     return {
         f"{fault} {what}": Kind("error", True, remedy)
         for fault, remedy in PICTURE_FAULTS.items()

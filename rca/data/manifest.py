@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rca.artifacts import read_json, write_file, write_json
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.files import read_json, write_file, write_json
 
 MAIN = "main"
 """The source of a dataset's own images."""

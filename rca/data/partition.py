@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rca.artifacts import write_json
+from rca.core.errors import UserError
+from rca.core.files import write_json
 from rca.data.manifest import MAIN, ImageRecord, Manifest, read_manifest, write_table
-from rca.errors import UserError
 
 
 def assign_shard(image_id: str, shards: int) -> int:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rca.artifacts import read_mask, write_mask, write_text
+from rca.core.files import read_mask, write_mask, write_text
 from rca.data.manifest import Manifest
 from rca.evaluation.masks import Masks
-from rca.metrics import Confusion, PredictedIgnore
-from rca.protocol import TAGS
+from rca.evaluation.metrics import Confusion, PredictedIgnore
+from rca.evaluation.protocol import TAGS
 
 
 def write_examples(
@@ -58,8 +58,8 @@ def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> No
     The regions are one picture, 16 pixels wide, in the order of the lines of `regions.csv`.
     """
     # Here, since reading a snapshot imports torch, which takes seconds that a run without a memory need not wait.
-    from rca.memory_map import choose_regions, place_entries
-    from rca.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
+    from rca.evaluation.memory_map import choose_regions, place_entries
+    from rca.evaluation.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
 
     directory.mkdir()
     snapshot = read_snapshot(snapshot_file)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rca.artifacts import read_mask
+from rca.core.files import read_mask
+from rca.core.progress import track
 from rca.data.manifest import Manifest
+from rca.evaluation.mask_counts import MaskCounts, Truth
 from rca.evaluation.masks import Key, Masks
+from rca.evaluation.metrics import PredictedIgnore, average_precision
+from rca.evaluation.protocol import TAGS
 from rca.labels.thresholds import CHOICES
-from rca.mask_counts import MaskCounts, Truth
-from rca.metrics import PredictedIgnore, average_precision
-from rca.progress import track
-from rca.protocol import TAGS
 
 
 def score_masks(

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rca.artifacts import read_mask
+from rca.core.files import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
+from rca.evaluation.protocol import TAGS
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge
 from rca.labels.thresholds import CHOICES, name_folder
-from rca.protocol import TAGS
 
 
 class Key(NamedTuple):

@@ -10,9 +10,9 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from scipy import ndimage
 
-from rca.artifacts import IGNORE, write_text
+from rca.core.files import IGNORE, write_text
+from rca.core.progress import track
 from rca.exporting.masks import MaskSet
-from rca.progress import track
 
 # Pixels that touch at a corner are one region.
 NEIGHBOURS = np.ones((3, 3), int)

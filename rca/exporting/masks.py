@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rca.artifacts import IGNORE, read_json, read_mask
-from rca.data.files import read_lines
+from rca.core.errors import UserError
+from rca.core.files import IGNORE, read_json, read_mask
+from rca.data.formats.files import read_lines
 from rca.data.manifest import Manifest
-from rca.errors import UserError
 from rca.prediction.folder import SUMMARY
 from rca.prediction.inputs import SUFFIXES, measure_upright, open_image
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from rca.artifacts import write_file
-from rca.errors import UserError
-from rca.models.deeplab import Segmenter
+from rca.core.errors import UserError
+from rca.core.files import write_file
 from rca.prediction.model import Model
+from rca.segmentation.network import Segmenter
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AXES = {0: "batch", 2: "height", 3: "width"}

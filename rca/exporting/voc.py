@@ -1,4 +1,4 @@
-"""Masks and photographs in the layout of PASCAL VOC: annotation tools take it, and `rca.data.voc` reads it back."""
+"""Masks and photographs in the layout of PASCAL VOC, which annotation tools and `rca.data.formats.voc` read."""
 
 import re
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from rca.artifacts import IGNORE, PALETTE, read_photograph, write_directory, write_mask
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.files import IGNORE, PALETTE, read_photograph, write_directory, write_mask
+from rca.core.progress import track
 from rca.exporting.masks import LabelledImage, MaskSet
 from rca.prediction.inputs import is_upright, open_image, read_image
-from rca.progress import track
 
 COPIED = {"JPEG": ".jpg", "PNG": ".png"}
 

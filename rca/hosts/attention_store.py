@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rca.artifacts import write_file
+from rca.core.errors import UserError
+from rca.core.files import write_file
 from rca.data.manifest import ImageRecord
-from rca.errors import UserError
 
 
 class AttentionStore:
@@ -84,7 +84,7 @@ class AttentionStore:
             position: Of the image.
             chosen: Which of its tags the maps are of, by their number among them.
             maps: (len(chosen), h, w), 0..1, over the whole of the batch's image, padding included.
-            frame: (4,), as `rca.data.loading.Sample.frame`.
+            frame: (4,), as `rca.data.loading.images.Sample.frame`.
             size: Height and width of the batch's image, padding included.
             shown: Height and width of it without the padding.
         """

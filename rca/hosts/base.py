@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.data.loading import Sample
+from rca.core.distributed import mean_of_rows
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
-from rca.distributed import mean_of_rows
 from rca.methods.base import NoOptions, Output
 from rca.models.pooling import Normalisation, pool_mean
-from rca.settings import Settings
 
 Levels = tuple[Tensor, Tensor, Tensor]
 """The images (B, 3, H, W) and the features of the backbone's two earlier levels."""

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rca.data.loading import Sample
-from rca.distributed import mean_of_rows
+from rca.core.distributed import mean_of_rows
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.methods.base import Output
 from rca.models.pooling import shrink_valid
-from rca.settings import Settings
 
 
 class EpsOptions(Settings):

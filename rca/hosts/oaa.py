@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.data.loading import Sample
+from rca.core.errors import UserError
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
-from rca.errors import UserError
 from rca.hosts.attention_store import AttentionStore
 from rca.hosts.base import Host, Levels
 from rca.methods.base import Output
 from rca.models.pooling import normalise_range, pool_mean
-from rca.settings import Settings
 
 ATTENDED = 0.001
 """From which accumulated attention on, exclusive, a position belongs to its class."""

@@ -9,14 +9,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rca.data.loading import Sample
-from rca.distributed import mean_of_rows
+from rca.core.distributed import mean_of_rows
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
 from rca.methods.base import Output
-from rca.methods.regions import share_of_peak
+from rca.methods.parts.regions import share_of_peak
 from rca.models.pooling import Normalisation, normalise_range
-from rca.settings import Settings
 
 
 class SeamOptions(Settings):

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from rca.artifacts import IGNORE
+from rca.core.files import IGNORE
+from rca.core.settings import Settings
 from rca.labels.background import label_pixels
 from rca.labels.crf import CrfSettings, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps
-from rca.settings import Settings
 
 Window = tuple[slice, slice]
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, model_validator
 
-from rca.artifacts import IGNORE, read_mask
+from rca.core.files import IGNORE, read_mask
+from rca.core.settings import Settings
 from rca.data.manifest import ImageRecord, Manifest
 from rca.labels.thresholds import CHOICES
-from rca.settings import Settings
 
 
 class BaseBackground(Settings):

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rca.artifacts import IGNORE
-from rca.settings import Settings
+from rca.core.files import IGNORE
+from rca.core.settings import Settings
 
 IMPOSSIBLE = 1000.0  # an energy that no other outweighs
 SAMPLED = 16  # one pixel of so many

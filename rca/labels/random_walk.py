@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field
 from scipy.sparse import dia_array
 
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.settings import Settings
 from rca.labels.affinity import list_offsets, list_windows
 from rca.labels.score_maps import ScoreMaps
-from rca.settings import Settings
 
 # What a walk leaves out of its sum, as a share of it; score maps are kept in half precision.
 NEGLIGIBLE = 1e-6

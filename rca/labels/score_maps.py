@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from rca.artifacts import write_file
-from rca.errors import UserError
-from rca.tensor_files import TensorFile, explain_failure, merge_files
+from rca.core.errors import UserError
+from rca.core.files import write_file
+from rca.core.tensors import TensorFile, explain_failure, merge_files
 
 Tags = Literal["given", "predicted"]
 # Images of a part, at least, and parts of a shard, at most, since a process may open but so many files.

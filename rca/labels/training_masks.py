@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from rca.core.settings import Settings
 from rca.data.partition import assign_shard
-from rca.settings import Settings
 
 
 class TrainingMaskSettings(Settings):

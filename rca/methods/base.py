@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from rca.data.loading import Sample
-from rca.settings import Settings
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 
 
 class NoOptions(Settings):

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.data.loading import Sample
-from rca.distributed import divide_by_count, gather_rows, gather_with_gradient
+from rca.core.distributed import divide_by_count, gather_rows, gather_with_gradient
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.methods.base import Method, Output
-from rca.methods.pixel_refinement import refine_by_pixels
-from rca.methods.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
+from rca.methods.parts.pixel_refinement import refine_by_pixels
+from rca.methods.parts.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
 from rca.models.pooling import normalise_range, pool_regions
-from rca.settings import Settings
 
 
 class RoiLevelOptions(Settings):

@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rca.data.loading import Sample
-from rca.methods.attention import Affinity, AffinityOptions, summarise
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.methods.base import Method, Output
-from rca.methods.regions import share_of_peak
-from rca.settings import Settings
+from rca.methods.parts.attention import Affinity, AffinityOptions, summarise
+from rca.methods.parts.regions import share_of_peak
 
 
 class ContrastiveOptions(Settings):

@@ -13,15 +13,21 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.data.loading import Sample
-from rca.distributed import count_rows, divide_by_count, gather_rows, mean_of_rows, rank, world_size
+from rca.core.distributed import count_rows, divide_by_count, gather_rows, mean_of_rows, rank, world_size
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
 from rca.methods.base import Method, Output
-from rca.methods.contrast import contrast_mixed, contrast_regions
-from rca.methods.memory import MemoryBank, Update
-from rca.methods.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_image, score_rows
-from rca.methods.regions import Regions, find_background, find_regions, locate_regions, share_of_peak
+from rca.methods.parts.contrast import contrast_mixed, contrast_regions
+from rca.methods.parts.memory import MemoryBank, Update
+from rca.methods.parts.prototypes import (
+    ParametricAggregation,
+    aggregate_prototypes,
+    cluster_memory,
+    score_image,
+    score_rows,
+)
+from rca.methods.parts.regions import Regions, find_background, find_regions, locate_regions, share_of_peak
 from rca.models.pooling import pool_mean, pool_regions
-from rca.settings import Settings
 
 UNSURE = -1
 """The target of a position that takes no part in the loss on positions."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 
 NAMES = ("small", "vgg16", "resnet50", "resnet101", "mobilenet_v2")
 OutputStride = Literal[8, 16, 32]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.artifacts import IGNORE
-from rca.distributed import divide_by_count
+from rca.core.distributed import divide_by_count
+from rca.core.files import IGNORE
 from rca.labels.affinity import list_windows
 from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors, save_tensors

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rca.artifacts import write_file
-from rca.tensor_files import explain_failure, read_about
+from rca.core.files import write_file
+from rca.core.tensors import explain_failure, read_about
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 from rca.models.backbones import Backbone
 
 PREFIX = "timm/"

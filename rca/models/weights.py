@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rca.artifacts import hash_file
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.files import hash_file
+from rca.core.settings import Settings
 from rca.models.backbones import OutputStride, Trainable, build_backbone, find_problem
 from rca.models.storage import save_tensors
-from rca.settings import Settings
 
 Colour = tuple[float, float, float]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pynvml
 from filelock import FileLock, Timeout
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Set in a job of Slurm, PBS, LSF and Grid Engine: there the cluster hands out the devices.

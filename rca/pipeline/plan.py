@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 from rca.pipeline.resolve import Stage, build_stages
 
 FOLDER = Path(".rca")

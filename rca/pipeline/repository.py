@@ -27,7 +27,7 @@ from dvc.stage import PipelineStage
 from dvc.utils.serialize import dumps_yaml, load_yaml
 from ruamel.yaml import YAML
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 
 PATIENCE = 600.0  # seconds; DVC itself gives up after three
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 
 # Lower bounds of the whole numbers in meta; those without a default must be given.
 SMALLEST = {"gpu": 0, "mem_mb": 1, "runtime": 1, "threads": 1}

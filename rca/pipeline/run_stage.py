@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from dvc.exceptions import DvcException
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.repository import describe_error, name_process, open_repo, retry_locked, write_lock_atomically
 from rca.pipeline.resolve import name_log

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rca.artifacts import write_file, write_json, write_mask
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.files import write_file, write_json, write_mask
+from rca.core.progress import track
 from rca.prediction.inputs import find_images, read_image, read_size
 from rca.prediction.model import Model, Prediction, load_model, read_options
 from rca.prediction.overlays import draw_overlay
-from rca.progress import track
 
 SUMMARY = "predictions.json"
 # A photograph that is so many times larger than those of the training shows its objects too large.

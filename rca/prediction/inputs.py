@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from rca.errors import UserError
-from rca.pictures import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
+from rca.core.errors import UserError
+from rca.core.images import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
 
 # What is taken for a photograph in folders and patterns; a file that is named may be of any format that Pillow reads.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rca.artifacts import hash_file
-from rca.errors import UserError
-from rca.models.deeplab import Segmenter, SegmenterDescription, load_segmenter
+from rca.core.errors import UserError
+from rca.core.files import hash_file
+from rca.core.settings import build_settings
 from rca.prediction.inputs import ImageLike, read_image
 from rca.prediction.tiling import PredictionOptions, segment
-from rca.settings import build_settings
-from rca.training import choose_device
+from rca.segmentation.network import Segmenter, SegmenterDescription, load_segmenter
+from rca.training.trainer import choose_device
 
 # Rows that are counted at a time: counting needs 16 bytes for each of their pixels.
 COUNTED_ROWS = 256

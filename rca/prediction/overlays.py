@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rca.artifacts import PALETTE
+from rca.core.files import PALETTE
 from rca.prediction.model import FoundClass
 from rca.report.pictures import blend_mask, scale_mask
 

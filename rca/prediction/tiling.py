@@ -13,11 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rca.data.loading import normalise
-from rca.models.deeplab import Segmenter
-from rca.progress import track
-from rca.segmentation import Scales, sum_probabilities
-from rca.settings import Settings
+from rca.core.progress import track
+from rca.core.settings import Settings
+from rca.data.loading.images import normalise
+from rca.segmentation.network import Segmenter
+from rca.segmentation.predict import Scales, sum_probabilities
 
 # A multiple of each output stride, also after a resizing by quarters.
 ALIGNMENT = 32

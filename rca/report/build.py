@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rca.data.manifest import Manifest
-from rca.protocol import group_protocols
+from rca.evaluation.protocol import group_protocols
+from rca.evaluation.tables import FIGURES, drop_headlines, format_difference, take_apart
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.classes import arrange_classes
 from rca.report.gallery import Picture, RunExamples, write_comparison, write_gallery
@@ -23,7 +24,6 @@ from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Stage, draw_graph, summarise_measurements
-from rca.tables import FIGURES, drop_headlines, format_difference, take_apart
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -67,7 +67,7 @@ class Source:
         dataset: The dataset's name.
         manifest: The dataset.
         statistics: Its counts, as `rca.data.manifest.summarise` gives them.
-        table: As `rca.tables.build_table` gives it.
+        table: As `rca.evaluation.tables.build_table` gives it.
         results: For each run what its seeds left, in the order of the seeds.
         memories: What the first seed left of the memory of each run that keeps one.
         pipeline: The stages, by name.

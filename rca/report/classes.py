@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rca.protocol import KIND_NAMES
+from rca.evaluation.protocol import KIND_NAMES
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rca.artifacts import PALETTE, read_mask, read_photograph
+from rca.core.errors import UserError
+from rca.core.files import PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
-from rca.errors import UserError
-from rca.protocol import KIND_NAMES
+from rca.evaluation.protocol import KIND_NAMES
 from rca.report.pictures import blend_mask, draw_comparison, draw_overlay, scale_mask, scale_photograph
 
 # Lines of the sheet that compares kinds at a glance.

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rca.artifacts import read_photograph
+from rca.core.errors import UserError
+from rca.core.files import read_photograph
 from rca.data.manifest import Manifest
-from rca.errors import UserError
 from rca.report.charts import COLOURS
 from rca.report.gallery import Picture
 from rca.report.pictures import DIMMED
@@ -45,9 +45,10 @@ class MemoryTables:
     """What `evaluate` left of a memory.
 
     Attributes:
-        statistics: A line for each class and one for their mean, as `rca.memory_statistics.describe_memory` gives them.
-        map: What `rca.memory_map.place_entries` gave.
-        regions: The lines that `rca.memory_map.choose_regions` gave.
+        statistics: A line for each class and one for their mean, from
+            `rca.evaluation.memory_statistics.describe_memory`.
+        map: What `rca.evaluation.memory_map.place_entries` gave.
+        regions: The lines that `rca.evaluation.memory_map.choose_regions` gave.
         coverage: (M, 16, 16), uint8: how far each cell of a line's box belongs to the region.
     """
 

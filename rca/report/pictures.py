@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rca.artifacts import IGNORE, PALETTE
+from rca.core.files import IGNORE, PALETTE
 
 # How much of a class's colour an overlay shows, the rest being the photograph in grey.
 OPACITY = 0.65

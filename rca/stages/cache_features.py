@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 
-from rca.artifacts import read_photograph, write_directory
-from rca.data.augmentation import AugmentationSettings
-from rca.data.features import FeatureWriter, View, list_training_views
-from rca.data.loading import normalise
+from rca.classifier.views import InferenceSettings, encode_views, group_by_size
+from rca.core.files import read_photograph, write_directory
+from rca.core.progress import track
+from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.features import FeatureWriter, View, list_training_views
+from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard, check_splits
-from rca.labels.views import InferenceSettings, encode_views, group_by_size
 from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
-from rca.progress import track
 from rca.stages.context import Context
-from rca.training import choose_device, set_determinism
+from rca.training.trainer import choose_device, set_determinism
 
 
 def run(context: Context) -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rca.artifacts import read_mask, write_json, write_text
+from rca.core.files import read_mask, write_json, write_text
+from rca.core.settings import Settings
 from rca.data.manifest import read_manifest
 from rca.data.partition import group_by_shard
+from rca.evaluation.metrics import ThresholdSweep
 from rca.labels.background import Background
 from rca.labels.score_maps import enlarge, open_scores
-from rca.metrics import ThresholdSweep
-from rca.settings import Settings
 from rca.stages.context import Context
 
 

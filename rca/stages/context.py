@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rca.artifacts import hash_file
-from rca.errors import UserError
-from rca.settings import Settings, SettingsType, build_settings, load_params, merge, read_key
+from rca.core.errors import UserError
+from rca.core.files import hash_file
+from rca.core.settings import Settings, SettingsType, build_settings, load_params, merge, read_key
 from rca.stages.layout import CHECKPOINTS, Layout, RunLayout
 
 PARAMS = Path("params.yaml")

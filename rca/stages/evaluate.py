@@ -9,18 +9,18 @@ from typing import Any
 
 from pydantic import Field
 
-from rca.artifacts import read_json, write_directory, write_json, write_text
+from rca.core.files import read_json, write_directory, write_json, write_text
+from rca.core.settings import Settings
+from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
 from rca.evaluation.exhibits import write_examples, write_memory
 from rca.evaluation.figures import collect_metrics, list_per_class, score_classifier, score_masks
+from rca.evaluation.mask_counts import BOUNDARY_DISTANCE
 from rca.evaluation.masks import Masks
+from rca.evaluation.metrics import PredictedIgnore
+from rca.evaluation.protocol import TAGS, fingerprint_list
 from rca.labels.score_maps import open_scores
-from rca.mask_counts import BOUNDARY_DISTANCE
-from rca.metrics import PredictedIgnore
-from rca.protocol import TAGS, fingerprint_list
-from rca.settings import Settings
 from rca.stages.context import Context
-from rca.tensor_files import read_about
 
 
 class EvaluateSettings(Settings):
@@ -104,7 +104,7 @@ def run(context: Context) -> None:
 
 
 def describe(context: Context, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> dict[str, Any]:
-    """The protocol of all figures, as `rca.protocol.describe_protocol` takes it."""
+    """The protocol of all figures, as `rca.evaluation.protocol.describe_protocol` takes it."""
     splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
     splits |= dict.fromkeys(settings.classification)
     ids = {split: [record.id for record in manifest.select(split)] for split in splits}

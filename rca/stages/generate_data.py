@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from rca.data.shapes import generate_shapes
-from rca.data.shapes_saliency import ShapesSaliencySettings
-from rca.errors import UserError
-from rca.settings import Settings
+from rca.core.errors import UserError
+from rca.core.settings import Settings
+from rca.data.shapes.dataset import generate_shapes
+from rca.data.shapes.saliency import ShapesSaliencySettings
 from rca.stages.context import Context
 from rca.stages.layout import Layout
 

@@ -8,20 +8,20 @@ from dataclasses import replace
 
 from pydantic import Field, model_validator
 
-from rca.artifacts import keep_only, read_json
-from rca.data.features import FeatureCache
+from rca.classifier.inference import predict_tags, score_images
+from rca.classifier.network import load_method, load_network
+from rca.classifier.references import References, ReferenceSettings
+from rca.classifier.views import InferenceSettings, group_by_size
+from rca.core.files import keep_only, read_json
+from rca.core.progress import track
+from rca.core.settings import Settings
+from rca.data.loading.features import FeatureCache
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.data.partition import check_splits, read_training, select_from_shard
-from rca.labels.inference import predict_tags, score_images
-from rca.labels.references import References, ReferenceSettings
 from rca.labels.score_maps import ScoreMaps, ShardWriter
-from rca.labels.views import InferenceSettings, group_by_size
-from rca.models.cam_network import load_method, load_network
 from rca.models.storage import load_tensors
-from rca.progress import track
-from rca.settings import Settings
 from rca.stages.context import Context
-from rca.training import choose_device, set_determinism
+from rca.training.trainer import choose_device, set_determinism
 
 
 class PredictedTagsSettings(Settings):

@@ -1,11 +1,11 @@
 """Turn one shard's score maps into pseudo labels, at the best and at the fixed threshold."""
 
-from rca.artifacts import read_json, write_directory, write_mask
+from rca.core.files import read_json, write_directory, write_mask
+from rca.core.progress import track
 from rca.data.manifest import read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.score_maps import enlarge, open_scores
 from rca.labels.thresholds import CHOICES
-from rca.progress import track
 from rca.stages.context import Context
 
 

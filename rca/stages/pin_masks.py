@@ -4,10 +4,10 @@ DVC cannot depend on some files of a directory: without this, masks of images th
 and so would an edit of a true mask that only other runs are trained on, and another number of shards.
 """
 
-from rca.artifacts import hash_file, write_json
+from rca.core.files import hash_file, write_json
+from rca.core.settings import build_settings
 from rca.data.manifest import read_manifest
 from rca.labels.training_masks import TrainingMaskSettings
-from rca.settings import build_settings
 from rca.stages.context import Context
 
 

@@ -7,10 +7,10 @@ and no others. Likewise an edit to a saliency map retrains the runs alone whose 
 
 from pathlib import Path
 
-from rca.artifacts import hash_file, write_json
+from rca.classifier.network import load_host, load_method
+from rca.core.files import hash_file, write_json
+from rca.core.imports import find_closure
 from rca.data.partition import pin_saliency
-from rca.imports import find_closure
-from rca.models.cam_network import load_host, load_method
 from rca.stages.context import Context
 
 PACKAGE = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ def run(context: Context) -> None:
     load_method(method)
     salient = load_host(host).needs_saliency
     closure = find_closure([PACKAGE / "hosts" / f"{host}.py", PACKAGE / "methods" / f"{method}.py"])
-    own = [path for path in closure if path.parent.name in ("hosts", "methods")]
+    own = [path for path in closure if path.relative_to(PACKAGE).parts[0] in ("hosts", "methods")]
     checksums = {path.relative_to(PACKAGE).as_posix(): hash_file(path) for path in own}
     pinned = {"host": host, "method": method, "code": checksums}
     if salient:

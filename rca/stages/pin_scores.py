@@ -3,7 +3,7 @@
 DVC cannot depend on some images of a shard: without this, new images would train the network anew.
 """
 
-from rca.artifacts import write_json
+from rca.core.files import write_json
 from rca.data.manifest import read_manifest
 from rca.data.partition import group_by_shard
 from rca.labels.score_maps import hash_maps, open_shard

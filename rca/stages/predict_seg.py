@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
-from rca.artifacts import read_photograph, write_directory, write_mask
+from rca.core.files import read_photograph, write_directory, write_mask
+from rca.core.progress import track
+from rca.core.settings import Settings
 from rca.data.manifest import read_manifest
-from rca.models.deeplab import load_segmenter
-from rca.progress import track
-from rca.segmentation import PredictionSettings, predict_mask
-from rca.settings import Settings
+from rca.segmentation.network import load_segmenter
+from rca.segmentation.predict import PredictionSettings, predict_mask
 from rca.stages.context import Context
-from rca.training import choose_device, set_determinism
+from rca.training.trainer import choose_device, set_determinism
 
 
 class PredictSegSettings(Settings):

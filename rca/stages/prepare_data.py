@@ -2,12 +2,12 @@
 
 from pydantic import Field
 
-from rca.artifacts import write_directory
+from rca.core.files import write_directory
+from rca.core.settings import Settings
 from rca.data.faults import QUARANTINE, count, write_faults
-from rca.data.formats import build_dataset_settings, examine_dataset
+from rca.data.formats.dataset import build_dataset_settings, examine_dataset
 from rca.data.manifest import summarise, write_manifest
 from rca.data.partition import write_parts
-from rca.settings import Settings
 from rca.stages.context import Context
 
 

@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from rca.artifacts import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
+from rca.core.files import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
+from rca.core.progress import track
+from rca.core.settings import Settings
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
 from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_scores
 from rca.labels.thresholds import CHOICES, name_folder
-from rca.progress import track
-from rca.settings import Settings
 from rca.stages.context import Context
 
 # Images that a worker takes at once: it opens their shard once for all of them.

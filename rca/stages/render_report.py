@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rca.artifacts import read_json, read_mask, write_directory
+from rca.core.errors import UserError
+from rca.core.files import read_json, read_mask, write_directory
+from rca.core.settings import Settings, load_params
 from rca.data.manifest import read_manifest
-from rca.errors import UserError
+from rca.evaluation.tables import COLUMNS
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
 from rca.report.pipeline import Stage
-from rca.settings import Settings, load_params
 from rca.stages.context import Context
 from rca.stages.layout import LOGS, RunLayout
-from rca.tables import COLUMNS
 
 PIPELINE = Path("dvc.yaml")
 # A variable there, other than the dataset's name.

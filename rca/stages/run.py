@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from rca.artifacts import keep_only, write_json
-from rca.errors import UserError
+from rca.core.errors import UserError
+from rca.core.files import keep_only, write_json
 from rca.stages.context import Context
 from rca.stages.layout import LOGS
 from rca.stages.switches import write_nothing

@@ -1,9 +1,9 @@
 """Take the memory out of a trained network: bank, prototypes, and the region that each entry came from."""
 
-from rca.artifacts import hash_file
+from rca.classifier.network import load_network
+from rca.classifier.snapshots import save_snapshot
+from rca.core.files import hash_file
 from rca.data.manifest import read_manifest
-from rca.models.cam_network import load_network
-from rca.models.snapshots import save_snapshot
 from rca.stages.context import Context
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rca.artifacts import keep_only, write_directory, write_file, write_json, write_text
+from rca.core.files import keep_only, write_directory, write_file, write_json, write_text
 from rca.stages.context import Context
 
 NOTHING = {"about": json.dumps({"enabled": False})}

@@ -5,9 +5,8 @@ As CSV, Markdown and LaTeX, with the protocol of the figures; the LaTeX holds th
 
 from dataclasses import replace
 
-from rca.artifacts import keep_only, read_json, write_text
-from rca.stages.context import Context
-from rca.tables import (
+from rca.core.files import keep_only, read_json, write_text
+from rca.evaluation.tables import (
     add_weak_over_full,
     build_table,
     format_differences,
@@ -15,6 +14,7 @@ from rca.tables import (
     format_markdown,
     format_protocols,
 )
+from rca.stages.context import Context
 
 # Settings of train_seg that belong to a run's own masks, not to the network.
 OF_MASKS = ("masks", "threshold", "loss")

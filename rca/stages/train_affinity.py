@@ -12,28 +12,28 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from rca.artifacts import read_json, read_photograph, write_mask, write_text
-from rca.data.augmentation import AugmentationSettings
-from rca.data.loading import Sample, TrainingImages, make_loader
+from rca.core.distributed import rank
+from rca.core.errors import UserError
+from rca.core.files import read_json, read_photograph, write_mask, write_text
+from rca.core.launch import launch
+from rca.core.precision import keep_digits
+from rca.core.progress import track
+from rca.core.settings import Settings
+from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest, read_manifest
 from rca.data.partition import count_shards, group_by_shard
-from rca.distributed import rank
-from rca.errors import UserError
 from rca.labels.affinity import AffinityLabelSettings, label_sure_cells
 from rca.labels.score_maps import hash_maps, open_shard
-from rca.launch import launch
 from rca.models.boundary_network import (
     BoundaryNetwork,
     compute_boundary_losses,
     load_frozen_backbone,
     save_branches,
 )
-from rca.precision import keep_digits
-from rca.progress import track
-from rca.settings import Settings
 from rca.stages.context import Context
 from rca.stages.layout import RunLayout
-from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
 class AffinityOptimisationSettings(OptimisationSettings):

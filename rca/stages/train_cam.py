@@ -8,21 +8,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rca.artifacts import read_json, write_directory, write_text
-from rca.data.augmentation import AugmentationSettings
-from rca.data.features import FeatureCache, TrainingFeatures
-from rca.data.loading import Sample, TrainingImages, make_loader
+from rca.classifier.network import CamNetwork, NetworkDescription, check_pair, check_processes, save_network
+from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
+from rca.core.distributed import rank
+from rca.core.files import read_json, write_directory, write_text
+from rca.core.launch import launch
+from rca.core.settings import Settings
+from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.features import FeatureCache, TrainingFeatures
+from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.partition import read_training
-from rca.distributed import rank
-from rca.launch import launch
-from rca.models.cam_network import CamNetwork, NetworkDescription, check_pair, check_processes, save_network
 from rca.models.resizing import rescale
-from rca.models.snapshots import StartSettings, save_snapshot, start_from
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
-from rca.settings import Settings
 from rca.stages.context import Context
-from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 SECOND_VIEW = 0.3
 

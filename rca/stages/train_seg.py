@@ -12,24 +12,24 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rca.artifacts import hash_file, read_json, write_text
-from rca.data.augmentation import AugmentationSettings
-from rca.data.loading import Sample, TrainingImages, make_loader
+from rca.core.distributed import rank
+from rca.core.errors import UserError
+from rca.core.files import hash_file, read_json, write_text
+from rca.core.imports import hash_closure
+from rca.core.launch import launch
+from rca.core.precision import keep_digits
+from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import read_manifest
 from rca.data.partition import count_shards
-from rca.distributed import rank
-from rca.errors import UserError
-from rca.imports import hash_closure
 from rca.labels.training_masks import TrainingMaskSettings
-from rca.launch import launch
-from rca.models.deeplab import Provenance, Segmenter, SegmenterDescription, save_segmenter
-from rca.models.heads import HeadName
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
-from rca.precision import keep_digits
-from rca.segmentation_loss import LossSettings, compute_segmentation_loss
+from rca.segmentation.heads import HeadName
+from rca.segmentation.loss import LossSettings, compute_segmentation_loss
+from rca.segmentation.network import Provenance, Segmenter, SegmenterDescription, save_segmenter
 from rca.stages.context import Context
-from rca.training import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
 class TrainSegSettings(TrainingMaskSettings):

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from rca.artifacts import read_photograph
-from rca.data.loading import normalise
+from rca.core.files import read_photograph
+from rca.core.progress import track
+from rca.core.settings import Settings
+from rca.data.loading.images import normalise
 from rca.data.manifest import read_manifest
 from rca.labels.random_walk import WalkSettings, walk_maps
 from rca.labels.score_maps import ShardWriter, open_shard
 from rca.models.boundary_network import load_boundary_network
-from rca.progress import track
-from rca.settings import Settings
 from rca.stages.context import Context
-from rca.training import choose_device, set_determinism
+from rca.training.trainer import choose_device, set_determinism
 
 
 class WalkScoresSettings(Settings):

@@ -17,7 +17,7 @@ import pynvml
 import pytest
 from projects import is_running, wait_until
 
-from rca.errors import UserError
+from rca.core.errors import UserError
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.plan import name_rule
 from rca.pipeline.resolve import find_undeclared, read_meta, resolve_stages

@@ -19,9 +19,9 @@ from projects import (
     write_tags,
 )
 
-from rca.artifacts import write_mask
+from rca.core.files import write_mask
 from rca.data.partition import assign_shard
-from rca.data.shapes import draw_image
+from rca.data.shapes.dataset import draw_image
 
 SHARDS, TRAINED, HELD_OUT, NEW = 3, 18, 8, 20
 TOUCHED = {0, 2}  # the shards that the new ones fall into

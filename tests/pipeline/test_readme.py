@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from projects import ROOT, SMALL, SMALL_NETS, RealProject, build_real, make_folder
 
-from rca.data.shapes import generate_shapes
+from rca.data.shapes.dataset import generate_shapes
 
 # What sets up or tests this very environment, needs a cluster, or only says where Python is.
 ELSEWHERE = ("make run", "make test", "make setup", "source ", "snakemake --profile profiles/slurm")

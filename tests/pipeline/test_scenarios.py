@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from projects import RealProject, build_real, copy_project, is_running, wait_until
 
-from rca.cli import main
-from rca.data.shapes import generate_shapes
+from rca.cli.main import main
+from rca.data.shapes.dataset import generate_shapes
 
 NOTHING = "Nothing to be done"
 CLEAN = "Data and pipelines are up to date."
@@ -84,7 +84,7 @@ def test_an_edit_reruns_what_imports_the_module(real):
     real.snakemake()
     assert real.list_ran() == ["render_report"]
 
-    file = real.path / "rca/methods/contrast.py"
+    file = real.path / "rca/methods/parts/contrast.py"
     file.write_text(file.read_text() + "\n# edited\n")
     real.repro()
     # Retrained to the same bytes: what does not run the method's code is spared.

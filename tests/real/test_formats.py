@@ -11,11 +11,11 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rca.artifacts import hash_file
-from rca.data.coco import CocoSettings
-from rca.data.formats import read_dataset
+from rca.core.files import hash_file
+from rca.core.settings import load_params
+from rca.data.formats.coco import CocoSettings
+from rca.data.formats.dataset import read_dataset
 from rca.data.manifest import Manifest, read_manifest
-from rca.settings import load_params
 from rca.stages.context import Context
 from rca.stages.layout import Layout
 from rca.stages.run import run_stage

@@ -11,17 +11,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
 
-from rca.artifacts import IGNORE, hash_file, read_mask, write_mask
-from rca.data.formats import read_dataset
-from rca.data.loading import normalise
+from rca.core.files import IGNORE, hash_file, read_mask, write_mask
+from rca.core.settings import build_settings
+from rca.data.formats.dataset import read_dataset
+from rca.data.formats.voc import VocSettings
+from rca.data.loading.images import normalise
 from rca.data.manifest import Manifest
-from rca.data.voc import VocSettings
-from rca.mask_counts import MaskCounts, Truth
-from rca.metrics import Confusion
+from rca.evaluation.mask_counts import MaskCounts, Truth
+from rca.evaluation.metrics import Confusion
+from rca.evaluation.scoring import score_folders
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
-from rca.scoring import score_folders
-from rca.settings import build_settings
 
 ROOT = Path(__file__).parents[2]
 SHARED = (ROOT / os.environ.get("RCA_SHARED", "../shared")).resolve()

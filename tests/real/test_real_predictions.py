@@ -12,13 +12,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import rca
-from rca.artifacts import PALETTE, hash_file, read_mask
-from rca.cli import main
-from rca.data.loading import normalise
-from rca.models.deeplab import Segmenter, SegmenterDescription, save_segmenter
+from rca.cli.main import main
+from rca.core.files import PALETTE, hash_file, read_mask
+from rca.core.settings import build_settings
+from rca.data.loading.images import normalise
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
-from rca.settings import build_settings
+from rca.segmentation.network import Segmenter, SegmenterDescription, save_segmenter
 
 SHARED = (Path(__file__).parents[2] / os.environ.get("RCA_SHARED", "../shared")).resolve()
 PHOTOGRAPHS, WEIGHTS = SHARED / "data/coco-tiny/val2017", SHARED / "weights/mobilenet_v2.safetensors"

@@ -1,0 +1,170 @@
+"""Score maps of images: several scales, mirrored and not, summed (the field's common inference)."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rca.classifier.network import CamNetwork
+from rca.classifier.references import Beside, References
+from rca.classifier.views import InferenceSettings, encode_views, group_by_size
+from rca.core.files import read_photograph
+from rca.data.loading.features import FeatureCache
+from rca.data.loading.images import normalise
+from rca.data.manifest import ImageRecord, Manifest
+from rca.hosts.base import Levels
+from rca.labels.score_maps import ScoreMaps
+from rca.models.pooling import Normalisation, pool_mean
+
+
+def score_images(
+    network: CamNetwork,
+    manifest: Manifest,
+    records: tuple[ImageRecord, ...],
+    settings: InferenceSettings,
+    stride: int,
+    cache: FeatureCache | None = None,
+    references: References | None = None,
+) -> Iterator[tuple[ImageRecord, ScoreMaps]]:
+    """Score images with their tags given; maps of other classes are not kept.
+
+    Args:
+        network: In evaluation mode.
+        manifest: The dataset that the records are of.
+        records: What to score.
+        settings: How.
+        stride: Pixels of the image for each value of a map.
+        cache: The features of all views, where the backbone is frozen; None computes them.
+        references: What the images are seen beside, for a method that pairs images; None sees each alone.
+
+    Yields:
+        A record and its maps, in an order that depends on the images' sizes.
+    """
+    for batch in group_by_size(records, settings.batch_size):
+        tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in batch]))
+        beside = references.gather(batch) if references else None
+        if cache is None:
+            images = np.stack([read_photograph(manifest.photograph(record)) for record in batch])
+            maps, logits = score_batch(network, images, settings, stride, tags, beside)
+        else:
+            views = ((torch.stack([cache.read(one.id, view) for one in batch]), None) for view in settings.views)
+            size = (batch[0].height, batch[0].width)
+            maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags, beside)
+        for record, one, scores in zip(batch, maps, logits, strict=True):
+            labels = np.array([tag + 1 for tag in record.tags], np.uint8)
+            kept = normalise_maps(one[list(record.tags)], network.host.normalisation).half()
+            yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
+
+
+def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
+    """The classes that an image shows as the classifier has it.
+
+    Args:
+        logits: (C,).
+        threshold: The least probability of a class, 0..1, exclusive.
+
+    Returns:
+        The classes whose sigmoid reaches the threshold, ascending; where none does, the most probable one alone, since
+        an image of these datasets shows something.
+    """
+    reached = np.flatnonzero(logits >= math.log(threshold / (1 - threshold)))
+    return tuple(reached.tolist()) or (int(logits.argmax()),)
+
+
+def normalise_maps(maps: Tensor, by: Normalisation = "max") -> Tensor:
+    """Divide each map by its maximum, after its minimum was taken off where that is asked for.
+
+    Args:
+        maps: (K, h, w), at least 0.
+        by: "min_max" for maps that are nowhere 0, as those that an attention has smoothed (SEAM).
+
+    Returns:
+        (K, h, w), 0..1.
+    """
+    if by == "min_max":
+        maps = maps - maps.amin((1, 2), keepdim=True)
+    return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
+
+
+def score_batch(
+    network: CamNetwork,
+    images: np.ndarray,
+    settings: InferenceSettings,
+    stride: int,
+    tags: Tensor | None = None,
+    beside: Beside | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Score images of one size.
+
+    Args:
+        network: In evaluation mode.
+        images: (B, H, W, 3), uint8, RGB.
+        settings: How.
+        stride: Pixels of the image for each value of a map.
+        tags: As in `score_features`.
+        beside: Likewise.
+
+    Returns:
+        As `score_features`.
+    """
+    about = network.description
+    device = next(network.parameters()).device
+    batch = torch.stack([normalise(image, about.mean, about.std) for image in images]).to(device)
+    encoded = encode_views(network.encode, batch, settings.views, settings.precision)
+    return score_features(network, encoded, images.shape[:3], settings, stride, tags, beside)
+
+
+@torch.no_grad()
+def score_features(
+    network: CamNetwork,
+    encoded: Iterable[tuple[Tensor, Levels | None]],
+    shape: tuple[int, ...],
+    settings: InferenceSettings,
+    stride: int,
+    tags: Tensor | None = None,
+    beside: Beside | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Score images of one size by what the backbone made of their views.
+
+    Args:
+        network: In evaluation mode.
+        encoded: What `CamNetwork.encode` gives for each of `settings.views`, in their order.
+        shape: Number, height and width of the images.
+        settings: How.
+        stride: Pixels of the image for each value of a map.
+        tags: (B, C) of 0 and 1, the classes that may be there; None for all.
+        beside: The images' references, for a method that pairs images; None sees each image alone.
+
+    Returns:
+        The class activation maps after ReLU, summed over scales and flips (B, C, ceil(H/stride), ceil(W/stride)), and
+        the classifier's mean score over the same (B, C), both float32. With references the maps are a mean of those of
+        the image alone and those beside references, each normalised.
+    """
+    device, classes = next(network.parameters()).device, len(network.description.classes)
+    number, height, width = shape
+    size = (-(-height // stride), -(-width // stride))
+    sums = torch.zeros(1 if beside is None else 2, number, classes, *size, device=device)
+    logits = torch.zeros(number, classes, device=device)
+    tags = None if tags is None else tags.to(device)
+    for view, (features, levels) in zip(settings.views, encoded, strict=True):
+        features = features.to(device)
+        output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
+        outputs = [output]
+        if beside is not None:
+            found = output._replace(maps=beside.score(network.method, output), refined=None)
+            outputs.append(network.host.refine(found, levels, tags))
+        # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
+        plain = output.maps if output.auxiliary is None else output.auxiliary
+        logits += pool_mean(plain, output.valid)
+        for total, one in zip(sums, outputs, strict=True):
+            activation = one.scores.relu()
+            activation = activation.flip(3) if view.mirrored else activation
+            total += functional.interpolate(activation, size, mode="bilinear")
+    maps = sums[0]
+    if beside is not None:
+        alone, together = (normalise_maps(one.flatten(0, 1), network.host.normalisation) for one in sums)
+        maps = ((1 - beside.share) * alone + beside.share * together).view_as(maps)
+    return maps, logits / len(settings.views)

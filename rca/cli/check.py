@@ -1,0 +1,182 @@
+"""`rca check`: whether the params and the data that they name are fit to run, and all that is wrong with them."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+import torch
+
+from rca.classifier.network import load_host
+from rca.core.errors import UserError
+from rca.data.checking.examination import Examination
+from rca.data.faults import KINDS, Broken, Fault, count, write_faults
+from rca.data.formats.dataset import examine_dataset
+from rca.data.manifest import Manifest, summarise
+from rca.evaluation.protocol import TAGS
+from rca.models.backbones import build_backbone
+from rca.models.weights import FileWeights, check_file
+from rca.params.schema import Params
+from rca.params.validate import read_params
+from rca.stages.layout import Layout
+
+LINES_A_KIND = 8
+GIGABYTE = 1e9
+# Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
+MASK_BYTES = 0.02
+
+
+def check(params: Path, out: Path | None = None) -> None:
+    """Validate a params file, and read the whole dataset that it names.
+
+    Args:
+        params: The file.
+        out: Where to write all faults of the data as CSV; the terminal shows some of each kind.
+
+    Raises:
+        UserError: the params are wrong, or the data keep the pipeline from running, or the disk is too small.
+    """
+    settings = read_params(params)
+    print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
+    for role in (settings.train_cam, settings.train_seg):
+        if isinstance(role.backbone.weights, FileWeights):
+            check_file(role.backbone.weights)
+        if role.backbone.name.startswith("timm/"):
+            build_backbone(role.backbone.name, role.backbone.output_stride)  # only the model itself knows its strides
+    layout = Layout(settings.dataset.name)
+    if settings.generate and not layout.root.exists():
+        print(f"{layout.root}: will be generated.")
+        return
+    examination = examine_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks)
+    for note in examination.notes:
+        print(f"{layout.root}: {note}")
+    if out is not None:
+        write_faults(out, examination.faults)
+        print(f"{out}: {count(len(examination.faults), 'fault')}.")
+    manifest = examination.manifest
+    _print_counts(layout.root, manifest)
+    _judge(layout.root, examination, settings.dataset.broken)
+    _check_splits(settings, manifest)
+    _check_saliency(settings, manifest)
+    split = settings.choose_threshold.split
+    if all(record.mask is None for record in manifest.select(split)):
+        print(f"warning: no image of {split} has a true mask: the threshold of choose_threshold.background is taken.")
+    need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
+    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
+    if need > free:
+        raise UserError("The disk is too small for this pipeline: free some, or list fewer runs, seeds or splits.")
+
+
+def _print_counts(root: Path, manifest: Manifest) -> None:
+    counts = summarise(manifest)
+    for split, of_split in counts["splits"].items():
+        print(f"{root}: {split}: {of_split['images']} images, {of_split['with_mask']} with a mask.")
+    for source, images in counts.get("sources", {}).items():
+        print(f"{root}: source {source}: {images} images.")
+
+
+def _judge(root: Path, examination: Examination, broken: Broken) -> None:
+    """Print what is wrong with the data.
+
+    Raises:
+        UserError: the pipeline could not run.
+    """
+    warnings, errors = examination.warnings, examination.errors
+    for title, faults in (("Warnings", warnings), ("Errors", errors)):  # what matters most stands last
+        if faults:
+            print(f"\n{title}")
+            _print_faults(faults)
+    if not examination.faults:
+        print(f"{root}: nothing is wrong.")
+    else:
+        print()
+    left_out = count(len({fault.id for fault in examination.quarantine}), "image")
+    where = f" in {left_out}" if examination.quarantine else ""
+    counts = f"{count(len(errors), 'error')}{where} and {count(len(warnings), 'warning')}"
+    if examination.find_stopping(broken):
+        choice = ", or leave images that have one out with dataset.broken: quarantine"
+        can_choose = broken == "stop" and examination.quarantine
+        raise UserError(f"{root} has {counts}: mend the errors{choice if can_choose else ''}.")
+    if errors:
+        print(f"{root}: {left_out} with errors will be left out, as dataset.broken says.")
+
+
+def _print_faults(faults: Iterable[Fault]) -> None:
+    """Print faults that are sorted by kind, so many of each."""
+    for kind, group in groupby(faults, key=lambda fault: fault.kind):
+        same = list(group)
+        print(f"  {kind} ({len(same)}): {KINDS[kind].remedy}")
+        for fault in same[:LINES_A_KIND]:
+            print(f"    {fault.statement}")
+        if len(same) > LINES_A_KIND:
+            print(f"    and {len(same) - LINES_A_KIND} more (all of them: --out FILE)")
+
+
+def _check_splits(settings: Params, manifest: Manifest) -> None:
+    """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
+    scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
+    need_maps = {"choose_threshold.split", "train_seg.split"}
+    need_maps |= {"train_cam.split"} if settings.walking_runs else set()
+    need_truth = {f"evaluate.{kind}" for kind in TAGS}
+    need_maps |= {*need_truth, "evaluate.classification"} - {"evaluate.segmentation"}
+    if settings.fully_supervised_runs:
+        need_truth.add("train_seg.split")
+    for key, splits in settings.used_splits.items():
+        for split in splits:
+            records = manifest.select(split)
+            without = [record.id for record in records if record.id not in scored]
+            if without and key in need_maps:
+                raise UserError(
+                    f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
+                    "add the split to make_cam.splits."
+                )
+            blank = [record.id for record in records if record.mask is None]
+            if blank and key in need_truth:
+                raise UserError(
+                    f"{key} names {split}, but {len(blank)} of its images ({blank[0]}, ...) have no true mask: add the "
+                    f"masks, or take {split} out of {key}."
+                )
+
+
+def _check_saliency(settings: Params, manifest: Manifest) -> None:
+    """Every image has a saliency map that gets pseudo labels by it, or is trained on with a host that goes by it."""
+    own = settings.choose_threshold.background.kind
+    kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
+    if "saliency" in kinds:
+        for record in manifest.select_any(settings.make_cam.splits):
+            manifest.saliency(record)
+    for name in settings.runs:
+        run = settings.run[name]
+        if load_host(run.host).needs_saliency:
+            extra = manifest.select_sources(tuple(run.train_cam.get("sources", settings.train_cam.sources)))
+            manifest.check_saliency(
+                (*manifest.select(settings.train_cam.split), *extra), f"run {name}: the host {run.host}"
+            )
+
+
+def estimate_disk(settings: Params, manifest: Manifest) -> float:
+    """About how many bytes the outputs and DVC's copy of them will take."""
+    records = manifest.select_any(settings.make_cam.splits)
+    pixels = sum(record.width * record.height for record in records)
+    tagged = sum(record.width * record.height * len(record.tags) for record in records)
+    predicted = settings.make_cam.predicted_tags.splits
+    if predicted:  # maps of classes that the image does not show: about one more for each
+        tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
+    scores = 2 * tagged / settings.make_cam.stride**2
+    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
+    networks = 4e8  # two networks of a hundred million weights at most
+    runs, walking = len(settings.runs), len(settings.walking_runs)
+    each_seed = runs * (scores + masks + networks) + walking * scores
+    return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
+
+
+def _estimate_features(settings: Params, pixels: int) -> float:
+    """About how many bytes the features of a frozen backbone will take."""
+    backbone = settings.train_cam.backbone
+    if backbone.trainable != "none":
+        return 0
+    with torch.device("meta"):  # its number of channels alone
+        channels = build_backbone(backbone.name, backbone.output_stride).channels
+    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
+    return 2 * channels * positions

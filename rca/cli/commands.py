@@ -1,0 +1,62 @@
+"""What the commands of `rca` do that are no stage."""
+
+from pathlib import Path
+from typing import Any
+
+from rca.cli.check import check
+from rca.cli.export import export
+from rca.cli.inspect import inspect
+from rca.cli.preset import apply_preset
+from rca.core.errors import UserError
+from rca.core.files import write_json
+from rca.evaluation.scoring import format_scores, list_figures, score_folders
+from rca.params.validate import read_params
+from rca.prediction.folder import predict_folder as predict
+from rca.stages.context import PARAMS
+from rca.stages.layout import LOGS, Layout
+
+__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "score", "show"]
+
+
+def preset(name: str, changes: list[str], force: bool) -> None:
+    """Write params.yaml from a preset and link its dataset."""
+    for line in apply_preset(name, changes, force):
+        print(line)
+
+
+def score(out: Path | None, **given: Any) -> None:
+    """Score anybody's masks, as `rca.evaluation.scoring.score_folders`, and write the figures to `out` as JSON."""
+    scores = score_folders(**given)
+    print(format_scores(scores))
+    if out:
+        write_json(out, list_figures(scores))
+
+
+def show() -> None:
+    """Print the table and where the report lies.
+
+    Raises:
+        UserError: the pipeline has not run.
+    """
+    layout = Layout(read_params(PARAMS).dataset.name)
+    table = layout.results / "table.md"
+    if not table.is_file():
+        raise UserError(f"{table} does not exist: run the pipeline first, with `dvc repro` or `snakemake --cores 2`.")
+    print(table.read_text(encoding="utf-8"))
+    page = layout.report / "index.html"
+    report = page if page.is_file() else "not made on this machine yet (run the pipeline)"
+    print(f"All figures: {layout.results}/; the report: {report}")
+
+
+def clean(delete: bool) -> None:
+    """List, or delete, what no stage declares."""
+    from rca.pipeline.resolve import find_undeclared
+
+    # Other datasets' results stay: params.yaml names one dataset at a time.
+    layout = Layout(read_params(PARAMS).dataset.name)
+    found = find_undeclared(Path.cwd(), [folder.as_posix() for folder in (layout.runs, layout.results, LOGS)])
+    for path in found:
+        print(path)
+        if delete:
+            path.unlink()
+    print(f"{len(found)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))

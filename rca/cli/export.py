@@ -1,0 +1,78 @@
+"""`rca export`: a model or masks as what other tools take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rca.core.errors import UserError
+from rca.data.manifest import read_manifest
+from rca.exporting.coco import export_coco
+from rca.exporting.masks import MaskSet, read_masks_beside, read_masks_of, read_predictions
+from rca.exporting.onnx import export_onnx
+from rca.exporting.voc import export_voc
+from rca.labels.thresholds import CHOICES, name_folder
+from rca.prediction.folder import SUMMARY
+from rca.prediction.model import load_model
+
+
+def export(target: str, **arguments: Any) -> None:
+    """Export to a target: "onnx", "coco" or "voc", with the arguments of its function below."""
+    targets: dict[str, Callable[..., None]] = {"onnx": _export_onnx, "coco": _export_coco, "voc": _export_voc}
+    targets[target](**arguments)
+
+
+def _export_onnx(model: Path, out: Path, force: bool) -> None:
+    _check_free(out, force)
+    agreement = export_onnx(load_model(model, "cpu"), out)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; logits differ from PyTorch's by {agreement.difference:.1e} "
+        f"of the largest at most, {agreement.pixels:.3%} of pixels are the same"
+    )
+
+
+def _export_coco(out: Path, components: bool, force: bool, **source: Any) -> None:
+    _check_free(out, force)
+    masks = find_masks(**source)
+    annotations = export_coco(masks, out, components)
+    print(f"{out}: {len(masks.images)} images, {annotations} annotations, {len(masks.classes)} categories")
+
+
+def _export_voc(out: Path, split: str, **source: Any) -> None:
+    masks = find_masks(**source)
+    export_voc(masks, out, split)
+    print(f"{out}: {len(masks.images)} images on the list {split}, {len(masks.classes)} classes")
+
+
+def _check_free(out: Path, force: bool) -> None:
+    if out.exists() and not (force and out.is_file()):
+        raise UserError(f"{out} exists: name another file, or overwrite it with --force.")
+
+
+def find_masks(masks: Path, classes: Path | None, photographs: Path | None, threshold: str) -> MaskSet:
+    """Find out whose masks a folder holds.
+
+    Args:
+        masks: The folder.
+        classes: The file that names the classes; None where what belongs to the masks tells.
+        photographs: The folder of the photographs; likewise.
+        threshold: Which of a run's pseudo or refined masks are meant, "best" or "fixed".
+
+    Raises:
+        UserError: the folder does not exist or holds no masks, or nothing tells their classes or photographs.
+    """
+    if not masks.is_dir():
+        raise UserError(f"The folder of masks {masks} does not exist: name another.")
+    others = {name_folder(choice, tags) for choice in CHOICES for tags in ("given", "predicted")} - {threshold}
+    if classes is None and photographs is None:
+        predicted = masks.parent if masks.name == "masks" else masks
+        if (predicted / SUMMARY).is_file():
+            return read_predictions(predicted)
+        # A run's masks lie in runs/<dataset>/<run>/<seed>, the manifest in runs/<dataset>/data.
+        for parent in masks.absolute().parents:
+            if (parent / "data/dataset.json").is_file():
+                return read_masks_of(read_manifest(parent / "data"), masks, others)
+    classes = classes or masks.parent / "classes.txt"
+    photographs = photographs or masks.parent / "JPEGImages"
+    if not classes.is_file():
+        raise UserError(f"Nothing tells the classes of the masks in {masks}: name their file with --classes.")
+    return read_masks_beside(masks, classes, photographs, others)

@@ -1,0 +1,159 @@
+"""The command `rca`: every stage by hand, and what a person does around the pipeline."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rca.core.errors import UserError
+from rca.stages.context import PARAMS, Context
+from rca.stages.run import STAGES, add_arguments, run_stage
+
+DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
+
+The whole pipeline runs with `dvc repro` (one stage after another) or `snakemake --cores 8 --resources gpu=2` (in
+parallel). The commands here run one stage by hand, or help around it."""
+
+CHECK = """Validate the params, read every photograph, mask and saliency map, and tell everything that is wrong.
+
+Errors keep the pipeline from running (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine`
+in the params, images with an error are left out and listed in quarantine.csv beside the manifest, and stop nothing."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    preset = commands.add_parser("preset", help="write params.yaml from a preset and link its dataset")
+    preset.add_argument("name", help="the preset: a file in workflow/presets, without .yaml")
+    change = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
+    preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=change)
+    preset.add_argument("--force", action="store_true", help="overwrite params.yaml even with uncommitted edits")
+
+    check = commands.add_parser(
+        "check",
+        help="validate params and read all the data that they name; runs nothing",
+        description=CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("--params", type=Path, default=PARAMS, help="the params file (default: %(default)s)")
+    check.add_argument("--out", type=Path, metavar="FILE", help="write everything that is wrong with the data as CSV")
+
+    inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
+    inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="what the file is")
+    inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
+    masks = "for a memory: the manifest of its dataset, whose true masks tell purity (default: that of its run)"
+    inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
+
+    _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
+    _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
+
+    _add_export(commands.add_parser("export", help="turn a model or masks into what other tools take"))
+
+    commands.add_parser("show", help="print the table and where the report lies")
+    clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
+    clean.add_argument("--delete", action="store_true", help="delete them")
+
+    for stage in STAGES:
+        one = commands.add_parser(stage, help=f"run the stage {stage}")
+        add_arguments(one, stage)
+    return parser
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `rca score`."""
+    folders = "folders of 8-bit PNG masks, <image>.png, in the order in which they are looked in"
+    parser.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="DIR", help=folders)
+    parser.add_argument("--truth", type=Path, nargs="+", required=True, metavar="DIR", help="folders of true masks")
+    classes = "names of the object classes, a line each, label 1 first (default: all labels that occur)"
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=classes)
+    listed = "names of the images to score, a line each (default: all that have a true mask)"
+    parser.add_argument("--list", type=Path, metavar="FILE", dest="listed", help=listed)
+    parser.add_argument(
+        "--predicted-ignore",
+        choices=("count_as_error", "exclude"),
+        default="count_as_error",
+        help="what the table does with pixels of 255 in a mask; the mIoU is printed both ways (default: %(default)s)",
+    )
+    distance = "how near a contour the boundary IoU looks, as a share of the diagonal (default: %(default)s)"
+    parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures and their protocol to this file")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `rca predict`; what is not given is left to the prediction's own defaults."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/**/*.jpg'"
+    )
+    out = "where masks, overlays and predictions.json go (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=out)
+    parser.add_argument("--force", action="store_true", help="overwrite earlier results")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    for name, text in (
+        ("--tile", "longest side of what the network sees at once, in pixels, a multiple of 32 (default: 1024)"),
+        ("--overlap", "of neighbouring tiles, a multiple of 32 (default: 256)"),
+        ("--batch-size", "tiles of an image that the network sees at once (default: 1)"),
+    ):
+        parser.add_argument(name, type=int, default=argparse.SUPPRESS, metavar="N", help=text)
+    scales = "factors by which tiles are resized; their probabilities are averaged (default: 1)"
+    parser.add_argument("--scales", type=float, nargs="+", default=argparse.SUPPRESS, metavar="FACTOR", help=scales)
+    flip = "do not average with the mirrored image: half the time"
+    parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the targets of `rca export`."""
+    targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
+    onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")
+    onnx.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    onnx.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+
+    coco = targets.add_parser("coco", help="masks as COCO's annotations")
+    voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
+    for one, out in ((coco, "OUT.json"), (voc, "OUT")):
+        source = "a folder that `rca predict` wrote, a run's pseudo, refined or predictions, or any folder of masks"
+        one.add_argument("masks", type=Path, metavar="MASKS", help=source)
+        one.add_argument("out", type=Path, metavar=out, help="what to write")
+        names = "the names of the classes, one a line (default: what belongs to the masks)"
+        one.add_argument("--classes", type=Path, metavar="FILE", help=names)
+        photographs = "where the photographs lie (default: what belongs to the masks)"
+        one.add_argument("--photographs", type=Path, metavar="DIR", help=photographs)
+        threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
+        one.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
+    regions = "an annotation for each connected region instead of each class"
+    coco.add_argument("--components", action="store_true", help=regions)
+    voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
+    for one in (onnx, coco):
+        one.add_argument("--force", action="store_true", help="overwrite the file")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; bad input ends it with one sentence and exit code 2."""
+    given = vars(build_parser().parse_args(arguments))
+    command = given.pop("command")
+    if command in STAGES:
+        return run_stage(Context(command, **given))
+    # Each command's own imports come late: `rca --help` should not wait for torch.
+    from rca.cli import commands
+
+    try:
+        getattr(commands, command)(**given)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Who reads has had enough, as `head` does. Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Presets: whole params files in `workflow/presets`, put in place with the dataset linked to where it lies."""
+
+import copy
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from rca.core.errors import UserError
+from rca.core.files import write_file
+from rca.core.settings import build_settings
+from rca.params.schema import Params
+from rca.params.validate import list_memory_runs, read_params
+
+PRESETS = Path("workflow/presets")
+PARAMS = Path("params.yaml")
+# Where links look for what is not shipped, unless the environment says otherwise.
+DEFAULTS = {"RCA_SHARED": "../shared"}
+
+
+def list_presets() -> list[str]:
+    """The names of the presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
+    """Write params.yaml from a preset, and link what it names under `data/`.
+
+    Args:
+        name: The preset.
+        changes: `dotted.key=YAML`, each laid over the preset; `memory_runs` follows the runs unless it is among them.
+        force: Overwrite params.yaml even if git knows of edits to it that are not committed.
+
+    Returns:
+        What was done, in lines for a person.
+
+    Raises:
+        UserError: an unknown preset or key, a value that is not valid, unsaved edits, or a link that leads nowhere.
+    """
+    source = PRESETS / f"{name}.yaml"
+    if not source.is_file():
+        raise UserError(f"There is no preset {name}: choose one of {', '.join(list_presets())}.")
+    if not force and _has_edits():
+        raise UserError(f"{PARAMS} has edits that are not committed: commit them, or overwrite them with --force.")
+    yaml = YAML()  # keeps comments and order; as safe as the safe loader, it builds no objects of other types
+    yaml.width = 10_000
+    text = source.read_text(encoding="utf-8")
+    document = yaml.load(text)
+    for change in changes:
+        _set(document, change, yaml)
+    if changes and not any(change.startswith("memory_runs=") for change in changes):
+        _follow_runs(document, source)
+    links = {Path("data") / key: _expand(str(target), key) for key, target in (document.get("links") or {}).items()}
+    for link in links:
+        if link.exists() and not link.is_symlink():
+            raise UserError(f"{link} is a directory of its own, not a link: move it away.")
+    with write_file(PARAMS) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            if changes:
+                yaml.dump(document, file)
+            else:
+                file.write(text)
+        read_params(temporary, source)  # before it takes the place of the old one
+    done = [f"{PARAMS} is now the preset {name}."]
+    for link, target in links.items():
+        _link(link, target)
+        done.append(f"{link} -> {target}")
+    return done
+
+
+def _has_edits() -> bool:
+    """Whether params.yaml holds anything that neither git nor a preset would give back."""
+    if not PARAMS.exists():
+        return False
+    if PARAMS.read_bytes() in [path.read_bytes() for path in PRESETS.glob("*.yaml")]:
+        return False
+    command = ["git", "status", "--porcelain", "--", str(PARAMS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return bool(result.stdout.strip()) or result.returncode != 0
+
+
+def _set(document: Any, change: str, yaml: YAML) -> None:
+    dotted, equals, text = change.partition("=")
+    if not equals:
+        raise UserError(f"--set {change}: write dotted.key=value, e.g. --set seeds='[0, 1]'.")
+    try:
+        value = yaml.load(text)
+    except YAMLError:
+        raise UserError(f"--set {change}: {text} is not valid YAML.") from None
+    *parents, last = dotted.split(".")
+    place = document
+    for part in parents:
+        if not hasattr(place, "keys"):
+            break
+        if part not in place:
+            place[part] = CommentedMap()
+        elif isinstance(place, CommentedMap) and part not in dict(place.non_merged_items()):
+            # The value came by `<<` and still belongs to another section, which must not change with this one.
+            place[part] = copy.deepcopy(place[part])
+        place = place[part]
+    if not hasattr(place, "keys"):
+        raise UserError(f"--set {change}: {'.'.join(parents)} is no section: name the key of a value.")
+    place[last] = value  # a key that does not exist is found when the whole is validated
+
+
+def _follow_runs(document: CommentedMap, source: Path) -> None:
+    """Let memory_runs, which DVC needs as a list of its own, be what the runs ask for."""
+    wanted = list(list_memory_runs(build_settings(Params, document, "", source)))
+    if document["memory_runs"] != wanted:
+        document["memory_runs"] = CommentedSeq(wanted)
+        document["memory_runs"].fa.set_flow_style()
+
+
+def _expand(target: str, key: str) -> Path:
+    """A link's target with its environment variable filled in."""
+    if target.startswith("$"):
+        variable, slash, rest = target[1:].partition("/")
+        base = os.environ.get(variable) or DEFAULTS.get(variable)
+        if base is None:
+            raise UserError(f"links.{key} needs the environment variable {variable}: set it to where the data lies.")
+        target = base + slash + rest
+    path = Path(target).expanduser()
+    if not path.exists():
+        raise UserError(f"links.{key} leads to {path}, which does not exist: set it with --set links.{key}=/its/path.")
+    return path.resolve()
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(target, target_is_directory=True)

@@ -1,0 +1,169 @@
+"""Files that a stage leaves behind: whole or not at all, in formats that need no pickle.
+
+Masks are 8-bit palette PNG in the colours of PASCAL VOC, 255 for ignore, since the field's tools read those.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rca.core.errors import UserError
+from rca.core.images import decode_mask, decode_photograph, open_picture
+
+IGNORE = 255
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `path`, which takes its place if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with write_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON with sorted keys and a final newline."""
+    write_text(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that an earlier stage wrote.
+
+    Raises:
+        UserError: the file is missing or corrupt.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the stage that writes it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is not valid JSON: delete it and run the stage that writes it again.") from None
+
+
+def make_palette() -> list[int]:
+    """The 256 RGB colours of PASCAL VOC's palette, as 768 numbers 0..255."""
+    palette = []
+    for index in range(256):
+        red = green = blue = 0
+        for bit in range(8):
+            red |= (index >> (3 * bit) & 1) << (7 - bit)
+            green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
+            blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
+        palette += [red, green, blue]
+    return palette
+
+
+PALETTE = make_palette()
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as palette PNG.
+
+    Args:
+        path: The file, in a directory that exists.
+        mask: (H, W), uint8: 0 background, 1..C classes, 255 ignore.
+    """
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
+    image.putpalette(PALETTE)  # turns the one-channel picture into a palette picture, values as they are
+    image.save(path, format="PNG")
+
+
+def read_mask(path: Path, what: str = "mask") -> np.ndarray:
+    """Read a mask, or another map of one channel.
+
+    Args:
+        path: The file.
+        what: What messages call it.
+
+    Returns:
+        (H, W), uint8, the values as stored.
+
+    Raises:
+        PictureError: the file is missing, broken, or no 8-bit picture of one channel.
+    """
+    with open_picture(path, what) as image:
+        return decode_mask(image, path, what)
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """Read a photograph.
+
+    Pixels come as they are stored: an EXIF tag that asks viewers to turn the picture is left aside, since masks, boxes
+    and scores lie on the stored pixels (as in VOC and COCO). Of an animation the first picture is read, an alpha
+    channel is dropped, grey and palettes become RGB, and CMYK is converted without its colour profile. More than 8
+    bits a channel are refused: which range of them is meant is not in the file.
+
+    Returns:
+        (H, W, 3), uint8, RGB.
+
+    Raises:
+        PictureError: the file is missing or broken, or has more than 8 bits a channel.
+    """
+    with open_picture(path, "photograph") as image:
+        return decode_photograph(image, path)
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the stage that writes it first, or restore it.") from None
+
+
+def keep_only(directory: Path, names: Iterable[str]) -> None:
+    """Delete what a directory of the pipeline holds beside `names`.
+
+    An earlier setting (more shards, a run since removed) leaves files that a dependency on the whole directory would
+    count as input.
+    """
+    wanted = set(names)
+    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if path.name in wanted or path.name == ".gitignore":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)  # another shard of the same stage may be at it as well
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Which modules of this package a module imports, by reading the code and without running it."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def find_closure(modules: Iterable[Path]) -> list[Path]:
+    """All files of the package that some modules import, directly or not, themselves included.
+
+    Imports inside functions count, those for type checkers alone do not; a package's own `__init__.py` counts when it
+    is not empty. Modules that are imported by a computed name are not seen.
+
+    Args:
+        modules: Files of the package.
+
+    Returns:
+        Sorted paths.
+    """
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.stat().st_size:
+            found.add(path)
+            waiting += find_imports(path)
+    return sorted(found)
+
+
+def hash_closure(module: Path) -> str:
+    """The SHA-256 of all code that a module runs, by `find_closure`, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in find_closure([module]):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def find_imports(module: Path) -> list[Path]:
+    """The files of the package that one module imports."""
+    names = []
+    for node in _walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from rca.models import x` names a module or something inside one; the file decides which.
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [path for name in names for path in _find_files(name)]
+
+
+def _walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that never run."""
+    yield tree
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+        tree = ast.Module(tree.orelse, [])
+    for node in ast.iter_child_nodes(tree):
+        yield from _walk(node)
+
+
+def _find_files(name: str) -> list[Path]:
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return []
+    packages = [PACKAGE.joinpath(*parts[1:end], "__init__.py") for end in range(1, len(parts) + 1)]
+    module = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
+    return [path for path in (*packages, module) if path.is_file() and path != PACKAGE.with_suffix(".py")]

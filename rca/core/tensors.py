@@ -1,0 +1,180 @@
+"""Safetensors files that are read and written tensor by tensor.
+
+The library maps a file into memory, where all that was read stays while the file is open, and writes a file from
+tensors that are all in memory. Here memory holds one tensor at a time, however large the file.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from rca.core.errors import UserError
+from rca.core.files import write_file
+
+DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("f2"), "F32": np.dtype("f4")}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@contextmanager
+def explain_failure(path: Path, stage: str) -> Iterator[None]:
+    """Turn what the library raises over a file into a sentence that says what to do.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run {stage} first.") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
+
+
+def read_about(path: Path, stage: str) -> dict[str, Any]:
+    """What a file says of itself, in the JSON of its metadata.
+
+    Args:
+        path: The file.
+        stage: The stage that writes it, for the message.
+
+    Raises:
+        UserError: the file is missing, broken or not of this project.
+    """
+    try:
+        with explain_failure(path, stage), safe_open(path, "numpy") as file:
+            return json.loads(file.metadata()["about"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(f"{path} is not of this project: name one that {stage} wrote.") from None
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies in its file.
+
+    Attributes:
+        dtype: Of its numbers.
+        shape: Of the tensor.
+        start: Of its bytes in the file.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def length(self) -> int:
+        """How many bytes it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFile:
+    """A file that is open for reading.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        metadata: What the file says of itself.
+        entries: Its tensors, by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SafetensorError: it is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        about = path.stat()
+        self.metadata, self.entries = _read_header(path, about.st_ino, about.st_mtime_ns, about.st_size)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor.
+
+        Raises:
+            KeyError: the file has none of that name.
+        """
+        entry = self.entries[name]
+        return np.frombuffer(self.read_bytes(name), entry.dtype).reshape(entry.shape)
+
+    def read_bytes(self, name: str) -> bytearray:
+        """A tensor's bytes.
+
+        Raises:
+            KeyError: the file has none of that name.
+        """
+        entry = self.entries[name]
+        content = bytearray(entry.length)
+        self._file.seek(entry.start)
+        if self._file.readinto(content) != entry.length:
+            raise OSError(f"{self._file.name} was cut short while it was read.")
+        return content
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@lru_cache(maxsize=1)  # a worker opens one file over and over
+def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], dict[str, Entry]]:
+    """The metadata and the entries of the file that is at a path just now."""
+    with safe_open(path, "numpy") as checked:  # the library looks whether header and size are sound
+        metadata = checked.metadata() or {}
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+
+        def shrink(pairs: list[tuple[str, Any]]) -> Any:
+            """Turn what the header says of a tensor into an entry at once, since it tells of many."""
+            found = dict(pairs)
+            if "data_offsets" not in found:
+                return found
+            shape = tuple(found["shape"])
+            return Entry(DTYPES[found["dtype"]], shapes.setdefault(shape, shape), 8 + length + found["data_offsets"][0])
+
+        entries = json.loads(file.read(length), object_pairs_hook=shrink)
+    entries.pop("__metadata__", None)
+    return metadata, entries
+
+
+def merge_files(
+    path: Path, sources: Iterable[TensorFile], metadata: Mapping[str, str], further: Mapping[str, np.ndarray]
+) -> None:
+    """Write the tensors of several files into one, whole or not at all, as the library would write them.
+
+    Args:
+        path: The file.
+        sources: Whose tensors to write, but for those of a name in `further`; no two share another name.
+        metadata: What the file shall say of itself.
+        further: Tensors to write beside them.
+    """
+    found: list[tuple[str, np.dtype, tuple[int, ...], TensorFile | None]] = [
+        *((name, tensor.dtype, tensor.shape, None) for name, tensor in further.items()),
+        *(
+            (name, entry.dtype, entry.shape, source)
+            for source in sources
+            for name, entry in source.entries.items()
+            if name not in further
+        ),
+    ]
+    found.sort(key=lambda one: (-one[1].itemsize, one[0]))  # the widest first, so that all are aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, dtype, shape, _ in found:
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": (start, end)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with write_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, _, _, source in found:
+            file.write(further[name].tobytes() if source is None else source.read_bytes(name))

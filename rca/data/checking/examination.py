@@ -1,0 +1,246 @@
+"""What is wrong with a dataset, image by image and as a whole, and what is done about it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from rca.core.errors import UserError
+from rca.data.checking.reading import Reading, fold, read_listing
+from rca.data.faults import KINDS, Broken, Fault, count
+from rca.data.listing import Entry, Listing
+from rca.data.manifest import SAFE_ID, ImageRecord, Manifest, locate
+
+MAX_CLASSES = 254
+MAX_NAMES = 5  # in a sentence
+# What people call label 0 or 255, which are no object classes.
+NO_OBJECTS = {"background", "_background_", "bg", "void", "ignore", "unlabeled", "unlabelled"}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A dataset that was read whole.
+
+    Attributes:
+        manifest: Its images without those that have an error.
+        faults: All that is wrong, in the order of `KINDS`, within a kind in that of the listing.
+        notes: What was left out and why, in sentences.
+    """
+
+    manifest: Manifest
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """The faults that the pipeline cannot run with."""
+        return tuple(fault for fault in self.faults if fault.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Fault, ...]:
+        """The faults that it can live with."""
+        return tuple(fault for fault in self.faults if fault.severity == "warning")
+
+    @property
+    def quarantine(self) -> tuple[Fault, ...]:
+        """The errors that go with the images that have them."""
+        return tuple(fault for fault in self.errors if fault.of_image)
+
+    def find_stopping(self, broken: Broken) -> tuple[Fault, ...]:
+        """The errors that remain when images are treated as `broken` says."""
+        return tuple(fault for fault in self.errors if broken == "stop" or not fault.of_image)
+
+    def accept(self, broken: Broken) -> Manifest:
+        """The manifest, unless errors remain.
+
+        Args:
+            broken: What is done about images with an error.
+
+        Raises:
+            UserError: with the first error, and how many more there are.
+        """
+        stopping = self.find_stopping(broken)
+        if stopping:
+            first, more = stopping[0].sentence, len(stopping) - 1
+            rest = f" (and {count(more, 'more error')}: `rca check` lists them)." if more else "."
+            raise UserError(first.removesuffix(".") + rest)
+        return self.manifest
+
+
+def examine(
+    root: Path,
+    listing: Listing,
+    splits: tuple[str, ...],
+    published: Mapping[str, int],
+    workers: int = 1,
+    draw_into: Path | None = None,
+) -> Examination:
+    """Read all that a listing names and find everything that is wrong with it.
+
+    Args:
+        root: The dataset's.
+        listing: What a format listed.
+        splits: The splits that were asked for.
+        published: How many images each split holds where the dataset is a published one.
+        workers: How many processes decode; the result does not depend on it.
+        draw_into: The folder to write masks to that have to be drawn; None looks at them and keeps none.
+    """
+    readings = read_listing(root, listing, workers, draw_into)
+    refused = {fault.id for fault in listing.faults if fault.severity == "error" and fault.of_image}
+    images: dict[str, ImageRecord] = {}
+    for reading in readings:
+        if reading.record and reading.record.id not in refused:
+            images.setdefault(reading.record.id, reading.record)  # an id that is given twice is an error
+    manifest = Manifest(root, listing.classes, tuple(images.values()))
+    faults = [
+        *listing.faults,
+        *(fault for reading in readings for fault in reading.faults),
+        *_examine_classes(listing, root),
+        *_examine_ids(listing, root),
+        *_examine_splits(listing, manifest, splits, published),
+        *_examine_tags(listing, manifest),
+        *_examine_parts(listing, manifest),
+        *_find_duplicates(listing, readings, root),
+    ]
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    return Examination(manifest, tuple(sorted(faults, key=lambda fault: order[fault.kind])), listing.notes)
+
+
+def _examine_classes(listing: Listing, root: Path) -> Iterator[Fault]:
+    """Class names that cannot be used, or that stand for the same class."""
+    file = str(listing.class_list or root)
+    names = list(dict.fromkeys(listing.classes))
+    if not names:
+        yield Fault("no class", file, f"{file} names no class")
+    if len(names) > MAX_CLASSES:
+        yield Fault("too many classes", file, f"{file} names {len(names)} classes")
+    for name in names:
+        if not name.strip() or ";" in name or name != name.strip() or not name.isprintable():
+            yield Fault("unusable class name", file, f"{file} names the class {name!r}")
+        if fold(name) in NO_OBJECTS:
+            yield Fault("misleading class", file, f"{file} names the class {name!r} as label {names.index(name) + 1}")
+    for name, times in Counter(listing.classes).items():
+        if times > 1:
+            yield Fault("repeated class", file, f"{file} names the class {name!r} {times} times")
+    for first, *others in _group(names, fold):
+        for other in others:
+            # As escapes, since the two may look the same.
+            shown = f"{first!a} and {other!a}"
+            statement = f"{file} names the classes {shown}, which differ in case, spaces or Unicode form alone"
+            yield Fault("similar classes", file, statement)
+
+
+def _examine_ids(listing: Listing, root: Path) -> Iterator[Fault]:
+    """Ids that several images have, or that some file systems do not tell apart."""
+    entries = {entry.id: entry for entry in reversed(listing.entries)}
+    for name, times in Counter(entry.id for entry in listing.entries).items():
+        if times > 1:
+            file = str(locate(root, entries[name].image))
+            yield Fault("repeated id", file, f"The id {name} of {file} is that of {times} images", name)
+    for first, *others in _group(sorted(entries), str.casefold):
+        for other in others:
+            file = str(locate(root, entries[other].image))
+            yield Fault("similar ids", file, f"The id {other} of {file} differs from {first} in case alone", other)
+
+
+def _examine_splits(
+    listing: Listing, manifest: Manifest, splits: tuple[str, ...], published: Mapping[str, int]
+) -> Iterator[Fault]:
+    """Splits that are empty, overlap or are not those that were published."""
+    listed = {split: {entry.id for entry in listing.entries if split in entry.splits} for split in splits}
+    for split, ids in listed.items():
+        file = str(listing.lists.get(split, manifest.root))
+        if not SAFE_ID.fullmatch(split):
+            yield Fault("unusable split", file, f"{file}: the split {split!r} cannot be a file name")
+        if not ids:
+            yield Fault("empty split", file, f"No image belongs to the split {split} in {file}")
+        elif not any(split in record.splits for record in manifest.images):
+            yield Fault("exhausted split", file, f"No image of the split {split} in {file} is without an error")
+        wanted = published.get(split, len(ids))
+        if ids and len(ids) != wanted:
+            statement = f"{file} gives {count(len(ids), 'image')} to the split {split}, the published one has {wanted}"
+            yield Fault("unpublished count", file, statement)
+    for (one, ours), (other, theirs) in combinations(listed.items(), 2):
+        shared = sorted(ours & theirs)
+        if shared and not ours <= theirs and not theirs <= ours:
+            file = str(listing.lists.get(other, manifest.root))
+            some = f"{count(len(shared), 'image')} ({_shorten(shared)})"
+            statement = f"{file}: the splits {one} and {other} share {some}, and neither lies within the other"
+            yield Fault("overlapping splits", file, statement)
+
+
+def _examine_tags(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
+    """Images without tags, splits without any, and classes that a split does not show."""
+    if not manifest.classes:
+        return  # told already
+    groups: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in manifest.images:
+        for group in record.splits or (f"source {record.source}",):
+            groups[group].append(record)
+    untagged: dict[str, ImageRecord] = {}
+    for group, records in groups.items():
+        file = str(listing.lists.get(group, manifest.root))
+        seen = {tag for record in records for tag in record.tags}
+        if not seen:
+            yield Fault("split without tags", file, f"No image of {group} in {file} has a tag")
+            continue
+        untagged.update((record.id, record) for record in records if not record.tags)
+        absent = [name for position, name in enumerate(manifest.classes) if position not in seen]
+        if absent and group in listing.lists:
+            some = f"{len(absent)} of {len(manifest.classes)} classes ({_shorten(absent)})"
+            yield Fault("class without image", file, f"{file}: no image of the split {group} shows {some}")
+    for record in sorted(untagged.values(), key=lambda record: record.id):
+        file = str(manifest.photograph(record))
+        yield Fault("image without tags", file, f"The image {file} has no tag", record.id)
+
+
+def _examine_parts(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
+    """Splits where some images have a mask or a saliency map and others have none."""
+    for split, file in listing.lists.items():
+        records = [record for record in manifest.images if split in record.splits]
+        without = {
+            "masks": [record.id for record in records if record.mask is None],
+            "saliency maps": [record.id for record in records if record.saliency is None],
+        }
+        for what, ids in without.items():
+            if 0 < len(ids) < len(records):
+                some = f"{len(ids)} of {len(records)} images of the split {split} have no {what} ({_shorten(ids)})"
+                yield Fault(f"{what} for a part", str(file), f"{file}: {some}")
+
+
+def _find_duplicates(listing: Listing, readings: Iterable[Reading], root: Path) -> Iterator[Fault]:
+    """Photographs of the same bytes under several ids."""
+
+    def describe(entry: Entry) -> str:
+        return f"{locate(root, entry.image)} ({', '.join(entry.splits) or entry.source})"
+
+    groups: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for entry, reading in zip(listing.entries, readings, strict=True):
+        if reading.sha256:
+            groups[reading.sha256].setdefault(entry.id, entry)
+    for group in groups.values():
+        earlier: list[Entry] = []
+        for entry in group.values():
+            splits, file = set(entry.splits), str(locate(root, entry.image))
+            apart = [one for one in earlier if splits and one.splits and splits.isdisjoint(one.splits)]
+            if apart:
+                statement = f"The photographs {describe(entry)} and {describe(apart[0])} are the same, in two splits"
+                yield Fault("leaked photograph", file, statement, entry.id)
+            elif earlier:
+                statement = f"The photographs {describe(entry)} and {describe(earlier[0])} are the same"
+                yield Fault("duplicate photograph", file, statement, entry.id)
+            earlier.append(entry)
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+
+
+def _group(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
+    """Names that have the same key, in their order."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[key(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]

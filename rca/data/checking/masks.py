@@ -1,0 +1,88 @@
+"""What can be wrong with one mask or saliency map."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rca.core.errors import UserError
+from rca.core.files import IGNORE
+from rca.core.images import PictureError, decode_mask, open_picture
+from rca.data.checking.photographs import compare_suffix
+from rca.data.faults import Fault
+from rca.data.listing import Entry
+from rca.data.manifest import locate
+
+
+def examine_mask(
+    root: Path, entry: Entry, size: tuple[int, int] | None, classes: int
+) -> tuple[np.ndarray | None, list[Fault]]:
+    """An image's mask, None where it cannot be had, and what is wrong with it.
+
+    Args:
+        root: The dataset's.
+        entry: The image, which has a mask.
+        size: The photograph's height and width; None where it is not known.
+        classes: How many there are.
+    """
+    if entry.draw is None:
+        path = locate(root, entry.mask or "")
+        name = f"mask {path}"
+        mask, faults = examine_map(path, size, "mask")
+    else:
+        path = locate(root, entry.image)
+        name = f"mask of {path}"
+        try:
+            mask = entry.draw()
+        except UserError as error:
+            return None, [Fault.tell("undecodable mask", path, error)]
+        faults = list(_compare_sizes(mask, size, "mask", name, path))
+    if mask is not None:
+        faults += _examine_labels(mask, classes, name, path)
+    return mask, faults
+
+
+def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[np.ndarray | None, list[Fault]]:
+    """A picture of one channel, None where it cannot be read, and what is wrong with it.
+
+    Args:
+        path: The file.
+        size: The photograph's height and width; None where it is not known.
+        what: "mask" or "saliency map".
+    """
+    faults = []
+    try:
+        with open_picture(path, what) as image:
+            if what == "mask" and image.format == "JPEG":
+                faults.append(Fault("lossy mask", str(path), f"The mask {path} is a JPEG"))
+            elif what == "mask":
+                faults += compare_suffix(image, path, what)
+            found = decode_mask(image, path, what)
+    except PictureError as error:
+        return None, [*faults, Fault(f"{error.fault} {what}", str(path), error.statement)]
+    return found, [*faults, *_compare_sizes(found, size, what, f"{what} {path}", path)]
+
+
+def _compare_sizes(
+    found: np.ndarray, size: tuple[int, int] | None, what: str, name: str, path: Path
+) -> Iterator[Fault]:
+    if size is not None and found.shape != size:
+        sizes = f"{found.shape[1]}x{found.shape[0]}, its photograph {size[1]}x{size[0]}"
+        yield Fault(f"{what} of another size", str(path), f"The {name} is {sizes}")
+
+
+def _examine_labels(mask: np.ndarray, classes: int, name: str, path: Path) -> Iterator[Fault]:
+    labels = list_labels(mask)
+    unknown = [str(label) for label in labels if label > classes and label != IGNORE]
+    if unknown and classes:  # without classes that is told once
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        many = "label" if len(unknown) == 1 else "labels"
+        statement = f"The {name} holds the {many} {shown}, but there are {classes} classes"
+        yield Fault("unknown label", str(path), statement)
+    if labels == [IGNORE]:
+        yield Fault("all-ignore mask", str(path), f"The {name} is to be ignored ({IGNORE}) all over")
+
+
+def list_labels(mask: np.ndarray) -> list[int]:
+    """The labels in a mask, ascending."""
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()

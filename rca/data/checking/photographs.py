@@ -1,0 +1,87 @@
+"""What can be wrong with one photograph."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from PIL.ExifTags import Base
+from PIL.ImageFile import ImageFile
+
+from rca.core.images import PictureError, decode_photograph, open_picture
+from rca.data.faults import Fault
+
+# A backbone like VGG16 halves an image four times: less leaves it no pixel.
+MIN_SIDE = 16
+# EXIF's values of the orientation that ask a viewer to turn or mirror; 1 asks for nothing, others mean nothing.
+TURNED = range(2, 9)
+# What Pillow calls the formats of photographs that are one and the same to a person.
+SAME_FORMAT = {"MPO": "JPEG"}
+
+
+def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]:
+    """A photograph's height and width, None where it cannot be read, and what is wrong with it.
+
+    Args:
+        path: The file.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with open_picture(path, "photograph") as image:
+                pixels = decode_photograph(image, path)
+                faults = _describe_if_possible(image, path)
+        except PictureError as error:
+            return None, [Fault(f"{error.fault} photograph", str(path), error.statement)]
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        statement = f"The photograph {path} is {width}x{height}, less than {MIN_SIDE} pixels a side"
+        faults.append(Fault("tiny photograph", str(path), statement))
+    if (pixels == pixels[0, 0]).all():
+        faults.append(Fault("blank photograph", str(path), f"The photograph {path} is of one colour all over"))
+    for text in dict.fromkeys(str(one.message) for one in said if issubclass(one.category, UserWarning)):
+        reason = " ".join(text.split()).rstrip(".")
+        faults.append(Fault("odd photograph", str(path), f"Pillow reads the photograph {path}, but says {reason!r}"))
+    return (height, width), faults
+
+
+def _describe_if_possible(image: ImageFile, path: Path) -> list[Fault]:
+    """What is unusual about a photograph that was decoded, whatever bytes lie behind its pixels."""
+    try:
+        return list(_describe(image, path))
+    except Exception as error:  # of a broken EXIF block or second picture: IndexError, SyntaxError, struct.error, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        statement = f"The photograph {path} can be read, but not what else is in its file ({reason})"
+        return [Fault("odd photograph", str(path), statement)]
+
+
+def _describe(image: ImageFile, path: Path) -> Iterator[Fault]:
+    """What is unusual about a photograph that was decoded, by what its file says of it."""
+    orientation = image.getexif().get(Base.Orientation)
+    if orientation in TURNED:
+        statement = f"The photograph {path} is turned by its EXIF orientation {orientation}, but is read as stored"
+        yield Fault("turned photograph", str(path), statement)
+    if image.mode == "CMYK":
+        yield Fault("CMYK photograph", str(path), f"The photograph {path} is CMYK, and read without its colour profile")
+    if image.has_transparency_data:
+        statement = f"The photograph {path} has an alpha channel, and is read as if it were opaque"
+        yield Fault("alpha channel", str(path), statement)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in SAME_FORMAT:
+        statement = f"The photograph {path} holds {frames} pictures, and only the first is read"
+        yield Fault("animation", str(path), statement)
+    yield from compare_suffix(image, path, "photograph")
+
+
+def compare_suffix(image: ImageFile, path: Path, what: str) -> Iterator[Fault]:
+    """A picture whose suffix is that of another format than it has.
+
+    Args:
+        image: The picture.
+        path: Its file.
+        what: "photograph" or "mask".
+    """
+    named = Image.registered_extensions().get(path.suffix.lower())
+    found = SAME_FORMAT.get(image.format or "", image.format)
+    if named is not None and SAME_FORMAT.get(named, named) != found:
+        yield Fault(f"misnamed {what}", str(path), f"The {what} {path} is a {found}, whatever its suffix says")

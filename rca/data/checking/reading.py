@@ -1,0 +1,144 @@
+"""From what is listed to what is there: every photograph, mask and saliency map is opened and checked once."""
+
+import unicodedata
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from rca.core.errors import UserError
+from rca.core.files import IGNORE, hash_file, write_mask
+from rca.core.progress import track
+from rca.data.checking.masks import examine_map, examine_mask, list_labels
+from rca.data.checking.photographs import examine_photograph
+from rca.data.faults import Fault
+from rca.data.listing import Entry, Listing
+from rca.data.manifest import SAFE_ID, ImageRecord, locate
+
+
+def fold(name: str) -> str:
+    """A name without what people do not see or mean: case, spaces, and the Unicode form in which it is written."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was found of one image.
+
+    Attributes:
+        record: The image; None where an error keeps it from being used.
+        sha256: Checksum of the photograph's file, "" where there is none.
+        faults: All that is wrong with it.
+    """
+
+    record: ImageRecord | None
+    sha256: str
+    faults: tuple[Fault, ...]
+
+
+def read_listing(root: Path, listing: Listing, workers: int = 1, draw_into: Path | None = None) -> tuple[Reading, ...]:
+    """Open and check all that a listing names.
+
+    Args:
+        root: The dataset's.
+        listing: What a format listed.
+        workers: How many processes decode; the result does not depend on it.
+        draw_into: The folder to write masks to that have to be drawn; None looks at them and keeps none.
+
+    Returns:
+        What was found of each image, in the order of the listing.
+    """
+    read = partial(read_entry, root, listing.classes, draw_into=draw_into)
+    return tuple(_map(read, listing.entries, workers))
+
+
+def _map(read: partial[Reading], entries: tuple[Entry, ...], workers: int) -> Iterator[Reading]:
+    if workers == 1:
+        yield from track(map(read, entries), "reading images", len(entries))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        yield from track(pool.map(read, entries, chunksize=16), "reading images", len(entries))
+
+
+def read_entry(root: Path, classes: tuple[str, ...], entry: Entry, draw_into: Path | None = None) -> Reading:
+    """Open and check what belongs to one image, to the last fault.
+
+    Args:
+        root: The dataset's.
+        classes: Its classes.
+        entry: The image.
+        draw_into: The folder to write its mask to if that has to be drawn; None looks at it and keeps none.
+    """
+    photograph = locate(root, entry.image)
+    size, faults = examine_photograph(photograph)
+    mask = None
+    if entry.mask is not None:
+        mask, found = examine_mask(root, entry, size, len(classes))
+        faults += found
+    if entry.saliency is not None:
+        faults += examine_map(locate(root, entry.saliency), size, "saliency map")[1]
+    faults += _examine_names(photograph, classes, entry)
+    faults = [Fault(fault.kind, fault.file, fault.statement, entry.id) for fault in faults]
+    sha256 = _hash(photograph)
+    record = None
+    if size is not None and not any(fault.severity == "error" for fault in faults):
+        record = ImageRecord(
+            id=entry.id,
+            image=entry.image,
+            mask=entry.mask,
+            saliency=entry.saliency,
+            width=size[1],
+            height=size[0],
+            tags=_find_tags(classes, entry, mask),
+            splits=entry.splits,
+            source=entry.source,
+            weight=entry.weight,
+            sha256=sha256,
+            mask_sha256=_keep_mask(root, entry, mask, draw_into),
+            saliency_sha256="" if entry.saliency is None else hash_file(locate(root, entry.saliency)),
+        )
+    return Reading(record, sha256, tuple(faults))
+
+
+def _hash(path: Path) -> str:
+    """A file's checksum, "" where it cannot be read or is empty, so that it equals no other."""
+    try:
+        return hash_file(path) if path.stat().st_size else ""
+    except (OSError, UserError, ValueError):  # ValueError: no name that a file can have
+        return ""
+
+
+def _keep_mask(root: Path, entry: Entry, mask: np.ndarray | None, draw_into: Path | None) -> str:
+    """The checksum of a mask's file, which is written first if it was drawn; "" where there is none."""
+    if entry.mask is None or mask is None:
+        return ""
+    path = locate(root, entry.mask)
+    if entry.draw is not None:
+        if draw_into is None:
+            return ""
+        path = draw_into / path.name
+        write_mask(path, mask)
+    return hash_file(path)
+
+
+def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> Iterator[Fault]:
+    """What is wrong with an image's id and tags."""
+    if not SAFE_ID.fullmatch(entry.id):
+        statement = f"The image {photograph} has the id {entry.id!r}, which cannot be a file name"
+        yield Fault("unusable id", str(photograph), statement)
+    for tag in dict.fromkeys(entry.tags or ()):
+        if tag not in classes and classes:
+            alike = next((f" (but {name!r} is)" for name in classes if fold(name) == fold(tag)), "")
+            statement = f"The image {photograph} has the tag {tag!r}, which is no class{alike}"
+            yield Fault("unknown tag", str(photograph), statement)
+
+
+def _find_tags(classes: tuple[str, ...], entry: Entry, mask: np.ndarray | None) -> tuple[int, ...]:
+    """The image's classes as indices, ascending: those listed, or else those in its mask."""
+    if entry.tags is None:
+        return () if mask is None else tuple(label - 1 for label in list_labels(mask) if label not in (0, IGNORE))
+    return tuple(sorted({classes.index(tag) for tag in entry.tags if tag in classes}))

@@ -1,0 +1,85 @@
+"""Datasets in the layout of COCO: `annotations/instances_*.json` and a folder of photographs for each split."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rca.core.errors import UserError
+from rca.data.base import BaseDatasetSettings
+from rca.data.formats.coco_annotations import AnnotatedImage, read_annotations
+from rca.data.formats.files import MAPS, check_folder, find_file
+from rca.data.listing import Entry, Listing, name_drawn
+
+
+class CocoSettings(BaseDatasetSettings):
+    """Where a dataset in COCO layout keeps its parts.
+
+    Attributes:
+        format: The layout.
+        splits: The splits to read.
+        annotations: Each split's annotations, relative to the root; `{split}` stands for its name.
+        images: Each split's folder of photographs, likewise.
+        tags: Where an image's tags come from: "masks" (the classes that can be seen in the mask), or all its
+            annotations, with crowds and hidden instances.
+    """
+
+    format: Literal["coco"]
+    splits: tuple[str, ...] = Field(default=("train", "val"), min_length=1)
+    annotations: str = "annotations/instances_{split}2014.json"
+    images: str = "{split}2014"
+    tags: Literal["masks", "annotations"] = "masks"
+
+
+def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
+    """List a dataset in COCO layout; the annotations of one split at a time are in memory.
+
+    Args:
+        root: The folder that holds annotations and photographs.
+        settings: Which splits to read, and where.
+        drawn: Where the masks will lie.
+
+    Raises:
+        UserError: an annotation file is missing or broken, or the splits differ in their categories.
+    """
+    if settings.saliency is not None:
+        check_folder(root, settings.saliency, "dataset.saliency")
+    classes: tuple[str, ...] = ()
+    entries: dict[str, Entry] = {}
+    notes = []
+    lists = {split: root / settings.annotations.replace("{split}", split) for split in settings.splits}
+    for split, path in lists.items():
+        found = read_annotations(path)
+        if classes and found.classes != classes:
+            raise UserError(f"{path} has other categories than {settings.splits[0]}: give all splits the same.")
+        classes = found.classes
+        for image in found.images:
+            entry = _make_entry(root, settings, drawn, split, image)
+            known = entries.get(entry.id, entry)
+            if replace(known, splits=()) != entry:
+                raise UserError(f"{path}: the image {entry.id} is another one than in {known.splits[0]}: rename it.")
+            entries[entry.id] = replace(entry, splits=(*known.splits, split))
+        if found.dropped:
+            total = found.dropped + len(found.images)
+            notes.append(f"{split}: {found.dropped} of {total} images have no annotation and are left out.")
+    return Listing(
+        classes,
+        tuple(entries[name] for name in sorted(entries)),
+        tuple(notes),
+        lists=lists,
+        class_list=lists[settings.splits[0]],
+    )
+
+
+def _make_entry(root: Path, settings: CocoSettings, drawn: Path, split: str, image: AnnotatedImage) -> Entry:
+    """An image's entry, as yet without its splits."""
+    name = image.file.stem
+    return Entry(
+        id=name,
+        image=f"{settings.images.replace('{split}', split)}/{image.file}",
+        mask=name_drawn(drawn, name),
+        saliency=settings.saliency and find_file(root, (settings.saliency,), name, MAPS),
+        tags=image.classes if settings.tags == "annotations" else None,
+        draw=image.mask,
+    )

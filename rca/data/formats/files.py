@@ -1,0 +1,54 @@
+"""Finding and reading the small files that list a dataset."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rca.core.errors import UserError
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+MAPS = (".png",)
+
+
+def read_text(path: Path) -> str:
+    """A text file; a byte order mark at its start, as spreadsheets write it, is left out.
+
+    Raises:
+        UserError: the file is missing or no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: add it, or take it out of the settings of the dataset.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without spaces around them.
+
+    Raises:
+        UserError: the file is missing or no UTF-8.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[str]) -> str | None:
+    """The first of an image's possible files that is there, relative to the root."""
+    candidates = (f"{folder}/{stem}{suffix}" for folder in folders for suffix in suffixes)
+    return next((candidate for candidate in candidates if (root / candidate).is_file()), None)
+
+
+def check_folder(root: Path, folder: str, key: str) -> str:
+    """A folder of a dataset that its settings name.
+
+    Args:
+        root: The dataset's.
+        folder: Relative to it.
+        key: The dotted key of the setting, for the message.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    if not (root / folder).is_dir():
+        raise UserError(f"The folder {root / folder} does not exist: put it there, or mend {key}.")
+    return folder

@@ -1,0 +1,58 @@
+"""SBD, the masks that the field adds to VOC's own: MATLAB files, read as they are.
+
+Source: Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011. Its archive's `dataset` folder holds
+`cls/<id>.mat`, `train.txt` and `val.txt`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from rca.core.errors import UserError
+from rca.data.formats.files import read_lines
+
+
+@dataclass(frozen=True)
+class SbdMask:
+    """Draws the mask of one file of SBD."""
+
+    path: Path
+
+    def __call__(self) -> np.ndarray:
+        """The mask (H, W), uint8: 0 background, 1..20 VOC's classes; SBD leaves no pixel undecided.
+
+        Raises:
+            UserError: the file is missing, broken, or none of SBD's.
+        """
+        if not self.path.is_file():
+            raise UserError(f"The mask {self.path} does not exist: restore it, or take it off the lists.")
+        try:
+            content = loadmat(self.path, appendmat=False, variable_names=["GTcls"])
+            mask = np.asarray(content["GTcls"]["Segmentation"][0, 0])
+            if mask.ndim != 2 or mask.dtype != np.uint8:
+                raise ValueError(f"its Segmentation is {mask.dtype} with {mask.ndim} axes")
+        except Exception as error:  # what scipy raises on bytes that are no MATLAB file, it does not say
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"The mask {self.path} is none of SBD's or broken ({reason}): replace it.") from None
+        return mask
+
+
+def derive_trainaug(sbd: Path, train: Iterable[str], val: Iterable[str]) -> list[str]:
+    """The list `trainaug`: VOC's own training images and all of SBD's, without VOC's validation images.
+
+    Args:
+        sbd: SBD's folder.
+        train: VOC's training list.
+        val: VOC's validation list.
+
+    Returns:
+        Sorted ids; with VOC 2012 and the whole of SBD 10,582.
+
+    Raises:
+        UserError: a list of SBD is missing.
+    """
+    added = {name for split in ("train", "val") for name in read_lines(sbd / f"{split}.txt")}
+    return sorted((added | set(train)) - set(val))

@@ -1,0 +1,166 @@
+"""Datasets in the layout of PASCAL VOC 2012: `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation/*.txt`.
+
+Tags are by default the classes present in the masks, as the field derives them (methods that say otherwise name their
+source).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+from pydantic import Field
+
+from rca.core.errors import UserError
+from rca.data.base import BaseDatasetSettings
+from rca.data.faults import Fault
+from rca.data.formats.files import MAPS, PHOTOGRAPHS, check_folder, find_file, read_lines
+from rca.data.formats.sbd import SbdMask, derive_trainaug
+from rca.data.listing import Entry, Listing, name_drawn
+
+# Everingham et al., The PASCAL Visual Object Classes Challenge 2012, development kit, in label order.
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+LISTS = Path("ImageSets/Segmentation")
+TRAINAUG = "trainaug"
+
+
+class VocSettings(BaseDatasetSettings):
+    """Where a dataset in VOC layout keeps its parts.
+
+    Attributes:
+        format: The layout.
+        splits: The lists in `ImageSets/Segmentation` to read.
+        masks: Folders of masks, in the order in which they are looked in. (VOC's own masks go before SBD's: scores
+            on `train` are published on VOC's own.)
+        classes: "file" for the lines of `classes.txt`, "voc" for VOC's 20.
+        tags: Where an image's tags come from: "masks", or the objects in `Annotations/<id>.xml` ("annotations"); images
+            may then lack a mask.
+        difficult: Whether objects that the annotations call difficult count as tags.
+        sbd: The folder of SBD (Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011) with `cls/*.mat`,
+            `train.txt` and `val.txt`, relative to the root: its masks serve where `masks` holds none, and give the list
+            `trainaug` where there is none.
+    """
+
+    format: Literal["voc"]
+    splits: tuple[str, ...] = Field(min_length=1)
+    masks: tuple[str, ...] = Field(default=("SegmentationClass",), min_length=1)
+    classes: Literal["file", "voc"] = "file"
+    tags: Literal["masks", "annotations"] = "masks"
+    difficult: bool = True
+    sbd: str | None = None
+
+
+def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
+    """List a dataset in VOC layout.
+
+    Args:
+        root: The folder that holds `JPEGImages`.
+        settings: Which lists, masks and classes to read.
+        drawn: Where the masks of SBD will lie.
+
+    Raises:
+        UserError: the folder of photographs, a list or the names of the classes are missing or broken.
+    """
+    if not (root / "JPEGImages").is_dir():
+        raise UserError(f"{root} is no dataset in VOC layout (it has no folder JPEGImages): link the dataset there.")
+    classes = VOC_CLASSES if settings.classes == "voc" else tuple(read_lines(root / "classes.txt"))
+    for key, folder in (("dataset.sbd", settings.sbd), ("dataset.saliency", settings.saliency)):
+        if folder is not None:
+            check_folder(root, folder, key)
+    lists = {split: root / LISTS / f"{split}.txt" for split in settings.splits}
+    names = {split: _read_split(root, settings, split) for split in settings.splits}
+    splits = _invert(names)
+    tags = {name: _read_tags(root, settings, name) for name in sorted(splits)}
+    repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
+    return Listing(
+        classes,
+        tuple(_list_image(root, settings, drawn, name, splits[name], found) for name, (found, _) in tags.items()),
+        faults=(*repeats, *(fault for _, fault in tags.values() if fault)),
+        lists=lists,
+        class_list=root / "classes.txt" if settings.classes == "file" else None,
+    )
+
+
+def _list_image(
+    root: Path,
+    settings: VocSettings,
+    drawn: Path,
+    name: str,
+    splits: tuple[str, ...],
+    tags: tuple[str, ...] | None,
+) -> Entry:
+    mask, draw = find_file(root, settings.masks, name, MAPS), None
+    if mask is None and settings.sbd is not None and (drawing := root / settings.sbd / f"cls/{name}.mat").is_file():
+        mask, draw = name_drawn(drawn, name), SbdMask(drawing)
+    if mask is None and tags is None:
+        mask = f"{settings.masks[0]}/{name}.png"  # will be found missing
+    return Entry(
+        id=name,
+        image=find_file(root, ("JPEGImages",), name, PHOTOGRAPHS) or f"JPEGImages/{name}.jpg",
+        mask=mask,
+        saliency=settings.saliency and find_file(root, (settings.saliency,), name, MAPS),
+        tags=tags,
+        splits=splits,
+        draw=draw,
+    )
+
+
+def _read_split(root: Path, settings: VocSettings, split: str) -> list[str]:
+    """The images on a list, as often as they stand there."""
+    path = root / LISTS / f"{split}.txt"
+    if split == TRAINAUG and settings.sbd is not None and not path.exists():
+        own, held_out = (read_lines(root / LISTS / f"{one}.txt") for one in ("train", "val"))
+        return derive_trainaug(root / settings.sbd, own, held_out)
+    return read_lines(path)
+
+
+def _invert(names: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """The splits of each image, from the images of each split."""
+    splits: dict[str, tuple[str, ...]] = {}
+    for split, members in names.items():
+        for name in dict.fromkeys(members):  # a name that is listed twice is one image
+            splits[name] = (*splits.get(name, ()), split)
+    return splits
+
+
+def _find_repeats(path: Path, names: Iterable[str]) -> Iterator[Fault]:
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield Fault("listed twice", str(path), f"{path} lists {name} {times} times", name)
+
+
+def _read_tags(root: Path, settings: VocSettings, name: str) -> tuple[tuple[str, ...] | None, Fault | None]:
+    """The tags in an image's annotation, None where masks tell, and what is wrong with it."""
+    if settings.tags == "masks":
+        return None, None
+    path = root / "Annotations" / f"{name}.xml"
+    try:
+        return read_objects(path, settings.difficult), None
+    except UserError as error:
+        return (), Fault.tell("broken annotation", path, error, name)
+
+
+def read_objects(path: Path, difficult: bool = True) -> tuple[str, ...]:
+    """The classes of the objects in an annotation of VOC.
+
+    Args:
+        path: The XML file.
+        difficult: Whether objects that it calls difficult count.
+
+    Raises:
+        UserError: the file is missing or broken, or an object has no name.
+    """
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: restore it, or set dataset.tags to masks.") from None
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is not valid XML ({error}): replace it, or set dataset.tags to masks.") from None
+    names = [one.findtext("name", "").strip() for one in objects if difficult or one.findtext("difficult") != "1"]
+    if not all(names):
+        raise UserError(f"{path} has an object without a name: mend it, or set dataset.tags to masks.")
+    return tuple(sorted(set(names)))

@@ -1,0 +1,243 @@
+"""From records to batches: augmentation, padding, and an order that depends on the seed and the epoch alone.
+
+Each sample draws from its own generator, seeded by (seed, epoch, position). So a batch is the same whatever the number
+of workers, and a training that was stopped goes on as if it had not been.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rca.core.distributed import rank, world_size
+from rca.core.errors import UserError
+from rca.core.files import IGNORE, read_mask, read_photograph
+from rca.data.loading.augmentation import AugmentationSettings, augment
+from rca.data.loading.pairs import Partners
+from rca.data.manifest import ImageRecord, Manifest
+
+
+class Sample(NamedTuple):
+    """One image, or a batch with a leading dimension.
+
+    Attributes:
+        image: (3, H, W), float32, normalised.
+        valid: (1, H, W), float32: 1 on the image, 0 on padding.
+        tags: (C,), float32 of 0 and 1.
+        mask: (H, W), int64, labels with 255 for ignore; all ignore where no mask was asked for.
+        position: The record's position in the manifest, int64.
+        frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
+            pixels.
+        weight: (), float32: what the image counts in the loss on its tags.
+        saliency: (1, H, W), float32, 0..1: how salient each pixel is, 0 on padding; empty where it was not asked for.
+    """
+
+    image: Tensor
+    valid: Tensor
+    tags: Tensor
+    mask: Tensor
+    position: Tensor
+    frame: Tensor
+    weight: Tensor = torch.ones(())
+    saliency: Tensor = torch.empty(0)
+
+
+class TrainingImages(Dataset):
+    """Augmented images, indexed by (epoch, number), or by (epoch, number, n) for the n-th view beside that one.
+
+    Args:
+        manifest: The dataset.
+        records: The images to train on.
+        augmentation: What is done to them.
+        mean: Per channel, of pixels in 0..1.
+        std: Likewise.
+        seed: Of the run.
+        masks: By image id where the mask lies that it is trained with; None trains on tags alone.
+        saliency: Whether the samples hold saliency maps.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        records: tuple[ImageRecord, ...],
+        augmentation: AugmentationSettings,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+        masks: Mapping[str, Path] | None = None,
+        saliency: bool = False,
+    ) -> None:
+        self.manifest = manifest
+        self.records = records
+        self.augmentation = augmentation
+        self.mean, self.std = mean, std
+        self.seed = seed
+        self.masks = masks
+        self.saliency = saliency
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, ...]) -> Sample:
+        record = self.records[key[1]]
+        random = np.random.default_rng([self.seed, *key])
+        image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
+        mask = Image.fromarray(self._read_mask(record))
+        salient = Image.fromarray(self._read_saliency(record)) if self.saliency else None
+        image, mask, frame, salient = augment(image, mask, self.augmentation, random, salient)
+        normalised = normalise(np.asarray(image), self.mean, self.std)
+        tags = torch.from_numpy(self.manifest.encode_tags(record))
+        return Sample(
+            normalised,
+            torch.ones(1, *normalised.shape[1:]),
+            tags,
+            torch.from_numpy(np.array(mask, dtype=np.int64)),
+            torch.tensor(self.manifest.index[record.id]),
+            torch.tensor(frame),
+            torch.tensor(record.weight),
+            torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
+        )
+
+    def _read_mask(self, record: ImageRecord) -> np.ndarray:
+        if self.masks is None:
+            return np.full((record.height, record.width), IGNORE, np.uint8)
+        path = self.masks[record.id]
+        mask = read_mask(path)
+        if mask.shape != (record.height, record.width):
+            raise UserError(f"The mask {path} is not of its photograph's size: run the stage that made it again.")
+        return mask
+
+    def _read_saliency(self, record: ImageRecord) -> np.ndarray:
+        path = self.manifest.saliency(record)
+        saliency = read_mask(path, "saliency map")
+        if saliency.shape != (record.height, record.width):
+            raise UserError(f"The saliency map {path} is not of its photograph's size: make the two the same size.")
+        return saliency
+
+
+def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Turn pixels into what a network takes.
+
+    Args:
+        image: (H, W, 3), uint8.
+        mean: Per channel, of pixels in 0..1.
+        std: Likewise.
+
+    Returns:
+        (3, H, W), float32.
+    """
+    scaled = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    return (scaled - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def collate(samples: list[Sample], side: int | None) -> Sample:
+    """Pad samples to one size and stack them.
+
+    Args:
+        samples: Of any sizes.
+        side: Side of the square to pad to; None pads to the largest height and width among the samples.
+    """
+    height = side or max(sample.image.shape[1] for sample in samples)
+    width = side or max(sample.image.shape[2] for sample in samples)
+
+    def stack(tensors: list[Tensor], fill: float) -> Tensor:
+        padded = [
+            torch.nn.functional.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2]), value=fill)
+            for one in tensors
+        ]
+        return torch.stack(padded)
+
+    images, valid, tags, masks, positions, frames, weights, saliency = zip(*samples, strict=True)
+    return Sample(
+        stack(list(images), 0.0),
+        stack(list(valid), 0.0),
+        torch.stack(tags),
+        stack(list(masks), IGNORE),
+        torch.stack(positions),
+        torch.stack(frames),
+        torch.stack(weights),
+        stack(list(saliency), 0.0) if saliency[0].numel() else torch.empty(0),
+    )
+
+
+class EpochSampler(Sampler):
+    """Batches of (epoch, number) in an order drawn from the seed and the epoch.
+
+    A last batch that is not full is kept, unless it would hold one image alone beside others, or fewer than ranks. Each
+    rank takes its own contiguous part of every batch: the parts of all ranks are the batch of one process.
+
+    Args:
+        count: Images, at least one for each rank.
+        batch_size: Images in a batch, likewise.
+        seed: Of the run.
+        rank: The number of this process among those that share each batch.
+        ranks: How many they are.
+        partners: Draws a partner for each image of an epoch. A batch then holds its images and after them, in the same
+            order, their partners, which are augmented anew for each pair; None draws none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        partners: Partners | None = None,
+    ) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.ranks = rank, ranks
+        self.partners = partners
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full + (rest >= max(2 if full else 1, self.ranks))
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(self.count)
+        # Of all images, on all ranks: whom an image is paired with depends on neither.
+        partners = self.partners.draw(random) if self.partners else []
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            part = [int(number) for number in np.array_split(chosen, self.ranks)[self.rank]]
+            keys: list[tuple[int, ...]] = [(self.epoch, number) for number in part]
+            if self.partners:
+                # From 1 on, since a seed that ends with 0 draws what the one without it draws.
+                keys += [(self.epoch, partners[number], 1 + number) for number in part]
+            yield keys
+
+
+def make_loader(
+    images: TrainingImages, batch_size: int, workers: int, pairs: bool = False
+) -> tuple[DataLoader, EpochSampler]:
+    """A loader of training batches, and the sampler whose `epoch` is to be set before each pass.
+
+    Args:
+        images: What to load.
+        batch_size: Images in a batch, of all ranks together.
+        workers: Processes that load, for each rank; 0 loads in this one.
+        pairs: Whether each image comes with a partner that shares a class, see `EpochSampler`.
+
+    Raises:
+        UserError: there are fewer images than ranks.
+    """
+    if len(images) < world_size():
+        raise UserError(f"{len(images)} images are too few for {world_size()} processes: lower optimisation.processes.")
+    partners = Partners([record.tags for record in images.records]) if pairs else None
+    sampler = EpochSampler(len(images), batch_size, images.seed, rank(), world_size(), partners)
+    loader = DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=partial(collate, side=images.augmentation.crop),
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader, sampler

@@ -1,0 +1,263 @@
+"""What a memory bank holds: a snapshot read back, and how full, fresh, varied and pure each class's part of it is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rca.core.errors import UserError
+from rca.core.files import IGNORE, read_mask
+from rca.core.progress import track
+from rca.data.manifest import Manifest
+from rca.models.storage import load_tensors
+
+# The name of the last row where a method keeps regions of the background as well.
+BACKGROUND = "background"
+FIGURES = ("fill", "age", "images", "confidence", "spread", "cosine", "purity")
+# The axes of each tensor of a bank: rows, slots, channels, corners of a box, cells of a region's grid.
+_SHAPES = {
+    "entries": "RND",
+    "written": "R",
+    "image": "RN",
+    "epoch": "RN",
+    "confidence": "RN",
+    "box": "RNB",
+    "region": "RNGG",
+}
+_FIXED = {"B": 4, "G": 16}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A memory bank of R rows (the classes, and perhaps the background) with N slots of D channels each.
+
+    Attributes:
+        about: What the bank is of: method, run, seed.
+        classes: The rows' names.
+        images: Ids of the images that `image` counts in.
+        epochs: How many epochs had been trained.
+        entries: (R, N, D), float32, L2-normalised.
+        filled: (R, N), bool: which slots hold a region; all else says nothing of the others.
+        image: (R, N), int64, a position in `images`; -1 where the region came with a memory of another dataset.
+        epoch: (R, N), int64, counted from 0, when the region was entered; perhaps in an earlier, longer training.
+        confidence: (R, N), float32, how sure the classifier was of the region's class, 0..1.
+        box: (R, N, 4), float32: left, top, right and bottom of the region in pixels of the photograph.
+        region: (R, N, 16, 16), uint8: how far each cell of a grid over the box belongs to the region, 0..255.
+        prototypes: (P, K, D), float32, of the first P rows.
+        usable: (P, K), bool: which prototypes stand for something.
+    """
+
+    about: dict[str, Any]
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    epochs: int
+    entries: np.ndarray
+    filled: np.ndarray
+    image: np.ndarray
+    epoch: np.ndarray
+    confidence: np.ndarray
+    box: np.ndarray
+    region: np.ndarray
+    prototypes: np.ndarray
+    usable: np.ndarray
+
+    def read_row(self, row: int) -> np.ndarray:
+        """The stored embeddings of a row, (fill, D), float64."""
+        return self.entries[row, self.filled[row]].astype(np.float64)
+
+    def name_image(self, row: int, slot: int) -> str:
+        """The id of the image that an entry came from, "" where it is not known."""
+        position = int(self.image[row, slot])
+        return self.images[position] if position >= 0 else ""
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read what `snapshot_memory` wrote.
+
+    Raises:
+        UserError: the file is missing, broken, or no snapshot of a memory.
+    """
+    tensors, about = load_tensors(path, "snapshot_memory")
+    arrays = {name.removeprefix("memory."): tensor.numpy() for name, tensor in tensors.items()}
+    if fault := _find_fault(arrays, about):
+        raise UserError(f"{path} is no snapshot of a memory ({fault}): name one that snapshot_memory wrote.")
+    slots = arrays["entries"].shape[1]
+    return Snapshot(
+        about={key: about[key] for key in ("method", "run", "seed")},
+        classes=tuple(about["classes"]),
+        images=tuple(about["images"]),
+        epochs=about["epochs"],
+        filled=np.arange(slots) < arrays["written"][:, None],
+        usable=arrays["prototypes_usable"],
+        **{name: arrays[name] for name in ("entries", "image", "epoch", "confidence", "box", "region", "prototypes")},
+    )
+
+
+def _find_fault(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+    """What keeps a file's content from being a snapshot, in a few words; "" if nothing does."""
+    for key in (*_SHAPES, "prototypes", "prototypes_usable"):
+        if key not in arrays:
+            return f"it lacks {key}"
+    for key in ("method", "run", "seed", "classes", "images", "epochs"):
+        if key not in about:
+            return f"it does not say its {key}"
+    if not (about["classes"] and isinstance(about["classes"], list) and isinstance(about["images"], list)):
+        return "it names no classes or images"
+    if not isinstance(about["epochs"], int):
+        return "its epochs are no number"
+    sizes = {**_FIXED, "R": len(about["classes"])}
+    for key, axes in _SHAPES.items():
+        shape = arrays[key].shape
+        if len(shape) != len(axes) or any(
+            sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+        ):
+            return f"its {key} has the shape {shape}"
+    prototypes, usable = arrays["prototypes"].shape, arrays["prototypes_usable"].shape
+    if len(prototypes) != 3 or prototypes[:2] != usable or prototypes[0] > sizes["R"] or prototypes[2] != sizes["D"]:
+        return f"its prototypes have the shape {prototypes}"
+    filled = np.arange(sizes["N"]) < arrays["written"][:, None]
+    if (arrays["image"][filled] >= len(about["images"])).any():
+        return "it has regions of more images than it names"
+    if not all(np.isfinite(arrays[key][filled]).all() for key in ("entries", "confidence", "box")):
+        return "it holds figures that are no numbers"
+    return ""
+
+
+def find_centroids(snapshot: Snapshot) -> np.ndarray:
+    """The normalised mean of each row's entries, (R, D), float64; 0 for an empty row."""
+    sums = np.stack([snapshot.read_row(row).sum(0) for row in range(len(snapshot.classes))])
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def describe_memory(snapshot: Snapshot, purity: np.ndarray | None = None) -> pd.DataFrame:
+    """Describe a bank, a line for each row.
+
+    Args:
+        snapshot: The bank.
+        purity: (R, N), what `measure_purity` gave; None where no true mask is known.
+
+    Returns:
+        Columns `class`; `fill`, how many slots hold a region; `age`, the mean of the epochs since they were entered
+        (those of a longer training have none); `images`, how many different ones they come from; `confidence`, its
+        mean; `spread`, 1 - the mean cosine between the entries and their own centroid; `nearest`, the other row whose
+        centroid is the most alike, and its `cosine`; `purity`, the mean over the regions whose truth is known. What an
+        empty row has not is NaN ("" for `nearest`).
+    """
+    purity = np.full(snapshot.filled.shape, np.nan) if purity is None else purity
+    centroids = find_centroids(snapshot)
+    likeness = centroids @ centroids.T
+    empty = snapshot.filled.sum(1) == 0
+    likeness[empty] = likeness[:, empty] = np.nan
+    np.fill_diagonal(likeness, np.nan)
+    lines = []
+    for row, name in enumerate(snapshot.classes):
+        slots = snapshot.filled[row]
+        age, images = snapshot.epochs - 1 - snapshot.epoch[row, slots], snapshot.image[row, slots]
+        other = int(np.nanargmax(likeness[row])) if np.isfinite(likeness[row]).any() else None
+        lines.append(
+            {
+                "class": name,
+                "fill": int(slots.sum()),
+                "age": _average(age[age >= 0]),
+                "images": len(np.unique(images[images >= 0])),
+                "confidence": _average(snapshot.confidence[row, slots]),
+                "spread": 1 - _average(snapshot.read_row(row) @ centroids[row]),
+                "nearest": "" if other is None else snapshot.classes[other],
+                "cosine": np.nan if other is None else likeness[row, other],
+                "purity": _average(purity[row, slots]),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _average(values: np.ndarray) -> float:
+    """The mean of the values that are numbers; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else np.nan
+
+
+def average_memory(table: pd.DataFrame) -> dict[str, float]:
+    """The mean of each of `FIGURES` over the rows that have it."""
+    return {name: _average(table[name].to_numpy(np.float64)) for name in FIGURES}
+
+
+def measure_purity(snapshot: Snapshot, manifest: Manifest) -> np.ndarray:
+    """The share of each region's pixels that truly are of its row's class.
+
+    A pixel weighs as much as the grid says that it belongs to the region; undecided pixels are left out. The
+    background's pixels are those of label 0.
+
+    Args:
+        snapshot: The bank.
+        manifest: The dataset that it was trained on; each mask is read once, one at a time.
+
+    Returns:
+        (R, N), float64, 0..1; NaN where the slot is empty or no truth is known.
+
+    Raises:
+        UserError: the manifest lacks an image or a class, or a mask is missing or broken.
+    """
+    labels = [_find_label(name, manifest) for name in snapshot.classes]
+    purity = np.full(snapshot.filled.shape, np.nan)
+    for position, slots in _group_by_image(snapshot):
+        image_id = snapshot.images[position]
+        if image_id not in manifest.index:
+            raise UserError(f"The memory holds a region of {image_id}, which is not in the manifest: name its own.")
+        record = manifest.images[manifest.index[image_id]]
+        if record.mask is None:
+            continue
+        truth = read_mask(manifest.truth(record))
+        for row, slot in slots:
+            one = snapshot.box[row, slot], snapshot.region[row, slot]
+            purity[row, slot] = measure_region(truth, *one, labels[row])
+    return purity
+
+
+def _find_label(name: str, manifest: Manifest) -> int:
+    if name in manifest.classes:
+        return manifest.classes.index(name) + 1
+    if name == BACKGROUND:
+        return 0
+    raise UserError(f"The memory has the class {name}, which is not in the manifest: name the manifest of its dataset.")
+
+
+def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
+    """Each known image's position, and the rows and slots (M, 2) of its regions."""
+    known = snapshot.filled & (snapshot.image >= 0)
+    places, positions = np.argwhere(known), snapshot.image[known]
+    order = np.argsort(positions, kind="stable")
+    images, starts = np.unique(positions[order], return_index=True)
+    groups = np.split(places[order], starts[1:])
+    yield from zip(map(int, images), track(groups, "reading true masks", len(groups)), strict=False)
+
+
+def measure_region(truth: np.ndarray, box: np.ndarray, region: np.ndarray, label: int) -> float:
+    """The share of one region's known pixels that carry a label.
+
+    Args:
+        truth: (H, W), uint8, 255 where undecided.
+        box: (4,), left, top, right and bottom in pixels.
+        region: (G, G), uint8, over the box.
+        label: The label, 0..254.
+
+    Returns:
+        0..1; NaN if the region has no known pixel.
+    """
+    left, top, right, bottom = map(float, box)
+    rows, row_cells = _find_cells(top, bottom, truth.shape[0], len(region))
+    columns, column_cells = _find_cells(left, right, truth.shape[1], len(region))
+    part = truth[np.ix_(rows, columns)]
+    weight = region[np.ix_(row_cells, column_cells)] * (part != IGNORE).astype(np.float64)
+    total = weight.sum()
+    return float(weight[part == label].sum() / total) if total else np.nan
+
+
+def _find_cells(start: float, end: float, size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of a side of `size` whose centres lie between start and end, and the cell that each lies in."""
+    pixels = np.arange(size)
+    pixels = pixels[(pixels + 0.5 >= start) & (pixels + 0.5 < end)]
+    share = (pixels + 0.5 - start) / (end - start) if len(pixels) else pixels
+    return pixels, np.minimum((share * cells).astype(np.int64), cells - 1)

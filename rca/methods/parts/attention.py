@@ -1,0 +1,78 @@
+"""Co-attention: what each position of an image finds of itself in another image.
+
+Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Supervised Semantic Segmentation, ECCV 2020
+(the affinity matrix P and the co-attention summaries).
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.core.settings import Settings
+
+
+class AffinityOptions(Settings):
+    """How the positions of two images are compared.
+
+    Attributes:
+        form: "dot" for F_m^T W F_n as it is (the paper); "scaled" divides it by the root of the channels; "cosine" is
+            the cosine. As it is, the softmax over positions soon gives all its weight to one of them.
+        projection: "free" for any W; "symmetric" for W = V^T V, one projection of both images; "none" for the identity,
+            at which W and V start.
+        temperature: What the result is divided by; null for 1, and for the cosine for 0.05.
+    """
+
+    form: Literal["dot", "scaled", "cosine"] = "dot"
+    projection: Literal["free", "symmetric", "none"] = "free"
+    temperature: float | None = Field(default=None, gt=0)
+
+
+class Affinity(nn.Module):
+    """How much each position of an image resembles each position of another one.
+
+    Args:
+        options: How they are compared.
+        channels: Of the features, D.
+    """
+
+    def __init__(self, options: AffinityOptions, channels: int) -> None:
+        super().__init__()
+        self.options = options
+        temperature = options.temperature or (0.05 if options.form == "cosine" else 1.0)
+        self.scale = 1 / temperature / (channels**0.5 if options.form == "scaled" else 1)
+        if options.projection != "none":
+            self.weight = nn.Parameter(torch.eye(channels))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Compare features (B, D, h, w) and (B, D, h', w').
+
+        Returns:
+            P, the logits of the attention, (B, h w, h' w').
+        """
+        first, second = first.flatten(2), second.flatten(2)
+        if self.options.projection != "none":
+            first = self.weight.T @ first
+        if self.options.projection == "symmetric":
+            second = self.weight.T @ second
+        if self.options.form == "cosine":
+            first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+        return first.transpose(1, 2) @ second * self.scale
+
+
+def summarise(affinity: Tensor, features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """What each position of an image finds in another: a mean of that one's features, the more the more alike.
+
+    Args:
+        affinity: (B, h w, h' w'), logits.
+        features: (B, D, h', w'), of the other image.
+        valid: (B, 1, h', w'), likewise; where it is 0, there is padding, which takes no part.
+        size: h and w.
+
+    Returns:
+        (B, D, h, w).
+    """
+    shares = affinity.masked_fill(valid.flatten(2) == 0, -torch.inf).softmax(2)
+    return (features.flatten(2) @ shares.transpose(1, 2)).unflatten(2, size)

@@ -1,0 +1,113 @@
+"""Pseudo regions: where a class's map is high, its mean feature, and where in the photograph it lies."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rca.models.pooling import pool_mean
+
+GRID = 16
+"""Cells along each side of the grid that keeps a region's shape."""
+
+
+class Regions(NamedTuple):
+    """The regions of a batch, R of them.
+
+    Attributes:
+        embedding: (R, D), L2-normalised.
+        row: (R,), int64: each region's row of the memory, its class.
+        image: (R,), int64: the position of its image in the manifest.
+        confidence: (R,), how sure the classifier was of the class, 0..1.
+        box: (R, 4), float32: left, top, right and bottom in pixels of the photograph.
+        region: (R, GRID, GRID), uint8: how far each cell of a grid over the box belongs to it, 0..255.
+    """
+
+    embedding: Tensor
+    row: Tensor
+    image: Tensor
+    confidence: Tensor
+    box: Tensor
+    region: Tensor
+
+    def select(self, chosen: Tensor) -> "Regions":
+        """Those that a mask (R,) or a list of numbers chooses."""
+        return Regions(*(part[chosen] for part in self))
+
+
+def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["mean"] | float) -> Tensor:
+    """Pseudo regions: where a class's map is high.
+
+    Args:
+        maps: (B, C, h, w), before ReLU.
+        valid: (B, 1, h, w), 0 on padding.
+        tags: (B, C) of 0 and 1.
+        threshold: "mean" for the map's own mean (RCA, section 3.2; regions may overlap). A number for that share of its
+            maximum, where no other tagged map has a larger share of its own: else two classes that go together, as
+            face and body do, have one region and one prototype.
+
+    Returns:
+        (B, C, h, w), 1 in the region and 0 outside. A constant map has an empty region.
+    """
+    if threshold == "mean":
+        return ((maps > pool_mean(maps, valid)[..., None, None]) & (valid > 0)).to(maps.dtype)
+    share = share_of_peak(maps, valid, tags)
+    return ((share > threshold) & (share == share.amax(1, keepdim=True)) & (valid > 0)).to(maps.dtype)
+
+
+def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float) -> Tensor:
+    """The pseudo region of the background: where every tagged class's map is low.
+
+    Args:
+        maps: (B, C, h, w), before ReLU.
+        valid: (B, 1, h, w), 0 on padding.
+        tags: (B, C) of 0 and 1.
+        threshold: The share of its maximum that each tagged map stays below.
+
+    Returns:
+        (B, 1, h, w), 1 in the region and 0 outside.
+    """
+    highest = share_of_peak(maps, valid, tags).amax(1, keepdim=True)
+    return ((highest < threshold) & (valid > 0)).to(maps.dtype)
+
+
+def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+    """Each tagged map as a share of its maximum over the image (B, C, h, w), 0 for classes that are not tagged."""
+    share = maps / find_peaks(maps, valid).clamp(min=1e-5)
+    return share.masked_fill(tags[..., None, None] == 0, 0)
+
+
+def find_peaks(maps: Tensor, valid: Tensor) -> Tensor:
+    """Each map's maximum over the image, without the padding: (B, C, 1, 1)."""
+    return maps.masked_fill(valid == 0, -torch.inf).amax((2, 3), keepdim=True)
+
+
+def locate_regions(masks: Tensor, frame: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where regions lie in their photographs.
+
+    Args:
+        masks: (R, h, w) of 0 and 1, at the resolution of the features; no mask is empty.
+        frame: (R, 4), what `rca.data.loading.images.Sample.frame` says of each region's image.
+        size: Height and width of the batch's images, padding included.
+
+    Returns:
+        The boxes (R, 4) and regions (R, GRID, GRID) of `Regions`.
+    """
+    masks = masks.float()
+    ends = []
+    for axis, pixels, (factor, offset) in ((2, size[1], frame.T[:2]), (1, size[0], frame.T[2:])):
+        cells = masks.shape[axis]
+        occupied = masks.amax(3 - axis)
+        first, last = occupied.argmax(1), cells - occupied.flip(1).argmax(1)
+        edges = torch.stack([first, last], 1)
+        # On a mirrored axis the first cell lies last in the photograph.
+        edges = torch.where(factor[:, None] < 0, edges.flip(1), edges)
+        ends.append((edges / cells, edges * (pixels / cells) * factor[:, None] + offset[:, None]))
+    (across, horizontal), (down, vertical) = ends
+    box = torch.stack([horizontal[:, 0], vertical[:, 0], horizontal[:, 1], vertical[:, 1]], 1)
+    centres = (torch.arange(GRID, device=masks.device) + 0.5) / GRID
+    x, y = (part[:, :1] + (part[:, 1:] - part[:, :1]) * centres for part in (across, down))
+    points = torch.stack([x[:, None].expand(-1, GRID, -1), y[:, :, None].expand(-1, -1, GRID)], 3)
+    shape = functional.grid_sample(masks[:, None], 2 * points - 1, mode="nearest", align_corners=False)[:, 0]
+    return box, (255 * shape).to(torch.uint8)

@@ -1,0 +1,122 @@
+"""The contrasts of HSC: between object and background, between classes, and between positions.
+
+Source: Wu, Li, Dai, Li, Liu and Xie, Hierarchical Semantic Contrast for Weakly Supervised Semantic Segmentation, IJCAI
+2023. Every function counts the rows of all ranks where several processes share a batch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rca.core.distributed import gather_rows, gather_with_gradient
+
+NEVER = -1e4
+"""A similarity that leaves a prototype out of a softmax; finite, so that no gradient becomes NaN."""
+
+
+class MovingPrototypes(nn.Module):
+    """Exponential moving averages of L2-normalised embeddings.
+
+    A prototype begins as the first embedding that it is given; before that it takes part in nothing. (The released code
+    begins with noise, which a class that is never seen remains.)
+
+    Args:
+        shape: Of the prototypes, channels last.
+        momentum: How much of a prototype remains in an update, 0..1.
+    """
+
+    vectors: Tensor
+    known: Tensor
+
+    def __init__(self, shape: tuple[int, ...], momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("vectors", torch.zeros(shape))
+        self.register_buffer("known", torch.zeros(shape[:-1], dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, embeddings: Tensor, present: Tensor) -> None:
+        """Move towards embeddings.
+
+        Args:
+            embeddings: L2-normalised, of the prototypes' shape and the same on all ranks.
+            present: Without the channels, bool: which of them stand for something.
+        """
+        mixed = self.momentum * self.vectors + (1 - self.momentum) * embeddings
+        moved = functional.normalize(torch.where(self.known[..., None], mixed, embeddings), dim=-1)
+        self.vectors.copy_(torch.where(present[..., None], moved, self.vectors))
+        self.known.logical_or_(present)
+
+
+def pool_strongest(rows: Tensor, weights: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """For each class the mean of the rows that weigh most, by their weight, over the whole batch.
+
+    Args:
+        rows: (N, D), embeddings; gradients reach those of all ranks.
+        weights: (N, K), at least 0.
+        number: How many rows of a class enter; with them all that weigh as much as the last of them, which may be most
+            of the background.
+
+    Returns:
+        The means (K, D), L2-normalised, and which classes have a row above 0 (K,), bool.
+    """
+    (values,) = gather_rows(weights.topk(min(number, len(weights)), dim=0).values)
+    threshold = values.topk(min(number, len(values)), dim=0).values[-1]
+    chosen = weights * (weights >= threshold)
+    sums = gather_with_gradient((chosen.T @ rows)[None]).sum(0)
+    (totals,) = gather_rows(chosen.sum(0)[None])
+    return functional.normalize(sums, dim=1), totals.sum(0) > 0
+
+
+def repel(one: Tensor, two: Tensor, present_one: Tensor, present_two: Tensor) -> Tensor:
+    """SimMin: the mean over all pairs of -log(1 - cosine), the cosine kept within 0.0005..0.9995.
+
+    Args:
+        one: (N, D), L2-normalised.
+        two: (M, D), likewise.
+        present_one: (N,), bool: which rows stand for something.
+        present_two: (M,), likewise.
+
+    Returns:
+        (), 0 without a pair.
+    """
+    terms = -torch.log1p(-(one @ two.T).clamp(0.0005, 0.9995))
+    pairs = present_one[:, None] & present_two
+    return (terms * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+def attract(rows: Tensor, present: Tensor, prototype: Tensor) -> Tensor:
+    """The mean absolute difference to a prototype.
+
+    Args:
+        rows: (N, D), L2-normalised.
+        present: (N,), bool: which rows stand for something.
+        prototype: (D,).
+
+    Returns:
+        (), 0 without a row.
+    """
+    return ((rows - prototype).abs().mean(1) * present).sum() / present.sum().clamp(min=1)
+
+
+def contrast_prototypes(
+    queries: Tensor, labels: Tensor, prototypes: Tensor, known: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE against one prototype of each class: -log(e(q.p_label) / sum of e(q.p) over the known prototypes p).
+
+    e(x) is exp(x / temperature). No gradient reaches the prototypes.
+
+    Args:
+        queries: (N, D), L2-normalised.
+        labels: (N,), int64; below 0 for a query that takes no part.
+        prototypes: (K, D), L2-normalised.
+        known: (K,), bool: which prototypes stand for something.
+        temperature: Above 0.
+
+    Returns:
+        The sum () of the losses, and the number () of queries whose prototype is known.
+    """
+    similarity = (queries @ prototypes.detach().T / temperature).masked_fill(~known, NEVER)
+    usable = (labels >= 0) & known[labels.clamp(min=0)]
+    losses = functional.cross_entropy(similarity, labels.clamp(min=0), reduction="none")
+    return losses.where(usable, 0).sum(), usable.sum()

@@ -1,0 +1,84 @@
+"""The loss of a segmentation network on masks that may be uneven and may be wrong."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rca.core.distributed import divide_by_count, sum_over_ranks
+from rca.core.files import IGNORE
+from rca.core.settings import Settings
+
+Balance = Literal["none", "background_foreground", "labels"]
+
+
+class NoiseSettings(Settings):
+    """Down-weighting of pixels whose label the network contests.
+
+    A pixel counts as much as the probability that the network gives its label, to the power of `exponent`. Its gradient
+    is that of the generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018): 0 is the plain cross-entropy, and
+    at 1 it is that of the mean absolute error, which learns slowly and withstands the most.
+
+    Attributes:
+        exponent: 0.7 in the paper.
+        start_epoch: The first epoch with it, counted from 0: the network has to know something before it may contest.
+    """
+
+    exponent: float = Field(default=0.7, gt=0, le=1)
+    start_epoch: int = Field(default=1, ge=0)
+
+
+class LossSettings(Settings):
+    """How pixels count.
+
+    Attributes:
+        balance: "none" takes the mean over all pixels; "background_foreground" half the mean over those of the
+            background and half that over those of objects (as in the balanced seeding loss of Huang et al., DSRG, CVPR
+            2018), since background is most of an image; "labels" the mean of the means over each label's pixels, of the
+            labels that the batch has.
+        noise: Down-weighting of contested pixels; null for none.
+    """
+
+    balance: Balance = "none"
+    noise: NoiseSettings | None = None
+
+
+def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettings, epoch: int) -> Tensor:
+    """Cross-entropy over the pixels that are not ignored, over the batches of all processes.
+
+    Args:
+        scores: (B, C+1, H, W), logits.
+        mask: (B, H, W), int64, 0 background, 1..C, 255 for ignore.
+        settings: How pixels count.
+        epoch: Counted from 0.
+
+    Returns:
+        (); what has no pixel (a batch of nothing but ignored ones, or a half of the balance) counts as 0.
+    """
+    weighs = settings.noise is not None and epoch >= settings.noise.start_epoch
+    if settings.balance == "none" and not weighs:
+        # A batch of nothing but ignored pixels has no mean.
+        total = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="sum")
+        return divide_by_count(total, (mask != IGNORE).sum())
+    losses = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="none")
+    if settings.noise is not None and weighs:
+        with torch.no_grad():
+            weights = torch.exp(-losses * settings.noise.exponent)  # of the label's probability, to the power
+        losses = losses * weights
+    parts = list_parts(mask, scores.shape[1], settings.balance)
+    counts = torch.stack([part.sum() for part in parts])
+    means = divide_by_count(torch.stack([(losses * part).sum() for part in parts]), counts)
+    if settings.balance == "labels":
+        return means.sum() / (sum_over_ranks(counts) > 0).sum().clamp(min=1)
+    return means.mean()
+
+
+def list_parts(mask: Tensor, labels: int, balance: Balance) -> list[Tensor]:
+    """The sets of pixels, each the shape of the mask, whose means count alike."""
+    if balance == "background_foreground":
+        return [mask == 0, (mask > 0) & (mask != IGNORE)]
+    if balance == "labels":
+        return [mask == label for label in range(labels)]
+    return [mask != IGNORE]

@@ -1,0 +1,76 @@
+"""Prediction with a segmentation network: several scales, mirrored and not, averaged; a CRF where wanted."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from rca.core.settings import Settings
+from rca.data.loading.images import normalise
+from rca.labels.crf import CrfSettings, refine_mask
+from rca.segmentation.network import Segmenter
+
+Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
+
+class PredictionSettings(Settings):
+    """How images are segmented.
+
+    Attributes:
+        scales: Factors by which the image is resized; the probabilities of all are averaged.
+        flip: Predict the mirrored image as well.
+        crf: Energies of a CRF over the labels that the network finds; null for none.
+    """
+
+    scales: Scales = (1.0,)
+    flip: bool = True
+    crf: CrfSettings | None = None
+
+
+@torch.no_grad()
+def sum_probabilities(network: Segmenter, images: Tensor, scales: Scales, flip: bool) -> Tensor:
+    """Add up what a network says of images at several scales, mirrored and not.
+
+    Args:
+        network: In evaluation mode.
+        images: (B, 3, H, W), normalised, on the network's device.
+        scales: Factors by which the images are resized.
+        flip: Predict the mirrored images as well.
+
+    Returns:
+        (B, C+1, H, W): at each pixel the sum over the labels is the number of scales, or twice that with `flip`.
+    """
+    batch, _, height, width = images.shape
+    total = torch.zeros(batch, len(network.description.classes) + 1, height, width, device=images.device)
+    for scale in scales:
+        target = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = functional.interpolate(images, target, mode="bilinear", antialias=True) if scale != 1 else images
+        for mirrored in (False, True) if flip else (False,):
+            scores = network(scaled.flip(3) if mirrored else scaled).softmax(1)
+            scores = scores.flip(3) if mirrored else scores
+            total += scores if scale == 1 else functional.interpolate(scores, (height, width), mode="bilinear")
+    return total
+
+
+def predict_mask(network: Segmenter, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
+    """Segment one image; nothing is known of its tags.
+
+    Args:
+        network: In evaluation mode.
+        image: (H, W, 3), uint8, RGB.
+        settings: How.
+
+    Returns:
+        (H, W), uint8, 0 background and 1..C.
+    """
+    about = network.description
+    batch = normalise(image, about.mean, about.std)[None].to(next(network.parameters()).device)
+    total = sum_probabilities(network, batch, settings.scales, settings.flip)[0]
+    mask = total.argmax(0).to(torch.uint8).cpu().numpy()
+    if settings.crf is None:
+        return mask
+    labels = np.unique(np.append(mask, 0)).astype(np.uint8)
+    return refine_mask(image, total.cpu().numpy()[labels], labels, settings.crf)

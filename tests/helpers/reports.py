@@ -1,0 +1,183 @@
+"""A small made-up project to report on, and a reader of its page."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from snapshots import write_snapshot
+
+from rca.core.files import IGNORE, write_json, write_mask
+from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_manifest
+from rca.evaluation.exhibits import write_memory
+from rca.evaluation.memory_statistics import Snapshot, read_snapshot
+from rca.evaluation.tables import build_table
+from rca.stages.context import Context
+from rca.stages.render_report import run
+
+ROOT = Path(__file__).parents[2]
+EVIL = "<script>alert(1)</script>"
+RUNS, SEEDS, IDS = ("cam", "a<b&c"), (0, 1), ("one", "two", "three.x")
+HEIGHT, WIDTH = 48, 64
+KINDS = ("seed", "seed_predicted_tags", "pseudo", "refined", "segmentation")
+# Fill of a class that has prototypes, and of one that has not.
+WRITTEN = (12, 3)
+PROTOCOL = {
+    "lists": {"train": {"images": 3, "sha256": "0123456789abcdef"}},
+    "tags": {"seed": "given", "seed_predicted_tags": "predicted", "segmentation": "none"},
+    "tag_threshold": 0.25,
+    "predicted_ignore": "count_as_error",
+    "best_on": "val",
+    "boundary_distance": 0.02,
+    "supervision": "tags",
+    "initialisation": {"classification": "small (from scratch)"},
+}
+PARAMS = """\
+runs: [cam, "a<b&c"]
+memory_runs: ["a<b&c"]
+seeds: [0, 1]
+shards: [0]
+dataset: {name: toy}
+render_report: {title: null, picture_width: 64}
+# <i>a comment</i>
+"""
+
+
+@dataclass
+class Page(HTMLParser):
+    """Collects what the tests look at."""
+
+    text: str
+    links: list[str] = field(default_factory=list)
+    images: list[dict[str, str | None]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    words: str = ""
+    in_cell: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = dict(attrs)
+        self.links += [value for name in ("src", "data-src", "href", "srcset") if (value := named.get(name))]
+        if tag == "img":
+            self.images.append(named)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    @property
+    def gallery(self) -> dict[str, Any]:
+        """What the page's script makes the gallery of."""
+        _, _, rest = self.text.partition('id="gallery-data">')
+        return json.loads(rest.partition("</script>")[0])
+
+    def find_row(self, name: str) -> list[str]:
+        """The cells, white space collapsed, of the first row whose first cell is `name`."""
+        return next(row for row in self.list_rows() if row and row[0] == name)
+
+    def list_rows(self) -> list[list[str]]:
+        """The cells of all tables, white space collapsed."""
+        return [[" ".join(cell.split()) for cell in row] for row in self.rows]
+
+
+def draw_mask(shift: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:20, 4 + shift : 24 + shift] = 1
+    mask[26:44, 30:50] = 2
+    mask[26:44, 52:60] = IGNORE
+    return mask
+
+
+def find_ious(shift: int) -> dict[int, float]:
+    """The IoU of each label of a shifted mask and the one that is not: 20 x 16 pixels of class 1 move."""
+    area, moved, total = 20 * 16, shift * 16, HEIGHT * WIDTH
+    background = total - area - 20 * 18 - 8 * 18
+    return {0: (background - moved) / (background + moved), 1: (area - moved) / (area + moved), 2: 1.0}
+
+
+def write_evaluation(directory: Path, run: str, seed: int) -> dict:
+    rng = np.random.default_rng([RUNS.index(run), seed])
+    metrics = {
+        "seed": {"train": {"best": {"miou": rng.random(), "precision": 0.5}, "fixed": {"miou": rng.random()}}},
+        "segmentation": {"val": {"miou": rng.random()}},
+        "classification": {"val": {"map": rng.random() if run == "cam" else None}},
+    }
+    lines = []
+    for number, image_id in enumerate(IDS):
+        lines += [(image_id, kind, label, iou) for kind in KINDS for label, iou in find_ious(number).items()]
+        folder = directory / "examples" / image_id
+        folder.mkdir(parents=True)
+        write_mask(folder / "truth.png", draw_mask(0))
+        for kind in KINDS:
+            write_mask(folder / f"{kind}.png", draw_mask(number))
+    pd.DataFrame(lines, columns=["image", "kind", "label", "iou"]).to_csv(directory / "examples.csv", index=False)
+    figures = pd.DataFrame({"class": ["background", EVIL, "cat", "mean"], "iou": [0.9, rng.random(), None, 0.5]})
+    groups = [("seed", "train", "best"), ("seed", "train", "fixed"), ("segmentation", "val", None)]
+    tables = [figures.assign(kind=kind, split=split, threshold=choice) for kind, split, choice in groups]
+    pd.concat(tables).to_csv(directory / "per_class.csv", index=False)
+    write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": PROTOCOL})
+    curve = pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "miou": rng.random(3), "precision": 0.5})
+    curve.to_csv(directory / "threshold.csv", index=False)
+    history = pd.DataFrame({"epoch": [1, 2], "learning_rate": 0.1, "loss_classification": rng.random(2)})
+    history.to_csv(directory / "train_cam.csv", index=False)
+    history.rename(columns={"loss_classification": "loss_cross_entropy"}).to_csv(
+        directory / "train_seg.csv", index=False
+    )
+    return metrics
+
+
+def remember(written: tuple[int, int]) -> Snapshot:
+    """Put down what evaluate leaves of a memory of the last run's first seed."""
+    path = write_snapshot(Path("memory.safetensors"), (EVIL, "cat"), IDS, written, size=12)
+    directory = Path(f"runs/toy/evaluation/{RUNS[-1]}-0/memory")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    write_memory(directory, path, read_manifest(Path("runs/toy/data")))
+    return read_snapshot(path)
+
+
+def build_project(folder: Path) -> None:
+    """Write all that the report is made of into the current folder."""
+    (folder / "data/toy").mkdir(parents=True)
+    records = []
+    for image_id in IDS:
+        photograph = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(photograph).save(folder / f"data/toy/{image_id}.png")
+        record = ImageRecord(image_id, f"{image_id}.png", None, WIDTH, HEIGHT, (0, 1), ("train", "val"), "main", "")
+        records.append(record)
+    (folder / "runs/toy/data").mkdir(parents=True)
+    write_manifest(folder / "runs/toy/data", Manifest(Path("data/toy"), (EVIL, "cat"), tuple(records)))
+    (folder / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    remember(WRITTEN)
+    metrics = {
+        run: [write_evaluation(Path("runs/toy/evaluation") / f"{run}-{seed}", run, seed) for seed in SEEDS]
+        for run in RUNS
+    }
+    (folder / "results/toy").mkdir(parents=True)
+    build_table(metrics).to_csv("results/toy/table.csv", index=False, float_format="%.6f")
+
+
+def render(project: Path) -> Page:
+    run(Context("render_report"))
+    return Page((project / "runs/toy/report/index.html").read_text(encoding="utf-8"))

@@ -1,0 +1,206 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rca.core.errors import UserError
+from rca.core.settings import load_params
+from rca.params.schema import Params
+from rca.params.validate import read_params
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_valid(path: Path) -> None:
+    params = read_params(path)
+    assert set(params.runs) <= params.run.keys()
+    assert params.dataset.name in {*params.links, *params.generate}
+
+
+def test_there_is_the_embedded_preset() -> None:
+    assert "shapes" in {path.stem for path in PRESETS}
+
+
+OFF = {
+    "refine_crf.enabled": False,
+    "train_seg.enabled": False,
+    "evaluate.refined": [],
+    "evaluate.segmentation": [],
+}
+
+
+FROZEN = {
+    "train_cam.backbone": {
+        "name": "mobilenet_v2",
+        "trainable": "none",
+        "weights": {"source": "torchvision", "name": "IMAGENET1K_V1"},
+    },
+    "train_cam.augmentation": {"flip": True},
+}
+
+
+def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
+    """The preset shapes with values changed at dotted keys; `...` deletes a key."""
+    data = load_params(ROOT / "workflow/presets/shapes.yaml")
+    data = yaml.safe_load(yaml.safe_dump(data))  # no section shares another's mapping any longer
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place = data
+        for part in parents:
+            place = place[part]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return read_params(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian_cam": {}}, "trian_cam is an unknown key"),
+        ({"make_cam": ...}, "make_cam is missing: add it"),
+        ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
+        ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
+        ({"train_cam.optimisation.learning_rate": ...}, "train_cam.optimisation.learning_rate is missing"),
+        (
+            {"train_cam.backbone.output_stride": 32},
+            "train_cam.backbone: the features of small are at stride 8 or 16: set",
+        ),
+        ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
+        ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
+        (
+            {"choose_threshold.background": {"kind": "two_thresholds", "low": 0.4, "high": 0.3}},
+            "choose_threshold.background.two_thresholds: low must be below high",
+        ),
+        ({"choose_threshold.background": {"kind": "saliency", "salient": 0}}, "background.saliency.salient is 0: "),
+        ({"walk_scores.walk": {"radius": 1}}, "walk_scores.walk.radius is 1: "),
+        ({"walk_scores.walks": {}}, "walk_scores.walks is an unknown key"),
+        ({"train_affinity.labels": {"low": 0.5, "high": 0.4}}, "train_affinity.labels: low must not exceed high"),
+        ({"run.cam.walk_scores": {"walk": {"steps": 0}}}, "run.cam.walk_scores.walk.steps is 0: "),
+        ({"run.cam.train_affinity": {"labels": {"high": 1.5}}}, "run.cam.train_affinity.labels.high is 1.5: "),
+        (
+            {"run.cam.train_affinity": {"optimisation": {"processes": 2}}},
+            "train_affinity trains with 2 processes, but resources.train_cam.gpu is 1: set it to 2, or",
+        ),
+        ({"refine_crf.crf.iterations": 0}, "refine_crf.crf.iterations is 0: "),
+        ({"run.cam.train_cam": {"optimisation": {"epcohs": 3}}}, "run.cam.train_cam.optimisation.epcohs is an unknown"),
+        ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),
+        ({"run.cam.refine_crf": ...}, "run.cam.refine_crf is missing"),
+        ({"make_cam.predicted_tags": {"splits": ["test"]}}, "make_cam: predicted_tags.splits names test: add it to"),
+        ({"evaluate.seed_predicted_tags": ["val"]}, "seed_predicted_tags names val: add it to make_cam.predicted_tags"),
+        (
+            {"evaluate.refined_predicted_tags": ["val"]},
+            "refined_predicted_tags names val: add it to make_cam.predicted",
+        ),
+        ({"run.rca.make_cam": {"predicted_tags": {"splits": []}}}, "predicted_tags cannot differ between runs"),
+        ({"run.rca.options.memory": {"gate": 1.0}}, "run.rca.options.memory.gate is 1.0: "),
+        ({"run.rca.options.contrst": {}}, "run.rca.options.contrst is an unknown key"),
+        ({"run.cam.options": {"memory": {}}}, "run.cam.options.memory is an unknown key"),
+        ({"run.cam.host_options": {"memory": {}}}, "run.cam.host_options.memory is an unknown key"),
+        ({"run.cam.host_options": ...}, "run.cam.host_options is missing"),
+        ({"run.cam.supervision": ...}, "run.cam.supervision is missing: add it"),
+        ({"run.cam.supervision": "boxes"}, 'run.cam.supervision is "boxes": '),
+        ({"run.rca.supervision": "masks"}, "memory_runs must list the runs whose method keeps a memory: write []"),
+        (
+            {"run.cam.supervision": "masks", "evaluate.segmentation": []},
+            "run.cam.supervision is masks, which trains and scores the segmentation alone: set train_seg.enabled",
+        ),
+        ({"train_cam.second_view": 1.5}, "train_cam.second_view is 1.5: "),
+        ({"run.rca.method": "rcaa"}, "There is no method rcaa: choose one of "),
+        ({"run.cam.host": "vgg"}, "There is no host vgg: choose one of "),
+        ({"run.cam.train_cam": {"backbone": {"output_stride": 16}}}, "run.cam.train_cam.backbone cannot differ"),
+        ({"run.cam.make_cam": {"threads": 2}}, "run.cam.make_cam.threads cannot differ"),
+        ({"train_cam.optimisation.processes": 9}, "processes must not exceed batch_size"),
+        ({"run.rca.train_seg": {"optimisation": {"processes": 2}}}, "resources.train_seg.gpu is 1: set it to 2, or"),
+        ({"runs": ["cam", "rca", "cam"]}, "a run is listed twice"),
+        ({"runs": ["cam", "new"], "memory_runs": []}, "runs lists new, but there is no section run.new"),
+        ({"runs": []}, "runs is []: "),
+        ({"runs": ["Cam"]}, "'Cam' cannot name a run"),
+        ({"runs": ["a-b"]}, "'a-b' cannot name a run"),
+        ({"seeds": [0, 0]}, "seeds must be distinct"),
+        ({"seeds": [-1]}, "seeds must be distinct whole numbers from 0 up"),
+        ({"shards": [0, 2]}, "shards must count up from 0: write [0, 1]"),
+        ({"shards": [1]}, "shards must count up from 0: write [0]"),
+        (
+            {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"single_label": {}}},
+            "run.rca.train_cam.sources names web, but dataset.sources has single_label: add it there.",
+        ),
+        ({"memory_runs": []}, "memory_runs must list the runs whose method keeps a memory: write [rca]"),
+        ({"memory_runs": ["cam", "rca"]}, "write [rca]"),
+        ({"dataset.name": "other"}, "generate may only name the dataset other"),
+        ({"dataset.format": "coco17"}, "dataset"),
+        ({"evaluate.segmentation": ["train"]}, "evaluate.segmentation names train: add it to predict_seg.splits"),
+        ({"refine_crf.enabled": False}, "evaluate.refined lists splits, but refine_crf.enabled is false: empty the"),
+        ({"train_seg.enabled": False}, "evaluate.segmentation lists splits, but train_seg.enabled is false: empty"),
+        ({"refine_crf.enabled": False, "evaluate.refined": []}, "train_seg.masks is refined, but refine_crf.enabled"),
+        ({**FROZEN, "train_cam.augmentation": {"crop": 96}}, "train_cam: augmentation.crop asks for new features"),
+        ({**FROZEN, "train_cam.augmentation": {"scale": [1.0, 1.2]}}, "augmentation.scale asks for new features"),
+        ({**FROZEN, "train_cam.augmentation": {"jitter": 0.1}}, "augmentation.jitter asks for new features"),
+        (
+            {**FROZEN, "run.rca.make_cam": {"inference": {"flip": False}}},
+            "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
+        ),
+        ({**FROZEN, "run.cam.train_cam": {"split": "val"}}, "run.cam.train_cam.split cannot differ between runs"),
+        ({**FROZEN, "run.cam.host": "seam"}, "run.cam: the host seam looks at the images themselves, but train_cam."),
+        ({"run.cam.host": "seam", "run.cam.host_options": {"hard_share": 0}}, "run.cam.host_options.hard_share is 0: "),
+        ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_changed(tmp_path, changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_score_maps_walk_in_the_runs_that_say_so(tmp_path: Path) -> None:
+    assert read_changed(tmp_path, {}).walking_runs == ()
+    assert read_changed(tmp_path, {"run.rca.walk_scores": {"enabled": True}}).walking_runs == ("rca",)
+    changes = {"walk_scores.enabled": True, "run.rca.walk_scores": {"enabled": False}}
+    assert read_changed(tmp_path, changes).walking_runs == ("cam",)
+
+
+@pytest.mark.parametrize("name", ["data", "weights", "features", "methods", "evaluation", "report"])
+def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' cannot name a run"):
+        read_changed(tmp_path, {"runs": [name], "memory_runs": []})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runs": ["rca"]},
+        {"runs": ["rca", "cam"]},
+        {"runs": ["cam"], "memory_runs": []},
+        {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"web": {"weight": 0.5}}},
+        {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
+        {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
+        {"seeds": [7], "shards": [0]},
+        {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 2},
+        {"train_cam.optimisation.processes": 2, "resources.train_cam.gpu": 0},
+        {"train_seg.enabled": False, "evaluate.segmentation": []},
+        {"refine_crf.enabled": False, "evaluate.refined": [], "train_seg.masks": "pseudo"},
+        OFF,
+        FROZEN,
+        {**FROZEN, "run.cam.train_cam": {"optimisation": {"epochs": 3}}, "run.rca.make_cam": {"stride": 4}},
+        {"run.rca.make_cam": {"inference": {"flip": False}}},
+        {"run.rca.host": "seam", "run.rca.host_options": {"cross_weight": 0.5}},
+        {"generate": ..., "dataset.name": "mine"},
+    ],
+)
+def test_sound_changes_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    params = read_changed(tmp_path, changes)
+    assert params.runs == tuple(changes.get("runs", ["cam", "rca"]))
+
+
+def test_every_section_that_names_splits_is_listed(tmp_path: Path) -> None:
+    found = read_changed(tmp_path, {}).used_splits
+    assert found["train_cam.split"] == ("train",)
+    assert found["evaluate.classification"] == ("train", "val")
+    assert {split for splits in found.values() for split in splits} == {"train", "val"}

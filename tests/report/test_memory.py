@@ -1,0 +1,148 @@
+"""The report's section of the memory bank: its map, its regions and its figures."""
+
+import html
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from reports import EVIL, IDS, PARAMS, RUNS, WRITTEN, build_project, remember, render
+
+from rca.core.errors import UserError
+from rca.evaluation.memory_statistics import describe_memory
+from rca.report.memory import cut_region, draw_map
+from rca.report.pictures import DIMMED
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    build_project(tmp_path)
+    return tmp_path
+
+
+def test_the_map_has_a_mark_for_each_entry(project: Path) -> None:
+    snapshot = remember(WRITTEN)
+    text = render(project).text
+    drawing = text[text.index('<svg class="map"') :]
+    drawing = drawing[: drawing.index("</svg>")]
+    titles = [html.unescape(title) for title in re.findall(r"<title>(.*?)</title>", drawing)]
+    wanted = [
+        f"{name}, {IDS[snapshot.image[row, slot]]}, epoch {snapshot.epoch[row, slot] + 1}"
+        for row, name in enumerate((EVIL, "cat"))
+        for slot in range(WRITTEN[row])
+    ]
+    assert titles == wanted
+    xy = np.array(re.findall(r'd="M(\S+) ([\d.]+)m', drawing), float)
+    assert len(xy) == sum(WRITTEN)
+    assert ((xy > 0) & (xy < (720, 480))).all()
+    assert text.count("<g fill=") == 2
+
+
+def test_an_entry_of_an_unknown_image_says_so(project: Path) -> None:
+    path = project / f"runs/toy/evaluation/{RUNS[-1]}-0/memory/map.csv"
+    table = pd.read_csv(path)
+    table.loc[0, "image"] = ""
+    table.to_csv(path, index=False)
+    assert f"<title>{html.escape(EVIL)}, unknown image, epoch" in render(project).text
+
+
+def test_the_memory_names_are_escaped(project: Path) -> None:
+    page = render(project)
+    assert EVIL not in page.text
+    assert "a<b&c" not in page.text
+    assert any(EVIL in str(image["alt"]) for image in page.images)
+
+
+def test_centres_show_their_regions_with_pictures(project: Path) -> None:
+    page = render(project)
+    lines = pd.read_csv(f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv")
+    crops = [image for image in page.images if "/memory/" in str(image["data-src"])]
+    assert len(crops) == len(lines)
+    for image, line in zip(crops, lines.to_dict("records"), strict=True):
+        assert image["alt"] == (
+            f"region of {line['class']} in {line['image']}, epoch {line['epoch'] + 1}, cosine {line['cosine']:.2f}"
+        )
+    assert "Regions nearest to each prototype" in page.words
+    assert "centroid, 3 regions" in page.words  # the class of three regions has no prototype
+    remember((4, 3))
+    assert "The method makes no prototypes." in render(project).words
+
+
+def test_the_memory_table_agrees_with_the_statistics(project: Path) -> None:
+    table = describe_memory(remember(WRITTEN))
+    page = render(project)
+    cells = page.list_rows()
+    head = next(number for number, row in enumerate(cells) if row[-1:] == ["nearest other"])
+    assert cells[head] == [
+        *("class", "regions", "images", "age, epochs", "confidence", "spread", "purity", "cosine", "nearest other")
+    ]
+    for row, line in zip(cells[head + 1 :], table.to_dict("records"), strict=False):
+        figures = [f"{line[key]:.2f}" for key in ("confidence", "spread")]
+        counts = [str(line["fill"]), str(line["images"]), f"{line['age']:.1f}"]
+        assert row == [line["class"], *counts, *figures, "", f"{line['cosine']:.2f}", line["nearest"]]
+    assert cells[head + 3][:2] == ["mean", "7.5"]
+
+
+def test_an_empty_memory_and_a_run_without_one(project: Path) -> None:
+    remember((0, 0))
+    page = render(project)
+    assert "The memory holds no region yet." in page.words
+    assert 'class="map"' not in page.text
+    (project / "params.yaml").write_text(PARAMS.replace('memory_runs: ["a<b&c"]', "memory_runs: []"))
+    page = render(project)
+    assert "Memory bank" not in page.words
+    assert "#memory" not in page.links
+
+
+def test_a_bad_memory_is_named(project: Path) -> None:
+    folder = project / f"runs/toy/evaluation/{RUNS[-1]}-0/memory"
+    Image.new("L", (16, 16)).save(folder / "regions.png")
+    with pytest.raises(UserError, match=r"regions.png does not fit regions.csv: run evaluate again"):
+        render(project)
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=r"memory/regions.csv does not exist: run the stage that writes it"):
+        render(project)
+
+
+def test_a_region_outside_the_manifest_is_named(project: Path) -> None:
+    path = project / f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv"
+    path.write_text(path.read_text().replace(",one,", ",stranger,"))
+    with pytest.raises(UserError, match="a region of stranger, which is not in the manifest"):
+        render(project)
+
+
+def test_up_to_36_classes_have_each_their_own_mark() -> None:
+    places = pd.DataFrame({"x": [], "y": [], "class": [], "image": [], "epoch": []})
+    marks = [(one.colour, one.shape) for one in draw_map(places, [str(number) for number in range(36)])]
+    assert len(set(marks)) == 36
+    assert all(first[0] != second[0] and first[1] != second[1] for first, second in pairwise(marks))
+
+
+def test_the_map_keeps_proportions() -> None:
+    places = pd.DataFrame({"x": [0.0, 3, 0], "y": [0.0, 0, 4], "class": "cat", "image": "one", "epoch": 0})
+    points = [
+        np.array(re.match(r"M(\S+) ([\d.]+)", one.path).groups(), float) for one in draw_map(places, ["cat"])[0].points
+    ]
+    across, up = np.linalg.norm(points[1] - points[0]), np.linalg.norm(points[2] - points[0])
+    assert across / up == pytest.approx(3 / 4, abs=0.01)
+    assert up == pytest.approx(480 - 2 * 12)
+
+
+def test_a_region_is_bright_and_the_rest_of_its_box_dim() -> None:
+    photograph = np.zeros((40, 60, 3), np.uint8)
+    photograph[10:30, 20:50] = (200, 100, 0)
+    coverage = np.zeros((16, 16), np.uint8)
+    coverage[:, :8] = 255
+    picture = np.asarray(cut_region(photograph, (20, 10, 50, 30), coverage)).astype(int)
+    assert picture.shape == (85, 128, 3)  # 30 x 20 pixels, enlarged
+    assert (picture[:, :50] == (200, 100, 0)).all()
+    grey = round(DIMMED * (0.299 * 200 + 0.587 * 100))
+    assert abs(picture[:, -50:] - grey).max() <= 1
+    # What reaches over the edge, or is thinner than a pixel, is cut to what there is.
+    assert cut_region(photograph, (-5, -5, 5, 3), coverage).size == (128, 77)
+    assert cut_region(photograph, (59.7, 39.7, 59.9, 39.9), coverage).size == (128, 128)

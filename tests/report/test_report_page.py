@@ -1,0 +1,355 @@
+"""The report in a real browser: what a reader sees, presses and drags. Needs Chromium; skips where there is none."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+from reports import EVIL, IDS, KINDS, RUNS, build_project, find_ious, render
+
+from rca.core.files import write_json
+from rca.data.manifest import read_manifest, write_manifest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the report is tried in a browser by playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+
+QUIET = ("background-networking", "component-update", "sync", "gpu")  # what a browser does beside showing a page
+ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
+SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+IMAGES, A_PAGE = 30, 12
+
+
+@dataclass
+class Opened:
+    """A page, and what it did."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> list[str]:
+        return [url for url in self.requests if re.search(r"\.(jpg|png|svg)$", url)]
+
+    def read(self, selector: str) -> list[str]:
+        return self.page.locator(selector).all_inner_texts()
+
+    @property
+    def names(self) -> list[str]:
+        return self.read("#gallery article h3 button")
+
+
+Open = Callable[..., Opened]
+
+
+def add_images(count: int) -> None:
+    """Bring the project to so many images: the first three again and again, under other names."""
+    manifest = read_manifest(Path("runs/toy/data"))
+    names = {f"image{number:04}": IDS[number % 3] for number in range(count - len(IDS))}
+    by_id = {record.id: record for record in manifest.images}
+    added = [replace(by_id[source], id=name) for name, source in names.items()]
+    write_manifest(Path("runs/toy/data"), replace(manifest, images=(*manifest.images, *added)))
+    for folder in Path("runs/toy/evaluation").iterdir():
+        for name, source in names.items():
+            (folder / "examples" / name).mkdir()
+            for file in (folder / "examples" / source).iterdir():
+                os.link(file, folder / "examples" / name / file.name)
+        table = pd.read_csv(folder / "examples.csv")
+        copies = [table[table["image"] == source].assign(image=name) for name, source in names.items()]
+        pd.concat([table, *copies]).to_csv(folder / "examples.csv", index=False)
+
+
+def build_page(folder: Path, images: int) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build_project(folder)
+        add_images(images)
+        one = {"dataset": "toy", "stage": "train_cam", "run": "cam", "seed": 0, "shard": None}
+        write_json(Path("logs/train_cam.cam-0.json"), {**one, "seconds": 90, "memory_mb": 2048, "gpu_memory_mb": None})
+        render(folder)
+    return folder / "runs/toy/report/index.html"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_page(tmp_path_factory.mktemp("project"), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, page_file: Path) -> Iterator[Open]:
+    """Open the page; whatever a test does with it, it complains of nothing and asks for nothing from elsewhere."""
+    found: list[Opened] = []
+
+    def open_(size: str = "wide", scheme: str = "light", file: Path = page_file) -> Opened:
+        width, height = SIZES[size]
+        opened = Opened(browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme))
+        found.append(opened)
+        opened.page.on("request", lambda request: opened.requests.append(request.url))
+        opened.page.on("console", lambda message: opened.complaints.append(message.text))
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.on("dialog", lambda dialog: opened.complaints.append(dialog.message) or dialog.dismiss())
+        opened.page.goto(file.as_uri())
+        opened.page.wait_for_load_state("networkidle")
+        return opened
+
+    yield open_
+    for opened in found:
+        opened.page.wait_for_load_state("networkidle")
+        assert opened.complaints == []
+        for url in opened.requests:
+            path = Path(unquote(urlsplit(url).path))
+            assert urlsplit(url).scheme == "file"
+            assert path.is_file()
+            assert path.is_relative_to(Path(unquote(urlsplit(opened.page.url).path)).parent)
+        opened.page.close()
+
+
+def count_visible(opened: Opened) -> int:
+    """How many pictures have a pixel in the window."""
+    return opened.page.evaluate(
+        """[...document.images].filter(image => {
+            const box = image.getBoundingClientRect();
+            return box.width && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+        }).length"""
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_are_asked_for_when_they_are_seen(open_page: Open, size: str) -> None:
+    opened = open_page(size)
+    assert len(opened.pictures) <= count_visible(opened)
+    assert not any("examples" in url for url in opened.pictures)
+    card = opened.page.locator("#gallery article").first
+    card.scroll_into_view_if_needed()
+    opened.page.wait_for_function("document.querySelector('#gallery img').naturalWidth > 0")
+    assert 0 < len([url for url in opened.pictures if "examples" in url]) < A_PAGE * (2 + len(RUNS) * len(KINDS))
+
+
+def test_names_show_as_text(open_page: Open) -> None:
+    opened = open_page()
+    assert EVIL in opened.read("#gallery-class option")
+    assert opened.read("#gallery article .legend li")[0].strip() == EVIL
+    assert opened.read("#gallery article h4")[2].strip() == RUNS[1]
+    opened.page.locator("#gallery article h3 button").first.click()
+    assert EVIL in opened.read("#viewer th")
+    assert EVIL in opened.read(".bars th")
+
+
+def test_the_gallery_is_ordered_by_iou(open_page: Open) -> None:
+    opened = open_page()
+    mean = {IDS[number]: np.mean(list(find_ious(number).values())) for number in range(3)}
+    assert mean["one"] > mean["two"] > mean["three.x"]
+    kinds = [IDS.index(name) if name in IDS else int(name[-4:]) % 3 for name in opened.names]
+    assert kinds == [2] * 10 + [1] * 2  # the worst first
+    shown = [float(text.split()[-1]) for text in opened.read("#gallery article h3 small")]
+    assert shown == pytest.approx([100 * mean["three.x"]] * 10 + [100 * mean["two"]] * 2, abs=0.06)
+    opened.page.select_option("#gallery-order", "best")
+    assert opened.names[0].endswith(("one", "0", "3", "6", "9"))
+    opened.page.select_option("#gallery-class", label=EVIL)
+    assert float(opened.read("#gallery article h3 small")[0].split()[-1]) == 100  # the mask that is not moved
+    opened.page.select_option("#gallery-order", "worst")
+    moved = float(opened.read("#gallery article h3 small")[0].split()[-1])
+    assert moved == pytest.approx(100 * find_ious(2)[1], abs=0.06)
+
+
+def test_filters_work_by_mouse(open_page: Open) -> None:
+    opened = open_page()
+    page = opened.page
+    assert opened.read("#gallery-count") == [f"{IMAGES} of {IMAGES} images"]
+    assert page.locator("#gallery article").first.locator("figure").count() == 2 + len(RUNS) * len(KINDS)
+    page.select_option("#gallery-run", label=RUNS[1])
+    page.select_option("#gallery-kind", label="refined")
+    captions = [
+        text.split("\n")[-1] for text in page.locator("#gallery article").first.locator("figure").all_inner_texts()
+    ]
+    assert [caption.split()[0] for caption in captions] == ["photograph", "truth", "refined"]
+    page.click("#gallery-next")
+    page.click("#gallery-next")
+    assert opened.read("#gallery-page") == ["page 3 of 3"]
+    assert len(opened.names) == IMAGES - 2 * A_PAGE
+    assert page.is_disabled("#gallery-next")
+    page.click("#gallery-previous")
+    assert opened.read("#gallery-page") == ["page 2 of 3"]
+    page.fill("#gallery-name", "three")
+    assert opened.names == ["three.x"]
+    page.fill("#gallery-name", "nowhere")
+    assert opened.read("#gallery-count") == [f"0 of {IMAGES} images"]
+
+
+def test_filters_work_by_keyboard(open_page: Open) -> None:
+    opened = open_page()
+    page = opened.page
+    page.focus("#gallery-run")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#gallery article").first.locator("figure").count() == 3
+    page.keyboard.press("Tab")
+    page.keyboard.type("cat")
+    assert page.evaluate("document.activeElement.selectedOptions[0].text") == "cat"
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    assert opened.names == sorted(opened.names)
+    page.keyboard.press("Tab")
+    page.keyboard.type("image000")
+    assert opened.names == [f"image{number:04}" for number in range(10)]
+    page.focus("#gallery article h3 button")
+    page.keyboard.press("Enter")
+    assert opened.read("#viewer-heading")[0].startswith("image0000")
+    page.keyboard.press("ArrowRight")
+    assert opened.read("#viewer-heading")[0].startswith("image0001")
+    page.wait_for_function("document.querySelector('#viewer img').naturalWidth > 0")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#viewer")
+    assert page.evaluate("document.activeElement.textContent") == "image0000"
+
+
+def test_the_slider_fades_masks_by_mouse_and_by_keyboard(open_page: Open) -> None:
+    page = open_page().page
+    slider = page.locator("#gallery-controls input[type=range]")
+    slider.scroll_into_view_if_needed()
+
+    def read() -> tuple[float, str]:
+        style = "(image) => [Number(getComputedStyle(image).opacity), getComputedStyle(image).filter]"
+        mask, photograph = (page.locator(f"#gallery .masked img:{which}-child").first for which in ("last", "first"))
+        return mask.evaluate(style)[0], photograph.evaluate(style)[1]
+
+    page.locator("#gallery article").first.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#gallery .mask').naturalWidth > 0")
+    assert read()[0] == 0.65
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + box["height"] / 2)
+    by_mouse = read()[0]
+    assert 0.15 <= by_mouse <= 0.35
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert read()[0] == pytest.approx(by_mouse + 0.05)
+    page.keyboard.press("Home")
+    assert read() == (0, "grayscale(0) brightness(1)")
+    assert page.locator("#gallery-controls output").inner_text() == "0%"
+    page.keyboard.press("End")
+    assert read()[0] == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_page_can_be_read(open_page: Open, size: str, scheme: str) -> None:
+    page = open_page(size, scheme).page
+    for enlarged in (False, True):
+        if enlarged:
+            page.locator("#gallery article h3 button").first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+        texts = page.evaluate(
+            """[...document.querySelectorAll('body *')].filter(element => element.checkVisibility() &&
+                !element.closest('svg, .bar-track') &&
+                [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())).map(element => {
+                let ground = element;
+                while (ground.parentElement && getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)')
+                    ground = ground.parentElement;
+                const style = getComputedStyle(element);
+                return [element.outerHTML.slice(0, 80), parseFloat(style.fontSize), style.color,
+                    getComputedStyle(ground).backgroundColor, element.closest(':disabled') !== null];
+            })"""
+        )
+        assert len(texts) > 100
+        for name, pixels, ink, ground, disabled in texts:
+            assert pixels >= 12, name
+            assert disabled or find_contrast(ink, ground) >= 4.5, (name, ink, ground)
+
+
+def find_contrast(*colours: str) -> float:
+    """The contrast of two colours as WCAG 2 defines it, 1..21."""
+    luminance = []
+    for colour in colours:
+        channels = np.array([float(value) for value in re.findall(r"[\d.]+", colour)][:3]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        luminance.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
+    return max(luminance) / min(luminance)
+
+
+def test_colours_follow_the_system_or_the_button(open_page: Open) -> None:
+    read = "getComputedStyle(document.body).backgroundColor"
+    light, dark = (open_page(scheme=scheme).page.evaluate(read) for scheme in ("light", "dark"))
+    assert light != dark
+    page = open_page().page
+    for wanted in (light, dark, light):  # light, dark, as the system
+        page.click("#scheme")
+        assert page.evaluate(read) == wanted
+    assert page.inner_text("#scheme") == "Colours: as the system"
+
+
+def test_classes_are_ordered_and_stages_measured(open_page: Open) -> None:
+    opened = open_page()
+    page = opened.page
+    rows = ".class-table:not([hidden]) tbody th"
+    assert opened.read(rows) == ["background", EVIL, "cat", "mean"]
+    page.select_option("#class-order", "1")
+    values = page.locator(".class-table:not([hidden]) tbody tr td:nth-child(3)").all_inner_texts()[:-1]
+    known = [float(text.split()[0]) for text in values if text != "–"]
+    assert known == sorted(known)
+    assert values[-1] == "–"
+    page.select_option("#class-table", label="seed, train")
+    assert page.is_visible("text=seed (tags given)")
+    row = page.locator("[data-stage=train_cam]")
+    assert row.locator("[data-figure=seconds]").inner_text() == "1.5 min"
+    assert row.locator("[data-figure=memory]").inner_text() == "2.0 GB"
+    assert not page.is_visible("#unmeasured")
+
+
+def test_a_page_that_came_from_elsewhere_does_without_measurements(browser: Any, page_file: Path) -> None:
+    file = page_file.parent / "measurements.js"
+    hidden = file.rename(file.with_suffix(".away"))
+    try:
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        assert page.is_visible("#unmeasured")
+        assert page.locator("#gallery article").count() == A_PAGE
+        page.close()
+    finally:
+        hidden.rename(file)
+
+
+@pytest.mark.slow
+def test_two_thousand_images(tmp_path: Path, open_page: Open) -> None:
+    file = build_page(tmp_path, 2000)
+    assert file.stat().st_size < 3_000_000
+    opened = open_page(file=file)
+    assert len(opened.pictures) <= count_visible(opened)
+    assert opened.read("#gallery-count") == ["2,000 of 2,000 images"]
+    opened.page.select_option("#gallery-order", "name")
+    opened.page.fill("#gallery-name", "image1234")
+    assert opened.names == ["image1234"]
+    print(f"index.html: {file.stat().st_size:,} bytes; pictures asked for at opening: {len(opened.pictures)}")
+
+
+def test_the_table_shows_one_threshold_or_both(open_page: Open) -> None:
+    page = open_page().page
+
+    def read(selector: str) -> list[str]:
+        return [text.split("\n")[0].strip() for text in page.locator(f".headline {selector}:visible").all_inner_texts()]
+
+    both = ["train, best", "train, fixed"]
+    for choice, columns in (("best", both[:1]), ("fixed", both[1:]), ("", both)):
+        if choice != "best":
+            page.select_option("#result-choice", choice)
+        assert read("thead tr:last-child th") == [*columns, "val", "val"]
+        spans = page.locator(".headline .group:visible").evaluate_all("cells => cells.map(cell => cell.colSpan)")
+        assert spans == [len(columns), 1, 1]
+        for row in range(1, len(RUNS) + 1):
+            assert len(read(f"tbody tr:nth-child({row}) td")) == len(columns) + 2

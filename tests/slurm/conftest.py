@@ -1,6 +1,0 @@
-"""The toy project of tests/pipeline serves here as well."""
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "pipeline"))

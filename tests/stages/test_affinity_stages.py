@@ -1,0 +1,164 @@
+"""From score maps to a network that finds boundaries, and to maps that have walked, by the stages themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from rca.classifier.network import CamNetwork, NetworkDescription, save_network
+from rca.core.errors import UserError
+from rca.core.files import read_json
+from rca.data.manifest import Manifest, write_manifest
+from rca.data.partition import assign_shard, write_parts
+from rca.labels.random_walk import WalkSettings
+from rca.labels.score_maps import ScoreMaps, open_scores, open_shard, write_shard
+from rca.stages import pin_scores, train_affinity, walk_scores
+from rca.stages.context import Context
+
+SHARDS = 2
+
+
+@pytest.fixture
+def maps(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ScoreMaps]:
+    """A project of four images with a network and score maps; the maps."""
+    monkeypatch.chdir(tmp_path)
+    place()
+    made = {}
+    for seed, record in enumerate(manifest.images):
+        random = np.random.default_rng(seed)
+        labels = np.array([tag + 1 for tag in record.tags], np.uint8)
+        scores = random.beta(0.6, 0.6, (len(labels), -(-record.height // 4), -(-record.width // 4)))
+        made[record.id] = ScoreMaps(labels, scores.astype(np.float16), random.normal(size=3).astype(np.float32))
+    data, network = Path("runs/tiny/data"), Context("walk_scores", "cam", 0).paths.network
+    data.mkdir(parents=True)
+    write_manifest(data, manifest)
+    write_parts(data, manifest, range(SHARDS))
+    for shard in range(SHARDS):
+        write_maps(shard, made)
+    torch.manual_seed(0)
+    about = NetworkDescription("small", 8, 0, "cam", "cam", {}, manifest.classes, (0.5,) * 3, (0.5,) * 3, "")
+    save_network(network, CamNetwork(about))
+    return made
+
+
+def write_maps(shard: int, maps: dict[str, ScoreMaps]) -> None:
+    own = {name: one for name, one in maps.items() if assign_shard(name, SHARDS) == shard}
+    write_shard(Context("make_cam", "cam", 0).paths.score_shard(shard), own, {"stride": 4, "tags": "given"})
+
+
+def pin() -> dict[str, str]:
+    context = Context("pin_scores", "cam", 0)
+    pin_scores.run(context)
+    return read_json(context.paths.pinned_scores)
+
+
+def place(**sections: Any) -> None:
+    params = {
+        "dataset": {"name": "tiny"},
+        "runs": ["cam"],
+        "shards": list(range(SHARDS)),
+        "run": {"cam": {}},
+        "train_cam": {"split": "train", "threads": 1},
+        "make_cam": {"threads": 1},
+        "train_affinity": {"augmentation": {"crop": 48}, "optimisation": {"epochs": 2, "batch_size": 2}},
+        "walk_scores": {"enabled": True, "walk": {"steps": 16}},
+        **sections,
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def run() -> dict[str, ScoreMaps]:
+    """Run the stages; the maps that have walked."""
+    pin()
+    train_affinity.run(Context("train_affinity", "cam", 0))
+    walked, paths = {}, Context("walk_scores", "cam", 0).paths
+    for shard in range(SHARDS):
+        walk_scores.run(Context("walk_scores", "cam", 0, shard))
+        with open_scores(*paths.final_scores(shard)) as opened:
+            walked.update({name: opened.read(name) for name in opened.ids})
+            walk = WalkSettings(**opened.about.pop("walk"))
+            assert walk.steps == 16
+            with open_shard(paths.score_shard(shard)) as made:
+                assert opened.about == made.about
+    return walked
+
+
+def test_walked_maps_are_as_their_like_and_the_same_again(maps: dict[str, ScoreMaps]) -> None:
+    walked = run()
+    paths = Context("walk_scores", "cam", 0).paths
+    assert walked.keys() == maps.keys()
+    for name, one in walked.items():
+        made = maps[name]
+        np.testing.assert_array_equal(one.labels, made.labels)
+        np.testing.assert_array_equal(one.logits, made.logits)
+        assert one.scores.shape == made.scores.shape
+        if len(made.labels):
+            assert one.scores.max() == pytest.approx(1, abs=2e-3)
+            # A walk levels what lies side by side.
+            assert np.abs(np.diff(one.scores)).mean() < 0.8 * np.abs(np.diff(made.scores)).mean()
+    history = pd.read_csv(paths.affinity_history)
+    assert list(history["epoch"]) == [1, 2]
+    assert {"loss_object", "loss_background", "loss_boundary"} <= set(history.columns)
+    before = paths.affinity.read_bytes()
+    run()
+    assert paths.affinity.read_bytes() == before
+
+
+def test_a_training_that_was_stopped_goes_on(maps: dict[str, ScoreMaps], monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    paths = Context("walk_scores", "cam", 0).paths
+    expected = paths.affinity.read_bytes()
+    keep = train_affinity.Trainer._keep
+
+    def stop(self: Any, *arguments: Any) -> None:
+        keep(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_affinity.Trainer, "_keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_affinity.run(Context("train_affinity", "cam", 0))
+    monkeypatch.setattr(train_affinity.Trainer, "_keep", keep)
+    assert list(Path(".rca/checkpoints").glob("train_affinity*.pt"))
+    train_affinity.run(Context("train_affinity", "cam", 0))
+    assert paths.affinity.read_bytes() == expected
+    assert not list(Path(".rca/checkpoints").glob("*.pt"))
+
+
+def test_what_is_trained_on_is_pinned_and_nothing_else(maps: dict[str, ScoreMaps]) -> None:
+    before = pin()
+    assert set(before) == {"a1", "b2", "c3"}  # the training split
+    for shard in range(SHARDS):
+        new = f"n{next(number for number in range(9) if assign_shard(f'n{number}', SHARDS) == shard)}"
+        write_maps(shard, {**maps, new: maps["a1"], "d4": maps["d4"]._replace(scores=1 - maps["d4"].scores)})
+    assert pin() == before
+    scores = maps["b2"].scores.copy()
+    scores.reshape(-1)[-1] = np.nextafter(scores.reshape(-1)[-1], np.float16(2))
+    write_maps(assign_shard("b2", SHARDS), {**maps, "b2": maps["b2"]._replace(scores=scores)})
+    after = pin()
+    assert {name for name, one in after.items() if one != before[name]} == {"b2"}
+
+
+def test_maps_that_were_made_anew_after_they_were_pinned_are_refused(maps: dict[str, ScoreMaps]) -> None:
+    pin()
+    shard = assign_shard("b2", SHARDS)
+    write_maps(shard, {**maps, "b2": maps["b2"]._replace(scores=maps["b2"].scores / 2)})
+    with pytest.raises(UserError, match=rf"maps of b2 in .*scores/{shard}\.safetensors .* run pin_scores again"):
+        train_affinity.run(Context("train_affinity", "cam", 0))
+
+
+def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> None:
+    for shard in range(SHARDS):
+        write_maps(shard, {})
+    with pytest.raises(UserError, match="holds no maps of the image a1"):
+        pin()
+
+
+def test_too_little_memory_is_told(maps: dict[str, ScoreMaps]) -> None:
+    run()
+    place(walk_scores={"enabled": True, "walk": {"radius": 60, "memory_mb": 1}})
+    with pytest.raises(UserError, match=r"needs \d+ MB: raise walk\.memory_mb"):
+        walk_scores.run(Context("walk_scores", "cam", 0, assign_shard("b2", SHARDS)))

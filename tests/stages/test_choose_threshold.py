@@ -1,0 +1,89 @@
+"""The stage that chooses thresholds, where all, some or none of the images have true masks."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from rca.core.files import read_mask
+from rca.core.settings import load_params
+from rca.data.manifest import read_manifest
+from rca.labels.background import PowerBackground
+from rca.labels.score_maps import ScoreMaps, write_shard
+from rca.stages.context import Context
+from rca.stages.layout import Layout
+from rca.stages.run import run_stage
+
+SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
+LABELS = {"a1": (1,), "b2": (1, 3), "c3": ()}
+
+
+@pytest.fixture
+def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    """Make a folder of the small dataset with the masks of some images, and choose a threshold on its train split.
+
+    The scores are such that the mask's pixels score 0.75 and all others 0.25: any threshold between is perfect.
+    """
+    voc = make_voc()
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    params = load_params(SHAPES)
+    dataset = {"name": "mine", "format": "folder", "splits": ["train"]}
+    params.update(generate={}, shards=[0], dataset=dataset)
+    params["choose_threshold"].update(candidates=9)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+    def run(masked: tuple[str, ...]) -> dict:
+        root = Path("data/mine")
+        root.mkdir(parents=True)
+        (voc / "JPEGImages").rename(root / "images")
+        (root / "masks").mkdir()
+        for name in masked:
+            (voc / f"SegmentationClass/{name}.png").rename(root / f"masks/{name}.png")
+        (root / "classes.txt").write_text("cat\ndog\ncow\n")
+        (root / "tags.csv").write_text("id,tags\na1,cat\nb2,cat;cow\nc3,\n")
+        assert run_stage(Context("prepare_data")) == 0
+        layout = Layout("mine")
+        maps = {}
+        for record in read_manifest(layout.manifest).images:
+            labels = np.array(LABELS[record.id], np.uint8)
+            scores = np.full((len(labels), record.height, record.width), 0.25, np.float16)
+            if record.mask is not None:
+                truth = read_mask(root / record.mask)
+                scores[labels[:, None, None] == truth] = 0.75
+            maps[record.id] = ScoreMaps(labels, scores, np.zeros(3, np.float32))
+        paths = layout.of("cam", 0)
+        write_shard(paths.score_shard(0), maps, {})
+        assert run_stage(Context("walk_scores", run="cam", seed=0, shard=0)) == 0  # off
+        assert run_stage(Context("choose_threshold", run="cam", seed=0)) == 0
+        with open(paths.threshold_curve) as file:
+            return {**json.loads(paths.threshold.read_text()), "curve": list(csv.DictReader(file))}
+
+    return run
+
+
+FIXED = PowerBackground(kind="power", alpha=4).find_threshold()
+
+
+@pytest.mark.parametrize("masked", [("a1", "b2", "c3"), ("b2",)])
+def test_the_best_threshold_is_that_on_the_true_masks(choose: Callable[..., dict], masked: tuple[str, ...]) -> None:
+    found = choose(masked)
+    assert found["best"] == pytest.approx(0.3)  # the first of those at which the masks are perfect
+    assert found["fixed"] == pytest.approx(FIXED)
+    assert found["split"] == "train"
+    perfect = [float(line["threshold"]) for line in found["curve"] if float(line["miou"]) > 0.999]
+    assert perfect == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
+
+
+def test_without_true_masks_the_fixed_threshold_stands(
+    choose: Callable[..., dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = choose(())
+    assert found["best"] == found["fixed"] == pytest.approx(FIXED)
+    assert found["split"] is None
+    assert found["curve"] == []
+    assert "no image of train has a true mask: the fixed threshold" in capsys.readouterr().out

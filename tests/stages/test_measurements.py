@@ -1,0 +1,36 @@
+"""What a stage took, as it is written beside its log."""
+
+import resource
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rca.core.files import read_json
+from rca.stages.context import Context
+from rca.stages.run import run_stage
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shapes = {"train": 3, "val": 2, "size": 48, "seed": 0, "objects": [1, 2]}
+    Path("params.yaml").write_text(yaml.safe_dump({"dataset": {"name": "shapes"}, "generate": {"shapes": shapes}}))
+
+
+def test_time_and_memory_of_a_stage() -> None:
+    start = time.monotonic()
+    assert run_stage(Context("generate_data", item="shapes")) == 0
+    elapsed = time.monotonic() - start
+    measured = read_json(Path("logs/generate_data.shapes.json"))
+    assert 0 < measured.pop("seconds") <= elapsed + 0.01
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024**2
+    assert measured.pop("memory_mb") >= 0.9 * resident  # a peak, so not below what is taken now
+    assert measured.pop("gpu_memory_mb") is None
+    assert measured == {"dataset": "shapes", "stage": "generate_data", "run": None, "seed": None, "shard": None}
+
+
+def test_a_stage_that_fails_is_not_measured() -> None:
+    assert run_stage(Context("generate_data", item="photos")) == 2
+    assert not list(Path("logs").glob("*.json"))
