@@ -16,18 +16,18 @@ except UserError as error:
     sys.exit(str(error))
 
 
-def mark(stage, path):
+def mark(job, path):
     """An output as Snakemake is to treat it; what has a type in dvc.yaml is in `snakemake --report`, with its caption."""
-    output = directory(path) if path in stage.directories else path
-    if path not in stage.shown:
+    output = directory(path) if path in job.directories else path
+    if path not in job.shown:
         return output
-    kind = stage.shown[path]
+    kind = job.shown[path]
     return report(
         output,
         caption=f"workflow/captions/{kind}.rst",
         category=kind.replace("_", " ").capitalize(),
-        labels={"file": Path(path).name, **stage.labels},
-        htmlindex="index.html" if path in stage.directories else None,
+        labels={"file": Path(path).name, **job.labels},
+        htmlindex="index.html" if path in job.directories else None,
     )
 
 
@@ -40,48 +40,48 @@ localrules:
 
 rule all:
     input:
-        [path for stage in plan.stages for path in stage.outputs],
+        [path for job in plan.jobs for path in job.outputs],
 
 
-for stage in plan.stages:
+for job in plan.jobs:
 
     rule:
         name:
-            name_rule(stage.name)
+            name_rule(job.name)
         message:
-            stage.name  # in place of all its files, which bury the progress
+            job.name  # in place of all its files, which bury the progress
         input:
             # No age counts but that of the marker, which starts the changed stages, and of what they write anew.
-            stage.inputs if stage.name in plan.affected else [ancient(path) for path in stage.inputs],
-            [MARKER] if stage.name in plan.changed else [],
+            job.inputs if job.name in plan.affected else [ancient(path) for path in job.inputs],
+            [MARKER] if job.name in plan.changed else [],
         output:
-            [mark(stage, path) for path in stage.outputs],
+            [mark(job, path) for path in job.outputs],
         log:
-            stage.log,
-        threads: stage.threads
+            job.log,
+        threads: job.threads
         resources:
-            gpu=stage.gpu,
-            mem_mb=stage.mem_mb,
-            runtime=stage.runtime,
+            gpu=job.gpu,
+            mem_mb=job.mem_mb,
+            runtime=job.runtime,
         params:
             python=sys.executable,
-            stage=stage.name,
+            job=job.name,
         shell:
-            "{params.python:q} -m rca.pipeline.run_stage {params.stage:q} --gpus {resources.gpu}"
+            "{params.python:q} -m rca.pipeline.run_job {params.job:q} --gpus {resources.gpu}"
 
 
 onstart:
     save_plan(Path(), plan)
 
 
-# Importing DVC's side of the bridge here keeps it out of jobs on other machines.
+# Importing DVC here keeps it out of jobs on other machines.
 onsuccess:
-    from rca.pipeline.repository import sort_lock
+    from rca.pipeline.dvc_project import DvcProject
 
-    sort_lock(Path())
+    DvcProject(Path()).sort_lock()
 
 
 onerror:
-    from rca.pipeline.repository import sort_lock
+    from rca.pipeline.dvc_project import DvcProject
 
-    sort_lock(Path())
+    DvcProject(Path()).sort_lock()

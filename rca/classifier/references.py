@@ -7,6 +7,7 @@ Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Sup
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 from rca.classifier.network import CamNetwork
 from rca.core.files import read_photograph
 from rca.core.precision import Precision, choose_precision
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Unpinned
 from rca.data.loading.features import FeatureCache, View
 from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
@@ -38,7 +39,7 @@ class ReferenceSettings(Settings):
 
     number: int = Field(default=3, ge=0)
     share: float = Field(default=0.5, ge=0, le=1)
-    memory_mb: float = Field(default=1024, gt=0)
+    memory_mb: Annotated[float, Unpinned()] = Field(default=1024, gt=0)
 
 
 @dataclass(frozen=True)

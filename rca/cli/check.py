@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from rca.classifier.network import load_host
 from rca.core.errors import UserError
 from rca.data.checking.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
@@ -17,9 +16,15 @@ from rca.data.manifest import Manifest, summarise
 from rca.evaluation.protocol import TAGS
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
+from rca.params.instances import INSTANCES, write_instances
+from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
-from rca.params.validate import read_params
-from rca.stages.layout import Layout
+from rca.params.validate import list_used_splits
+from rca.stages.base.layout import Layout
+from rca.stages.choose_threshold import ChooseThresholdSettings
+from rca.stages.generate_data import GenerateDataSettings
+from rca.stages.make_cam import MakeCamSettings
+from rca.stages.train_cam import TrainCamSettings
 
 LINES_A_KIND = 8
 GIGABYTE = 1e9
@@ -38,14 +43,17 @@ def check(params: Path, out: Path | None = None) -> None:
         UserError: the params are wrong, or the data keep the pipeline from running, or the disk is too small.
     """
     settings = read_params(params)
+    if params == PARAMS and write_instances(settings):
+        print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
-    for role in (settings.train_cam, settings.train_seg):
-        if isinstance(role.backbone.weights, FileWeights):
-            check_file(role.backbone.weights)
-        if role.backbone.name.startswith("timm/"):
-            build_backbone(role.backbone.name, role.backbone.output_stride)  # only the model itself knows its strides
+    for network in (settings.classifier, settings.segmenter):
+        if isinstance(network.backbone.weights, FileWeights):
+            check_file(network.backbone.weights)
+        if network.backbone.name.startswith("timm/"):
+            # Only the model itself knows its strides.
+            build_backbone(network.backbone.name, network.backbone.output_stride)
     layout = Layout(settings.dataset.name)
-    if settings.generate and not layout.root.exists():
+    if settings.section(GenerateDataSettings).train and not layout.root.exists():
         print(f"{layout.root}: will be generated.")
         return
     examination = examine_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks)
@@ -59,7 +67,7 @@ def check(params: Path, out: Path | None = None) -> None:
     _judge(layout.root, examination, settings.dataset.broken)
     _check_splits(settings, manifest)
     _check_saliency(settings, manifest)
-    split = settings.choose_threshold.split
+    split = settings.section(ChooseThresholdSettings).split
     if all(record.mask is None for record in manifest.select(split)):
         print(f"warning: no image of {split} has a true mask: the threshold of choose_threshold.background is taken.")
     need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
@@ -115,14 +123,15 @@ def _print_faults(faults: Iterable[Fault]) -> None:
 
 def _check_splits(settings: Params, manifest: Manifest) -> None:
     """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
-    scored = {record.id for record in manifest.select_any(settings.make_cam.splits)}
+    scoring = settings.section(MakeCamSettings)
+    scored = {record.id for record in manifest.select_any(scoring.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
-    need_maps |= {"train_cam.split"} if settings.walking_runs else set()
+    need_maps |= {"train_cam.split"} if any(run.maps == "walked" for run in settings.weak_runs) else set()
     need_truth = {f"evaluate.{kind}" for kind in TAGS}
     need_maps |= {*need_truth, "evaluate.classification"} - {"evaluate.segmentation"}
-    if settings.fully_supervised_runs:
+    if settings.full_runs:
         need_truth.add("train_seg.split")
-    for key, splits in settings.used_splits.items():
+    for key, splits in list_used_splits(settings).items():
         for split in splits:
             records = manifest.select(split)
             without = [record.id for record in records if record.id not in scored]
@@ -141,42 +150,39 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
 
 def _check_saliency(settings: Params, manifest: Manifest) -> None:
     """Every image has a saliency map that gets pseudo labels by it, or is trained on with a host that goes by it."""
-    own = settings.choose_threshold.background.kind
-    kinds = {settings.run[name].choose_threshold.get("background", {}).get("kind", own) for name in settings.runs}
-    if "saliency" in kinds:
-        for record in manifest.select_any(settings.make_cam.splits):
-            manifest.saliency(record)
-    for name in settings.runs:
-        run = settings.run[name]
-        if load_host(run.host).needs_saliency:
-            extra = manifest.select_sources(tuple(run.train_cam.get("sources", settings.train_cam.sources)))
-            manifest.check_saliency(
-                (*manifest.select(settings.train_cam.split), *extra), f"run {name}: the host {run.host}"
-            )
+    for run in settings.weak_runs:
+        if run.section(ChooseThresholdSettings).background.kind == "saliency":
+            for record in manifest.select_any(run.section(MakeCamSettings).splits):
+                manifest.saliency(record)
+        if run.needs_saliency:
+            training = run.section(TrainCamSettings)
+            records = (*manifest.select(training.split), *manifest.select_sources(training.sources))
+            manifest.check_saliency(records, f"run {run.name}: the host {run.host}")
 
 
 def estimate_disk(settings: Params, manifest: Manifest) -> float:
     """About how many bytes the outputs and DVC's copy of them will take."""
-    records = manifest.select_any(settings.make_cam.splits)
+    scoring = settings.section(MakeCamSettings)
+    records = manifest.select_any(scoring.splits)
     pixels = sum(record.width * record.height for record in records)
     tagged = sum(record.width * record.height * len(record.tags) for record in records)
-    predicted = settings.make_cam.predicted_tags.splits
+    predicted = scoring.predicted_tags.splits
     if predicted:  # maps of classes that the image does not show: about one more for each
         tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
-    scores = 2 * tagged / settings.make_cam.stride**2
+    scores = 2 * tagged / scoring.stride**2
     masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
     networks = 4e8  # two networks of a hundred million weights at most
-    runs, walking = len(settings.runs), len(settings.walking_runs)
+    runs, walking = len(settings.runs), sum(run.maps == "walked" for run in settings.weak_runs)
     each_seed = runs * (scores + masks + networks) + walking * scores
     return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
 
 
 def _estimate_features(settings: Params, pixels: int) -> float:
     """About how many bytes the features of a frozen backbone will take."""
-    backbone = settings.train_cam.backbone
+    backbone, scoring = settings.classifier.backbone, settings.section(MakeCamSettings)
     if backbone.trainable != "none":
         return 0
     with torch.device("meta"):  # its number of channels alone
         channels = build_backbone(backbone.name, backbone.output_stride).channels
-    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in settings.make_cam.inference.views)
+    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in scoring.inference.views)
     return 2 * channels * positions

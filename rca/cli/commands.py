@@ -10,12 +10,14 @@ from rca.cli.preset import apply_preset
 from rca.core.errors import UserError
 from rca.core.files import write_json
 from rca.evaluation.scoring import format_scores, list_figures, score_folders
-from rca.params.validate import read_params
+from rca.params.pin import pin
+from rca.params.read import read_params
 from rca.prediction.folder import predict_folder as predict
-from rca.stages.context import PARAMS
-from rca.stages.layout import LOGS, Layout
+from rca.stages.__main__ import run_instance
+from rca.stages.base.layout import LOGS, Layout
+from rca.stages.base.pins import Instance, read_pins
 
-__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "score", "show"]
+__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "run_by_hand", "score", "show"]
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:
@@ -38,7 +40,7 @@ def show() -> None:
     Raises:
         UserError: the pipeline has not run.
     """
-    layout = Layout(read_params(PARAMS).dataset.name)
+    layout = Layout(read_params().dataset.name)
     table = layout.results / "table.md"
     if not table.is_file():
         raise UserError(f"{table} does not exist: run the pipeline first, with `dvc repro` or `snakemake --cores 2`.")
@@ -53,10 +55,20 @@ def clean(delete: bool) -> None:
     from rca.pipeline.resolve import find_undeclared
 
     # Other datasets' results stay: params.yaml names one dataset at a time.
-    layout = Layout(read_params(PARAMS).dataset.name)
+    layout = Layout(read_params().dataset.name)
     found = find_undeclared(Path.cwd(), [folder.as_posix() for folder in (layout.runs, layout.results, LOGS)])
     for path in found:
         print(path)
         if delete:
             path.unlink()
     print(f"{len(found)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
+
+
+def run_by_hand(instance: Instance) -> int:
+    """Run one instance of a stage by what params.yaml says now; DVC does not record it.
+
+    Returns:
+        The exit code, as in `rca.stages.__main__.run_instance`.
+    """
+    pin()
+    return run_instance(instance, read_pins())

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rca.core.errors import UserError
-from rca.stages.context import PARAMS, Context
-from rca.stages.run import STAGES, add_arguments, run_stage
+from rca.stages.__main__ import add_arguments
+from rca.stages.base.pins import Instance
+from rca.stages.base.stage import list_stages
 
 DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
 
@@ -40,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=CHECK,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    check.add_argument("--params", type=Path, default=PARAMS, help="the params file (default: %(default)s)")
+    check.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
+    )
     check.add_argument("--out", type=Path, metavar="FILE", help="write everything that is wrong with the data as CSV")
 
     inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
@@ -58,9 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
 
-    for stage in STAGES:
-        one = commands.add_parser(stage, help=f"run the stage {stage}")
-        add_arguments(one, stage)
+    for stage in list_stages():
+        add_arguments(commands.add_parser(stage, help=f"run the stage {stage} by hand"))
     return parser
 
 
@@ -137,12 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; bad input ends it with one sentence and exit code 2."""
     given = vars(build_parser().parse_args(arguments))
     command = given.pop("command")
-    if command in STAGES:
-        return run_stage(Context(command, **given))
-    # Each command's own imports come late: `rca --help` should not wait for torch.
+    # The imports of each command come late: `rca --help` should not wait for torch.
     from rca.cli import commands
 
     try:
+        if command in list_stages():
+            return commands.run_by_hand(Instance(command, **given))
         getattr(commands, command)(**given)
         sys.stdout.flush()
     except UserError as error:

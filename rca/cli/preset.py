@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap
 
 from rca.core.errors import UserError
 from rca.core.files import write_file
-from rca.core.settings import build_settings
-from rca.params.schema import Params
-from rca.params.validate import list_memory_runs, read_params
+from rca.params.instances import write_instances
+from rca.params.read import PARAMS, read_params
 
 PRESETS = Path("workflow/presets")
-PARAMS = Path("params.yaml")
 # Where links look for what is not shipped, unless the environment says otherwise.
 DEFAULTS = {"RCA_SHARED": "../shared"}
 
@@ -31,7 +29,7 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
 
     Args:
         name: The preset.
-        changes: `dotted.key=YAML`, each laid over the preset; `memory_runs` follows the runs unless it is among them.
+        changes: `dotted.key=YAML`, each laid over the preset.
         force: Overwrite params.yaml even if git knows of edits to it that are not committed.
 
     Returns:
@@ -51,8 +49,6 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
     document = yaml.load(text)
     for change in changes:
         _set(document, change, yaml)
-    if changes and not any(change.startswith("memory_runs=") for change in changes):
-        _follow_runs(document, source)
     links = {Path("data") / key: _expand(str(target), key) for key, target in (document.get("links") or {}).items()}
     for link in links:
         if link.exists() and not link.is_symlink():
@@ -63,7 +59,8 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
                 yaml.dump(document, file)
             else:
                 file.write(text)
-        read_params(temporary, source)  # before it takes the place of the old one
+        params = read_params(temporary, source)  # before it takes the place of the old one
+    write_instances(params)
     done = [f"{PARAMS} is now the preset {name}."]
     for link, target in links.items():
         _link(link, target)
@@ -104,14 +101,6 @@ def _set(document: Any, change: str, yaml: YAML) -> None:
     if not hasattr(place, "keys"):
         raise UserError(f"--set {change}: {'.'.join(parents)} is no section: name the key of a value.")
     place[last] = value  # a key that does not exist is found when the whole is validated
-
-
-def _follow_runs(document: CommentedMap, source: Path) -> None:
-    """Let memory_runs, which DVC needs as a list of its own, be what the runs ask for."""
-    wanted = list(list_memory_runs(build_settings(Params, document, "", source)))
-    if document["memory_runs"] != wanted:
-        document["memory_runs"] = CommentedSeq(wanted)
-        document["memory_runs"].fa.set_flow_style()
 
 
 def _expand(target: str, key: str) -> Path:

@@ -8,34 +8,54 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent
 
 
+class Closures:
+    """Import closures of modules of the package; each file is read once."""
+
+    def __init__(self) -> None:
+        self._imports: dict[Path, tuple[Path, ...]] = {}
+        self._checksums: dict[Path, str] = {}
+
+    def find(self, modules: Iterable[Path]) -> list[Path]:
+        """All files of the package that some modules import, directly or not, themselves included.
+
+        Imports inside functions count; those for type checkers alone do not. The `__init__.py` of a package counts
+        when it is not empty. So do files of other kinds beside a module, such as its templates. Modules that are
+        imported by a computed name are not seen.
+
+        Args:
+            modules: Files of the package.
+
+        Returns:
+            Sorted paths.
+        """
+        found: set[Path] = set()
+        waiting = list(modules)
+        while waiting:
+            path = waiting.pop()
+            if path not in found and path.stat().st_size:
+                found.add(path)
+                waiting += self._find_imports(path)
+        return sorted(found)
+
+    def hash(self, files: Iterable[Path]) -> str:
+        """The SHA-256 of the names and contents of files of the package, in hexadecimal."""
+        digest = hashlib.sha256()
+        for path in files:
+            if path not in self._checksums:
+                self._checksums[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(PACKAGE).as_posix()} {self._checksums[path]}\n".encode())
+        return digest.hexdigest()
+
+    def _find_imports(self, path: Path) -> tuple[Path, ...]:
+        if path not in self._imports:
+            beside = (file for file in path.parent.iterdir() if file.is_file() and file.suffix not in {".py", ".typed"})
+            self._imports[path] = (*find_imports(path), *beside) if path.suffix == ".py" else ()
+        return self._imports[path]
+
+
 def find_closure(modules: Iterable[Path]) -> list[Path]:
-    """All files of the package that some modules import, directly or not, themselves included.
-
-    Imports inside functions count, those for type checkers alone do not; a package's own `__init__.py` counts when it
-    is not empty. Modules that are imported by a computed name are not seen.
-
-    Args:
-        modules: Files of the package.
-
-    Returns:
-        Sorted paths.
-    """
-    found: set[Path] = set()
-    waiting = list(modules)
-    while waiting:
-        path = waiting.pop()
-        if path not in found and path.stat().st_size:
-            found.add(path)
-            waiting += find_imports(path)
-    return sorted(found)
-
-
-def hash_closure(module: Path) -> str:
-    """The SHA-256 of all code that a module runs, by `find_closure`, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in find_closure([module]):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
+    """As `Closures.find`."""
+    return Closures().find(modules)
 
 
 def find_imports(module: Path) -> list[Path]:

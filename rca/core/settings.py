@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +23,30 @@ class Settings(BaseModel):
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
+Supervision = Literal["tags", "masks"]
+"""What a run's networks learn from: image-level tags, or true masks for the fully supervised upper bound."""
+
+
+class Unpinned:
+    """Marks a setting that changes no result, such as a number of workers: an edit to it reruns nothing."""
+
+
+def split_unpinned(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plain data of settings in two parts: those that results depend on, and the `Unpinned` ones."""
+    data = settings.model_dump(mode="json")
+    return data, _take_unpinned(settings, data)
+
+
+def _take_unpinned(settings: Settings, data: dict[str, Any]) -> dict[str, Any]:
+    """Remove from the plain data of settings what is `Unpinned`, and return it."""
+    taken: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if any(isinstance(mark, Unpinned) for mark in field.metadata):
+            taken[name] = data.pop(name)
+        elif isinstance(value, Settings) and (inner := _take_unpinned(value, data[name])):
+            taken[name] = inner
+    return taken
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,37 +100,23 @@ def load_params(path: Path) -> dict[str, Any]:
     return params
 
 
-def read_key(params: Mapping[str, Any], dotted: str, source: Path) -> Any:
-    """The value at a dotted key.
-
-    Raises:
-        UserError: the key is missing.
-    """
-    value: Any = params
-    for part in dotted.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise UserError(f"{source} lacks the key {dotted}: add it.")
-        value = value[part]
-    return value
-
-
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `override` over `base`: mappings are merged key by key, anything else is replaced.
 
-    So is a mapping by one of another `kind`, which has keys of its own.
+    A mapping also replaces one of another kind (`kind`, `source` or `format` differ), which has other keys.
     """
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        ):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and _are_alike(old, value):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _are_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(new.get(key, old.get(key)) == old.get(key) for key in ("kind", "source", "format"))
 
 
 def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path | str) -> SettingsType:

@@ -67,18 +67,16 @@ def hide_maps(record: ImageRecord) -> ImageRecord:
     return replace(record, mask=None, mask_sha256="", saliency_sha256="")
 
 
-def pin_saliency(directory: Path, split: str) -> dict[str, str]:
-    """The checksums of the saliency maps that a training on a split, and on extra sources, may go by.
+def list_saliency(directory: Path, split: str, sources: Iterable[str] = ()) -> dict[str, str]:
+    """The checksums of the saliency maps of the images that a training sees, by the image's id; "" without a map.
 
     Args:
         directory: Where the manifest lies.
         split: Its images.
-
-    Returns:
-        Each by the image's id, "" where it has no map.
+        sources: Extra sources that are trained on as well.
     """
-    images = read_manifest(directory).images
-    return {one.id: one.saliency_sha256 for one in images if split in one.splits or one.source != MAIN}
+    images, wanted = read_manifest(directory).images, set(sources)
+    return {one.id: one.saliency_sha256 for one in images if split in one.splits or one.source in wanted}
 
 
 def read_training(directory: Path, split: str, sources: Iterable[str] = ()) -> Manifest:

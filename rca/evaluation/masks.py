@@ -36,7 +36,7 @@ class Masks:
         folders: Of "pseudo" and "refined", which hold a folder for each shard, and of "segmentation", with one for
             each split.
         thresholds: What the masks were made with.
-        shards: The open score maps.
+        shards: The open score maps; none for a run that learns from true masks.
     """
 
     def __init__(self, folders: Mapping[str, Path], thresholds: Mapping[str, Any], shards: Sequence[Shard]) -> None:
@@ -48,6 +48,8 @@ class Masks:
 
     def has(self, kind: str, record: ImageRecord, split: str) -> bool:
         """Whether an image has masks of a kind."""
+        if kind != "segmentation" and not self.shards:
+            return False
         if kind == "seed":
             return self.find_shard(record).has(record.id)
         if kind == "seed_predicted_tags":

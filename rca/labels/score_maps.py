@@ -225,26 +225,6 @@ def open_shard(path: Path, stage: str = "make_cam") -> Iterator[Shard]:
         yield Shard(path, file)
 
 
-@contextmanager
-def open_scores(walked: Path, made: Path) -> Iterator[Shard]:
-    """Open the score maps that masks are made of: those after a random walk, or, where that is off, as they were made.
-
-    Args:
-        walked: The shard after the walk, which says whether that is off.
-        made: The shard as the network made it.
-
-    Raises:
-        UserError: a file is missing or broken.
-    """
-    with open_shard(walked, "walk_scores") as shard:
-        on = shard.about.get("enabled", True)
-        if on:
-            yield shard
-    if not on:
-        with open_shard(made) as shard:
-            yield shard
-
-
 def hash_maps(maps: ScoreMaps) -> str:
     """The SHA-256 of what a shard holds of one image, in hexadecimal."""
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ class TrainingMaskSettings(Settings):
         threshold: Which threshold those masks were made with.
     """
 
-    split: str
+    split: str = "train"
     masks: Literal["refined", "pseudo"] = "refined"
     threshold: Literal["best", "fixed"] = "best"
 

@@ -1,32 +1,25 @@
-"""The whole params file as one typed object: what each section may hold, and how sections fit together.
-
-Stages read their own sections only (`rca.stages.context`), so that an edit here never invalidates what they made.
-"""
+"""A params file as typed objects: the project's own keys, a section for each stage, and what each run is."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rca.core.settings import Settings
+from rca.core.settings import Settings, SettingsType, Supervision
 from rca.data.formats.dataset import DatasetSettings
-from rca.evaluation.protocol import TAGS
-from rca.stages.choose_threshold import ChooseThresholdSettings
-from rca.stages.context import Supervision
-from rca.stages.evaluate import EvaluateSettings
-from rca.stages.generate_data import GenerateDataSettings
-from rca.stages.layout import RESERVED
-from rca.stages.make_cam import MakeCamSettings
+from rca.stages.base.layout import RESERVED, MapKind
+from rca.stages.base.stage import Stage, list_stages, load_stage
 from rca.stages.predict_seg import PredictSegSettings
-from rca.stages.prepare_data import PrepareDataSettings
-from rca.stages.refine_crf import RefineCrfSettings
-from rca.stages.render_report import RenderReportSettings
-from rca.stages.train_affinity import TrainAffinitySettings
 from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
 from rca.stages.walk_scores import WalkScoresSettings
 
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+# Settings of train_seg that belong to a run's masks, not to its network.
+OF_MASKS = {"masks", "threshold", "loss"}
 
 
 class ResourceSettings(Settings):
@@ -39,84 +32,51 @@ class ResourceSettings(Settings):
     """
 
     gpu: int = Field(default=0, ge=0)
-    mem_mb: int = Field(ge=1)
-    runtime: int = Field(ge=1)
-
-
-class Resources(Settings):
-    """Resources of the stages that take long, and of all others."""
-
-    train_cam: ResourceSettings
-    make_cam: ResourceSettings
-    refine_crf: ResourceSettings
-    train_seg: ResourceSettings
-    predict_seg: ResourceSettings
-    other: ResourceSettings
+    mem_mb: int = Field(default=4000, ge=1)
+    runtime: int = Field(default=60, ge=1)
 
 
 class RunSettings(Settings):
-    """What a run is. Every section must be given, `{}` where nothing is overridden: DVC tracks them one by one.
+    """What a run is, beside what it overrides in the sections of the stages.
 
     Attributes:
+        base: Another run, whose settings this one starts from; null starts from the defaults.
         host: How the base network is trained: a module in rca/hosts.
         host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
         options: The method's options, where they differ from its defaults.
         supervision: What the run learns from: "tags", or "masks" for the segmentation network's fully supervised upper
-            bound, trained on the true masks, which needs no host, no method and none of the stages before it.
-        train_cam: What the run overrides in the section of that name; likewise the others.
+            bound. A run of true masks needs no host, no method and none of their stages.
     """
 
-    host: str
-    host_options: dict[str, Any]
-    method: str
-    options: dict[str, Any]
-    supervision: Supervision
-    train_cam: dict[str, Any]
-    make_cam: dict[str, Any]
-    train_affinity: dict[str, Any]
-    walk_scores: dict[str, Any]
-    choose_threshold: dict[str, Any]
-    refine_crf: dict[str, Any]
-    train_seg: dict[str, Any]
-    predict_seg: dict[str, Any]
+    base: str | None = None
+    host: str = "cam"
+    host_options: dict[str, Any] = {}
+    method: str = "cam"
+    options: dict[str, Any] = {}
+    supervision: Supervision = "tags"
 
 
-class Params(Settings):
-    """A params file.
+class ProjectSettings(Settings):
+    """The keys of a params file that are no stage's section.
 
     Attributes:
-        dataset: What the dataset is; it lies at `data/<name>`.
-        links: What `rca preset` links under `data/`: the name there, and where it points.
-        generate: Datasets to generate, by name.
+        dataset: The dataset's format and parts; it lies at `data/<name>`.
+        links: The links that `rca preset` makes under `data/`: a name there, and where it points.
         runs: The runs to make, in the order of the tables.
-        memory_runs: Those of them whose method keeps a memory.
-        seeds: Each run is made with each.
+        seeds: Each run is made with each of these random seeds.
         shards: The parts that per-image work is split into: [0, 1, ..., n-1].
-        resources: What stages ask an engine for.
+        resources: What stages ask an engine for; `other` counts for those that are not named.
         run: What each run is.
     """
 
     dataset: DatasetSettings
     links: dict[str, str] = {}
-    generate: dict[str, GenerateDataSettings] = {}
     runs: tuple[str, ...] = Field(min_length=1)
-    memory_runs: tuple[str, ...]
     seeds: tuple[int, ...] = Field(min_length=1)
     shards: tuple[int, ...] = Field(min_length=1)
-    resources: Resources
-    prepare_data: PrepareDataSettings
-    train_cam: TrainCamSettings
-    make_cam: MakeCamSettings
-    train_affinity: TrainAffinitySettings
-    walk_scores: WalkScoresSettings
-    choose_threshold: ChooseThresholdSettings
-    refine_crf: RefineCrfSettings
-    train_seg: TrainSegSettings
-    predict_seg: PredictSegSettings
-    evaluate: EvaluateSettings
-    render_report: RenderReportSettings
-    run: dict[str, RunSettings]
+    resources: dict[str, ResourceSettings] = {}
+    run: dict[str, dict[str, Any]]
 
     @field_validator("runs")
     @classmethod
@@ -144,58 +104,209 @@ class Params(Settings):
             raise ValueError(f"shards must count up from 0: write {list(range(len(shards)))}")
         return shards
 
+    @field_validator("resources")
+    @classmethod
+    def _resources_are_of_stages(cls, resources: dict[str, ResourceSettings]) -> dict[str, ResourceSettings]:
+        for name in resources.keys() - {"other", *list_stages()}:
+            raise ValueError(f"{name} is no stage: name one, or other")
+        return resources
+
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> "Params":
+    def _runs_are_described(self) -> "ProjectSettings":
         for name in self.runs:
             if name not in self.run:
                 raise ValueError(f"runs lists {name}, but there is no section run.{name}: add it")
-        if self.generate and list(self.generate) != [self.dataset.name]:
-            raise ValueError(f"generate may only name the dataset {self.dataset.name}")
-        for split in self.evaluate.segmentation:
-            if split not in self.predict_seg.splits:
-                raise ValueError(f"evaluate.segmentation names {split}: add it to predict_seg.splits as well")
-        for kind in ("seed_predicted_tags", "refined_predicted_tags"):
-            for split in getattr(self.evaluate, kind):
-                if split not in self.make_cam.predicted_tags.splits:
-                    raise ValueError(f"evaluate.{kind} names {split}: add it to make_cam.predicted_tags.splits as well")
-        by_stage = {"refined": "refine_crf", "refined_predicted_tags": "refine_crf", "segmentation": "train_seg"}
-        for kind, stage in by_stage.items():
-            if getattr(self.evaluate, kind) and not getattr(self, stage).enabled:
-                raise ValueError(f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list")
-        for name in self.fully_supervised_runs:
-            if not (self.train_seg.enabled and self.evaluate.segmentation):
-                raise ValueError(
-                    f"run.{name}.supervision is masks, which trains and scores the segmentation alone: set "
-                    "train_seg.enabled to true and list its splits in evaluate.segmentation"
-                )
         return self
 
-    @property
-    def walking_runs(self) -> tuple[str, ...]:
-        """The runs whose score maps walk."""
-        own = self.walk_scores.enabled
-        return tuple(name for name in self.weakly_supervised_runs if self.run[name].walk_scores.get("enabled", own))
+
+@dataclass(frozen=True)
+class Run:
+    """A run with all that follows from its settings.
+
+    Attributes:
+        name: Its name.
+        host: The host's module.
+        host_options: The host's options, as given.
+        method: The method's module.
+        options: The method's options, as given.
+        supervision: What its networks learn from.
+        keeps_memory: Whether its method keeps a memory.
+        needs_saliency: Whether its host uses saliency maps.
+        sections: The settings of each stage with a section, with what the run overrides.
+    """
+
+    name: str
+    host: str
+    host_options: dict[str, Any]
+    method: str
+    options: dict[str, Any]
+    supervision: Supervision
+    keeps_memory: bool
+    needs_saliency: bool
+    sections: Mapping[str, Settings]
+
+    def section(self, kind: type[SettingsType]) -> SettingsType:
+        """The settings of the stage whose section has this class."""
+        return next(settings for settings in self.sections.values() if isinstance(settings, kind))
 
     @property
-    def weakly_supervised_runs(self) -> tuple[str, ...]:
-        """The runs that are trained on tags."""
-        return tuple(name for name in self.runs if self.run[name].supervision == "tags")
+    def weak(self) -> bool:
+        """Whether the run learns from tags."""
+        return self.supervision == "tags"
 
     @property
-    def fully_supervised_runs(self) -> tuple[str, ...]:
-        """The runs that are trained on true masks."""
-        return tuple(name for name in self.runs if self.run[name].supervision == "masks")
+    def maps(self) -> MapKind:
+        """The score maps that its masks are made of."""
+        return "walked" if self.section(WalkScoresSettings).enabled else "scores"
 
     @property
-    def used_splits(self) -> dict[str, tuple[str, ...]]:
-        """The splits that each section names, by dotted key."""
-        evaluate = self.evaluate
+    def training(self) -> dict[str, Any]:
+        """The images that its classification network is trained on, as `rca.stages.pin_images.TrainingInputs`."""
+        settings = self.section(TrainCamSettings)
+        return {"split": settings.split, "sources": settings.sources, "saliency": self.needs_saliency}
+
+
+@dataclass(frozen=True)
+class Params:
+    """A whole params file, with defaults filled in.
+
+    Attributes:
+        project: The keys that are no stage's section.
+        sections: The settings of each stage with a section, for all runs.
+        described: What each of `runs` is.
+    """
+
+    project: ProjectSettings
+    sections: Mapping[str, Settings]
+    described: Mapping[str, Run]
+
+    @property
+    def dataset(self) -> DatasetSettings:
+        """The dataset's format and parts."""
+        return self.project.dataset
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs to make, in the order of the tables."""
+        return self.project.runs
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of each run."""
+        return self.project.seeds
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The parts that per-image work is split into."""
+        return self.project.shards
+
+    def section(self, kind: type[SettingsType]) -> SettingsType:
+        """The settings for all runs of the stage whose section has this class."""
+        return next(settings for settings in self.sections.values() if isinstance(settings, kind))
+
+    @property
+    def classifier(self) -> TrainCamSettings:
+        """How classification networks are built and trained."""
+        return self.section(TrainCamSettings)
+
+    @property
+    def segmenter(self) -> TrainSegSettings:
+        """How segmentation networks are built and trained."""
+        return self.section(TrainSegSettings)
+
+    @property
+    def classifier_needed(self) -> bool:
+        """Whether any run has a classification network."""
+        return bool(self.weak_runs)
+
+    @property
+    def segmenter_needed(self) -> bool:
+        """Whether runs have segmentation networks."""
+        return self.segmenter.enabled
+
+    @property
+    def weak_runs(self) -> tuple[Run, ...]:
+        """The runs that learn from tags."""
+        return tuple(run for run in self.described.values() if run.weak)
+
+    @property
+    def full_runs(self) -> tuple[Run, ...]:
+        """The runs that learn from true masks."""
+        return tuple(run for run in self.described.values() if not run.weak)
+
+    @property
+    def memory_runs(self) -> tuple[str, ...]:
+        """The runs whose method keeps a memory."""
+        return tuple(run.name for run in self.weak_runs if run.keeps_memory)
+
+    @property
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """The images that each classification network is trained on."""
+        return {run.name: run.training for run in self.weak_runs}
+
+    @cached_property
+    def upper_bounds(self) -> dict[str, str]:
+        """For each run of tags the first run whose same segmentation network is trained on true masks.
+
+        The same network has the same settings in train_seg and predict_seg, but for which of a run's masks it is
+        trained on and how it makes up for their faults. Runs without such an upper bound are left out.
+        """
+
+        def describe(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+            network = run.section(TrainSegSettings).model_dump(exclude=OF_MASKS)
+            return network, run.section(PredictSegSettings).model_dump()
+
         return {
-            "train_cam.split": (self.train_cam.split,),
-            "make_cam.splits": self.make_cam.splits,
-            "choose_threshold.split": (self.choose_threshold.split,),
-            "train_seg.split": (self.train_seg.split,),
-            "predict_seg.splits": self.predict_seg.splits,
-            **{f"evaluate.{kind}": getattr(evaluate, kind) for kind in (*TAGS, "classification")},
-            "evaluate.examples_split": (evaluate.examples_split,) if evaluate.examples_split else (),
+            run.name: same[0].name
+            for run in self.weak_runs
+            if (same := [bound for bound in self.full_runs if describe(bound) == describe(run)])
         }
+
+    def find(self, key: str, run: str | None = None) -> Any:
+        """The value at a dotted key: of a run (`run.host`), of a section (`train_cam.split`) or of the project.
+
+        Args:
+            key: The key.
+            run: The run whose overrides count; None for what all runs share.
+        """
+        first, *rest = key.split(".")
+        if first == "run":
+            value: Any = self.described[str(run)]
+        elif first in self.sections:
+            value = (self.sections if run is None else self.described[run].sections)[first]
+        else:
+            value = getattr(self, first)
+        for part in rest:
+            value = getattr(value, part)
+        return value
+
+    def make_task(
+        self, name: str, stage: Stage[SettingsType], run: str | None = None, item: str | None = None
+    ) -> SettingsType:
+        """Make the task of the instances of a stage.
+
+        Args:
+            name: The stage's name.
+            stage: The stage.
+            run: The instances' run, for a stage that has the axis.
+            item: Likewise their item.
+        """
+        own = {} if stage.section is None else dict(self.find(name, run))
+        shared = {field: self.find(key.format(item=item), run) for field, key in stage.shared.items()}
+        return stage.task.model_validate(own | shared)
+
+    def list_tasks(self, name: str, stage: Stage[SettingsType]) -> dict[str | None, SettingsType]:
+        """The tasks of a stage that leave anything to do, by run or item; by None for a stage without either."""
+        tasks: dict[str | None, SettingsType]
+        if "run" in stage.axes:
+            tasks = {run: self.make_task(name, stage, run=run) for run in self.runs}
+        elif "item" in stage.axes:
+            tasks = {item: self.make_task(name, stage, item=item) for item in stage.items}
+        else:
+            tasks = {None: self.make_task(name, stage)}
+        return {key: task for key, task in tasks.items() if stage.needed(task)}
+
+
+def load_stages() -> dict[str, Stage[Any]]:
+    """All stages by name."""
+    return {name: load_stage(name) for name in list_stages()}

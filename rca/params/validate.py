@@ -1,122 +1,132 @@
-"""Reading a params file: what `rca check` validates before anything runs, every run with what it overrides."""
+"""Whether the parts of a params file fit together."""
 
 from pathlib import Path
 
-from rca.classifier.network import check_pair, check_processes, load_host, load_method, read_options
+from rca.classifier.network import check_processes
 from rca.core.errors import UserError
-from rca.core.settings import Settings, build_settings, load_params, merge
-from rca.params.schema import Params
+from rca.evaluation.protocol import TAGS
+from rca.params.schema import Params, Run
 from rca.stages.choose_threshold import ChooseThresholdSettings
+from rca.stages.evaluate import EvaluateSettings
+from rca.stages.generate_data import GenerateDataSettings
 from rca.stages.make_cam import MakeCamSettings
 from rca.stages.predict_seg import PredictSegSettings
 from rca.stages.refine_crf import RefineCrfSettings
 from rca.stages.train_affinity import TrainAffinitySettings
 from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
-from rca.stages.walk_scores import WalkScoresSettings
 
-# What a run may override, and the settings that the result must satisfy.
-OVERRIDABLE: dict[str, type[Settings]] = {
-    "train_cam": TrainCamSettings,
-    "make_cam": MakeCamSettings,
-    "train_affinity": TrainAffinitySettings,
-    "walk_scores": WalkScoresSettings,
-    "choose_threshold": ChooseThresholdSettings,
-    "refine_crf": RefineCrfSettings,
-    "train_seg": TrainSegSettings,
-    "predict_seg": PredictSegSettings,
-}
 # Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
-# dvc.yaml names the split that a stage depends on.
+# images are pinned once for all but the classification network.
 SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split", "predicted_tags")
-# Masks are scored alike whether the maps that they were made of have walked or not.
+# Masks are scored alike whether or not their maps have walked.
 FREE_KEYS = {("walk_scores", "enabled")}
-# What cache_features goes by: with a frozen backbone it is the same for all runs as well.
-SHARED_VIEWS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
+# What cache_features uses: with a frozen backbone, features are computed once for all runs.
+CACHED_KEYS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
 
 
-def read_params(path: Path, source: Path | None = None) -> Params:
-    """Read and validate a params file, every run with what it overrides.
-
-    Args:
-        path: The file.
-        source: What messages call it; by default its path.
+def check_params(params: Params, source: Path) -> None:
+    """Check that sections and runs fit together.
 
     Raises:
-        UserError: the file is missing or broken, a key is unknown or out of range, or parts do not fit together.
+        UserError: they do not; the message begins with `source`.
     """
-    source = source or path
-    data = load_params(path)
-    params = build_settings(Params, data, "", source)
-    for name in params.runs:
-        run = params.run[name]
-        cached = params.train_cam.backbone.trainable == "none"
-        check_pair(run.host, run.method, f"{source}: run.{name}", cached)
-        read_options(load_host(run.host), run.host_options, f"run.{name}.host_options", source)
-        read_options(load_method(run.method), run.options, f"run.{name}.options", source)
-        for section, kind in OVERRIDABLE.items():
-            override = getattr(run, section)
-            for key in SHARED_KEYS:
-                if key in override and (section, key) not in FREE_KEYS:
-                    raise UserError(
-                        f"{source}: run.{name}.{section}.{key} cannot differ between runs: set it in {section}."
-                    )
-            settings = build_settings(kind, merge(data[section], override), f"run.{name}.{section}", source)
-            if isinstance(settings, TrainCamSettings | TrainAffinitySettings | TrainSegSettings):
-                _check_gpus(params, section, settings.optimisation.processes, source)
-            if isinstance(settings, TrainCamSettings):
-                check_processes(run.host, settings.optimisation.processes, f"{source}: run.{name}")
-                _check_sources(params, settings, f"{source}: run.{name}.{section}")
-            if isinstance(settings, TrainSegSettings):
-                _check_masks(params, settings, source)
-            if cached:
-                _check_views(params, name, section, settings, source)
-    memory_runs = list_memory_runs(params)
-    if params.memory_runs != memory_runs:
-        wanted = f"[{', '.join(memory_runs)}]"
-        raise UserError(f"{source}: memory_runs must list the runs whose method keeps a memory: write {wanted}.")
-    return params
+    problem = find_problem(params)
+    if problem:
+        raise UserError(f"{source}: {problem}.")
+    for run in params.described.values():
+        problem = find_difference(params, run)
+        if problem:
+            raise UserError(f"{source}: {problem}.")
+        check_processes(run.host, run.section(TrainCamSettings).optimisation.processes, f"{source}: run.{run.name}")
 
 
-def list_memory_runs(params: Params) -> tuple[str, ...]:
-    """The runs whose method keeps a memory: what `memory_runs` must list.
+def find_problem(params: Params) -> str | None:
+    """What does not fit together for any run, as the body of a sentence; None where all does."""
+    evaluate, scored = params.section(EvaluateSettings), params.section(MakeCamSettings)
+    if params.section(GenerateDataSettings).train and params.dataset.name != "shapes":
+        return f"generate_data draws the dataset shapes, but dataset.name is {params.dataset.name}: set train to 0"
+    for split in evaluate.segmentation:
+        if split not in params.section(PredictSegSettings).splits:
+            return f"evaluate.segmentation names {split}: add it to predict_seg.splits as well"
+    for kind in ("seed_predicted_tags", "refined_predicted_tags"):
+        for split in getattr(evaluate, kind):
+            if split not in scored.predicted_tags.splits:
+                return f"evaluate.{kind} names {split}: add it to make_cam.predicted_tags.splits as well"
+    enabled = {
+        "refine_crf": params.section(RefineCrfSettings).enabled,
+        "train_seg": params.section(TrainSegSettings).enabled,
+    }
+    by_stage = {"refined": "refine_crf", "refined_predicted_tags": "refine_crf", "segmentation": "train_seg"}
+    for kind, stage in by_stage.items():
+        if getattr(evaluate, kind) and not enabled[stage]:
+            return f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list"
+    for run in params.full_runs:
+        if not (enabled["train_seg"] and evaluate.segmentation):
+            return (
+                f"run.{run.name}.supervision is masks, which trains and scores the segmentation alone: set "
+                "train_seg.enabled to true and list its splits in evaluate.segmentation"
+            )
+    return None
 
-    Raises:
-        UserError: a method is unknown.
-    """
-    return tuple(name for name in params.weakly_supervised_runs if load_method(params.run[name].method).keeps_memory)
+
+def find_difference(params: Params, run: Run) -> str | None:
+    """What a run sets that does not fit the rest, as the body of a sentence; None where all fits."""
+    frozen = params.section(TrainCamSettings).frozen
+    for name, settings in run.sections.items():
+        shared = params.sections[name]
+        for key in SHARED_KEYS:
+            differs = hasattr(settings, key) and getattr(settings, key) != getattr(shared, key)
+            if differs and (name, key) not in FREE_KEYS:
+                return f"run.{run.name}.{name}.{key} cannot differ between runs: set it in {name}"
+        for key in CACHED_KEYS.get(name, ()) if frozen else ():
+            if getattr(settings, key) != getattr(shared, key):
+                return (
+                    f"run.{run.name}.{name}.{key} cannot differ between runs while train_cam.backbone.trainable is"
+                    f" none, since features are computed once: set it in {name}"
+                )
+    return find_missing_gpus(params, run) or find_missing_parts(params, run)
 
 
-def _check_gpus(params: Params, section: str, processes: int, source: Path) -> None:
-    """A training with GPUs needs one for each of its processes."""
-    resources = "train_cam" if section == "train_affinity" else section
-    gpus = getattr(params.resources, resources).gpu
-    if 0 < gpus < processes:
-        raise UserError(
-            f"{source}: {section} trains with {processes} processes, but resources.{resources}.gpu is {gpus}: set it to"
-            f" {processes}, or to 0 to train on the CPU."
-        )
+def find_missing_gpus(params: Params, run: Run) -> str | None:
+    """A training with GPUs that has fewer of them than processes."""
+    trainings = {
+        "train_cam": run.section(TrainCamSettings).optimisation,
+        "train_affinity": run.section(TrainAffinitySettings).optimisation,
+        "train_seg": run.section(TrainSegSettings).optimisation,
+    }
+    for name, optimisation in trainings.items():
+        processes, resources = optimisation.processes, "train_cam" if name == "train_affinity" else name
+        asked = params.project.resources.get(resources)
+        if asked and 0 < asked.gpu < processes:
+            return (
+                f"{name} trains with {processes} processes, but resources.{resources}.gpu is {asked.gpu}: set it to"
+                f" {processes}, or to 0 to train on the CPU"
+            )
+    return None
 
 
-def _check_sources(params: Params, settings: TrainCamSettings, place: str) -> None:
-    """The extra sources that a run trains on are some of the dataset's."""
-    for name in settings.sources:
+def find_missing_parts(params: Params, run: Run) -> str | None:
+    """Sources or masks that a run is trained on and that nothing provides."""
+    for name in run.section(TrainCamSettings).sources:
         if name not in params.dataset.sources:
             known = ", ".join(params.dataset.sources) or "none"
-            raise UserError(f"{place}.sources names {name}, but dataset.sources has {known}: add it there.")
+            return f"run.{run.name}.train_cam.sources names {name}, but dataset.sources has {known}: add it there"
+    seg = run.section(TrainSegSettings)
+    if seg.enabled and seg.masks == "refined" and not params.section(RefineCrfSettings).enabled:
+        return "train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo"
+    return None
 
 
-def _check_masks(params: Params, settings: TrainSegSettings, source: Path) -> None:
-    """The masks that the segmentation network is trained on are made."""
-    if settings.enabled and settings.masks == "refined" and not params.refine_crf.enabled:
-        raise UserError(f"{source}: train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo.")
-
-
-def _check_views(params: Params, name: str, section: str, settings: Settings, source: Path) -> None:
-    """All runs ask for the features that a frozen backbone gives once for all."""
-    for key in SHARED_VIEWS.get(section, ()):
-        if getattr(settings, key) != getattr(getattr(params, section), key):
-            raise UserError(
-                f"{source}: run.{name}.{section}.{key} cannot differ between runs while train_cam.backbone.trainable is"
-                f" none, since features are computed once: set it in {section}."
-            )
+def list_used_splits(params: Params) -> dict[str, tuple[str, ...]]:
+    """The splits that each section names, by dotted key."""
+    evaluate = params.section(EvaluateSettings)
+    return {
+        "train_cam.split": (params.section(TrainCamSettings).split,),
+        "make_cam.splits": params.section(MakeCamSettings).splits,
+        "choose_threshold.split": (params.section(ChooseThresholdSettings).split,),
+        "train_seg.split": (params.section(TrainSegSettings).split,),
+        "predict_seg.splits": params.section(PredictSegSettings).splits,
+        **{f"evaluate.{kind}": getattr(evaluate, kind) for kind in (*TAGS, "classification")},
+        "evaluate.examples_split": (evaluate.examples_split,) if evaluate.examples_split else (),
+    }

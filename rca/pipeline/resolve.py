@@ -1,24 +1,30 @@
-"""What dvc.yaml declares, resolved: stages with their files, resources and order."""
+"""What dvc.yaml declares, resolved: jobs with their files, resources and order."""
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from rca.core.errors import UserError
 
+if TYPE_CHECKING:
+    from rca.pipeline.dvc_project import Declared
+
+# What each stage asks an engine for, where dvc.yaml does not say so under `meta`.
+INSTANCES = Path("workflow/instances.yaml")
 # Lower bounds of the whole numbers in meta; those without a default must be given.
 SMALLEST = {"gpu": 0, "mem_mb": 1, "runtime": 1, "threads": 1}
 DEFAULTS = {"gpu": 0, "threads": 1}
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of dvc.yaml, all paths relative to the project's root.
+class Job:
+    """One instance of a stage of dvc.yaml, all paths relative to the project's root.
 
     Attributes:
-        name: DVC's name of the stage, such as `train_cam@rca-0`.
+        name: DVC's name of it, such as `train_cam@rca-0`.
         command: What DVC runs.
         inputs: Files and folders that it reads; a folder that other stages fill is listed as their outputs.
         outputs: Files and folders that it writes.
@@ -28,9 +34,9 @@ class Stage:
         runtime: Limit in minutes.
         threads: Processor cores.
         log: Where its command writes its log.
-        upstream: Names of the stages whose outputs it reads.
+        upstream: Names of the jobs whose outputs it reads.
         shown: The `type` of those outputs that have one: Snakemake's report shows them.
-        labels: What tells its instance apart there, such as run and seed.
+        labels: What tells it apart there, such as run and seed.
     """
 
     name: str
@@ -48,61 +54,69 @@ class Stage:
     labels: Mapping[str, str]
 
 
-def resolve_stages(root: Path) -> tuple[Stage, ...]:
-    """Return the stages of dvc.yaml, each after those that it depends on.
+def resolve_jobs(root: Path) -> tuple[Job, ...]:
+    """The jobs of dvc.yaml, each after those that it depends on.
 
     Args:
         root: The folder of dvc.yaml.
 
     Raises:
-        UserError: If there is no pipeline, or if a part of it is not valid.
+        UserError: There is no pipeline, or a part of it is not valid.
     """
     # DVC takes a second to import: only those who ask for it pay.
-    from rca.pipeline.repository import list_declared, open_repo
+    from rca.pipeline.dvc_project import DvcProject
 
-    return build_stages(root, list_declared(open_repo(root)))
+    return build_jobs(root, DvcProject(root).list_declared())
 
 
-def build_stages(root: Path, declared: Iterable[Any]) -> tuple[Stage, ...]:
-    """Turn DVC's stage objects into `Stage`s, in the order given."""
+def build_jobs(root: Path, declared: Iterable["Declared"]) -> tuple[Job, ...]:
+    """Turn declared stages into jobs, in the order given."""
     declared = list(declared)
-    owners = {relate_path(root, out): stage.name for stage in declared for out in stage.outs}
-    inside = list_inside(owners)
-    return tuple(build_stage(root, stage, owners, inside) for stage in declared)
+    owners = {out.path: stage.name for stage in declared for out in stage.outs}
+    inside, asked = list_inside(owners), read_asked(root / INSTANCES)
+    return tuple(build_job(stage, owners, inside, asked) for stage in declared)
 
 
-def build_stage(root: Path, stage: Any, owners: Mapping[str, str], inside: Mapping[str, list[str]]) -> Stage:
-    """Turn one of DVC's stage objects into a `Stage`.
+def read_asked(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What each stage asks an engine for, by the stage's name; nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    return {name: {key: found[key] for key in SMALLEST} for name, found in stages.items()}
+
+
+def build_job(
+    stage: "Declared",
+    owners: Mapping[str, str],
+    inside: Mapping[str, list[str]],
+    asked: Mapping[str, Mapping[str, Any]],
+) -> Job:
+    """Turn a declared stage into a job.
 
     Args:
-        root: The folder of dvc.yaml.
-        stage: DVC's stage.
+        stage: The stage.
         owners: The name of the stage that writes each output of the pipeline.
         inside: The outputs that lie below each folder.
+        asked: What stages ask an engine for, by their names.
     """
     inputs: dict[str, None] = {}  # a set that keeps its order
-    for dep in stage.deps:
-        # Parameters are DVC's business: Snakemake would see the whole of params.yaml.
-        if dep.protocol == "local" and not hasattr(dep, "params"):
-            inputs.update(dict.fromkeys(expand_dep(relate_path(root, dep), owners, inside)))
-    outputs = tuple(relate_path(root, out) for out in stage.outs)
+    # Of files of parameters only those count that a stage writes: Snakemake would see the whole of params.yaml.
+    for dep in (*stage.deps, *(path for path in stage.params if path in owners)):
+        inputs.update(dict.fromkeys(expand_dep(dep, owners, inside)))
+    outputs = tuple(out.path for out in stage.outs)
     if not outputs:
         raise UserError(f"Stage {stage.name} in dvc.yaml has no outs: nothing tells when it is done.")
-    return Stage(
+    return Job(
         name=stage.name,
-        command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd),
+        command=stage.command,
         inputs=tuple(inputs),
         outputs=outputs,
+        directories=tuple(out.path for out in stage.outs if out.directory),
         log=name_log(stage.name),
         upstream=tuple(dict.fromkeys(owners[path] for path in inputs if path in owners)),
-        shown={path: out.annot.type for path, out in zip(outputs, stage.outs, strict=True) if out.annot.type},
-        **read_meta(stage.name, stage.meta, outputs),
+        shown={out.path: out.kind for out in stage.outs if out.kind},
+        **read_meta(stage.name, stage.meta, asked.get(stage.name.partition("@")[0], {})),
     )
-
-
-def relate_path(root: Path, item: Any) -> str:
-    """Return the path of one of DVC's deps or outs, relative to the project's root."""
-    return Path(os.path.relpath(item.fs_path, root.resolve())).as_posix()
 
 
 def list_inside(outputs: Iterable[str]) -> dict[str, list[str]]:
@@ -130,39 +144,33 @@ def name_log(stage: str) -> str:
     return f"logs/{stage.replace('@', '.')}.log"
 
 
-def read_meta(stage: str, meta: Any, outputs: Iterable[str]) -> dict[str, Any]:
+def read_meta(stage: str, meta: object, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Check a stage's `meta` and return its values, with defaults filled in.
 
     Args:
-        stage: The stage's name, for the message.
+        stage: The stage's name, for messages.
         meta: What dvc.yaml says.
-        outputs: The stage's outputs, which `directories` must be among.
+        asked: What the stage asks an engine for where `meta` does not say so.
 
     Raises:
-        UserError: If a key is missing or unknown, or if a value has the wrong type or is out of range.
+        UserError: A key is missing or unknown, or a value has the wrong type or is out of range.
     """
-    meta = check_keys(stage, "meta", meta, {"resources", "threads", "directories", "labels"})
-    resources = check_keys(stage, "meta.resources", meta.get("resources"), {"gpu", "mem_mb", "runtime"})
+    checked = check_keys(stage, "meta", meta, {"resources", "threads", "labels"})
+    resources = check_keys(stage, "meta.resources", checked.get("resources"), {"gpu", "mem_mb", "runtime"})
     values: dict[str, Any] = {
-        "gpu": read_number(stage, "meta.resources.gpu", resources),
-        "mem_mb": read_number(stage, "meta.resources.mem_mb", resources),
-        "runtime": read_number(stage, "meta.resources.runtime", resources),
-        "threads": read_number(stage, "meta.threads", meta),
+        "gpu": read_number(stage, "meta.resources.gpu", {**asked, **resources}),
+        "mem_mb": read_number(stage, "meta.resources.mem_mb", {**asked, **resources}),
+        "runtime": read_number(stage, "meta.resources.runtime", {**asked, **resources}),
+        "threads": read_number(stage, "meta.threads", {**asked, **checked}),
     }
-    directories = meta.get("directories") or []
-    if not isinstance(directories, list) or not all(isinstance(path, str) for path in directories):
-        raise UserError(f"Stage {stage} in dvc.yaml: meta.directories must be a list of paths.")
-    for path in directories:
-        if path not in outputs:
-            raise UserError(f"Stage {stage} in dvc.yaml: meta.directories names {path}, which is none of its outs.")
-    labels = meta.get("labels") or {}
+    labels = checked.get("labels") or {}
     if not isinstance(labels, Mapping) or not all(isinstance(value, str | int) for value in labels.values()):
         raise UserError(f"Stage {stage} in dvc.yaml: meta.labels must map names to strings or numbers.")
-    return {**values, "directories": tuple(directories), "labels": {key: str(one) for key, one in labels.items()}}
+    return {**values, "labels": {key: str(value) for key, value in labels.items()}}
 
 
-def check_keys(stage: str, where: str, value: Any, known: set[str]) -> Mapping[str, Any]:
-    """Return a mapping after checking that it is one and has known keys only."""
+def check_keys(stage: str, where: str, value: object, known: set[str]) -> Mapping[str, Any]:
+    """A mapping, after checking that it is one and has known keys only."""
     value = {} if value is None else value
     if not isinstance(value, Mapping):
         raise UserError(f"Stage {stage} in dvc.yaml: {where} must be a mapping, not {value!r}.")
@@ -195,9 +203,10 @@ def find_undeclared(root: Path, folders: Iterable[str]) -> list[Path]:
     Returns:
         Paths relative to the root, sorted. Git's and DVC's own small files (`.gitignore`) are no leftovers.
     """
-    stages = resolve_stages(root)
-    # What a stage took stands beside its log.
-    declared = {path for one in stages for path in (*one.outputs, one.log, str(Path(one.log).with_suffix(".json")))}
+    # The time and memory of a job stand beside its log.
+    declared = {
+        path for job in resolve_jobs(root) for path in (*job.outputs, job.log, str(Path(job.log).with_suffix(".json")))
+    }
     found = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*"))
     return sorted(
         path

@@ -1,6 +1,6 @@
-"""Compute once, for all runs and seeds, what a frozen backbone makes of the images.
+"""Compute the features of all images by a frozen backbone once, for all runs and seeds.
 
-A backbone that is trained leaves nothing to keep: then this stage is off.
+A backbone that is trained has no features to keep: the stage then has no instances.
 """
 
 import shutil
@@ -12,6 +12,7 @@ import torch
 from rca.classifier.views import InferenceSettings, encode_views, group_by_size
 from rca.core.files import read_photograph, write_directory
 from rca.core.progress import track
+from rca.core.settings import Settings
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureWriter, View, list_training_views
 from rca.data.loading.images import normalise
@@ -20,35 +21,54 @@ from rca.data.partition import assign_shard, check_splits
 from rca.models.backbones import Backbone, build_backbone
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 from rca.training.trainer import choose_device, set_determinism
 
 
-def run(context: Context) -> None:
-    """Write the features of every view that train_cam and make_cam ask for, of one shard."""
-    settings = context.settings(BackboneSettings, "train_cam.backbone")
-    augmentation = context.settings(AugmentationSettings, "train_cam.augmentation")
-    inference = context.settings(InferenceSettings, "make_cam.inference")
-    layout, shard = context.layout, context.chosen_shard
-    set_determinism(context.read("make_cam.threads"))
-    split, scored = context.read("train_cam.split"), context.read("make_cam.splits")
-    check_splits(layout.manifest, (split, *scored))
+class CacheFeaturesTask(Settings):
+    """All that the stage needs to know.
+
+    Attributes:
+        backbone: The classification network's backbone.
+        augmentation: Of its training; only the flip makes another view.
+        split: The images that it is trained on.
+        inference: The views that score maps are made of.
+        splits: The images that score maps are made of.
+        threads: Processor cores; another number changes the last digits.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    backbone: BackboneSettings
+    augmentation: AugmentationSettings
+    split: str
+    inference: InferenceSettings
+    splits: tuple[str, ...]
+    threads: int
+    shards: tuple[int, ...]
+
+
+def run(context: Context, task: CacheFeaturesTask) -> None:
+    """Write the features of every view that train_cam and make_cam use, for one shard."""
+    layout, shard, augmentation, inference = context.layout, context.chosen_shard, task.augmentation, task.inference
+    set_determinism(task.threads)
+    check_splits(layout.manifest, (task.split, *task.splits))
     manifest, sources = (read_manifest(layout.manifest, part) for part in (f"shards/{shard}", "sources"))
-    wanted = [(split, list_training_views(augmentation)), *((one, inference.views) for one in scored)]
-    tensors, about = load_tensors(layout.weights("train_cam"), "fetch_weights")
-    backbone = build_backbone(settings.name, settings.output_stride)
+    wanted = [(task.split, list_training_views(augmentation)), *((split, inference.views) for split in task.splits)]
+    tensors, about = load_tensors(layout.weights("classifier"), "fetch_weights")
+    backbone = build_backbone(task.backbone.name, task.backbone.output_stride)
     backbone.load_state_dict(tensors)
     backbone.eval().to(choose_device())
     statistics = tuple(about["mean"]), tuple(about["std"])
-    # Apart from the others, so that those neither share a file with the images that are trained on nor a batch.
-    trained_on = group_by_views((record for record in manifest.images if split in record.splits), wanted)
-    others = group_by_views((record for record in manifest.images if split not in record.splits), wanted)
+    # Apart from the others, so that those share neither a file nor a batch with the images that are trained on.
+    trained_on = group_by_views((record for record in manifest.images if task.split in record.splits), wanted)
+    others = group_by_views((record for record in manifest.images if task.split not in record.splits), wanted)
     # Any run may train on any extra source.
-    extra = [record for record in sources.images if assign_shard(record.id, len(context.read("shards"))) == shard]
+    extra = [record for record in sources.images if assign_shard(record.id, len(task.shards)) == shard]
     of_extra = [(list_training_views(augmentation), extra)] if extra else []
     groups = ([*trained_on.items(), *of_extra], others.items())
     for directory, of_directory in zip(layout.feature_shard(shard), groups, strict=True):
-        drop_leftovers(directory, context.read("shards"))
+        drop_leftovers(directory, task.shards)
         with write_directory(directory) as draft:
             writer = FeatureWriter(draft)
             for views, group in of_directory:
@@ -57,7 +77,7 @@ def run(context: Context) -> None:
             writer.flush()
 
 
-def drop_leftovers(directory: Path, shards: list[int]) -> None:
+def drop_leftovers(directory: Path, shards: tuple[int, ...]) -> None:
     """Delete beside a shard's directory the shards that are no more, and what a stopped run left of this one.
 
     Other shards may be at work there.
@@ -114,3 +134,18 @@ def group_by_views(
         if views:
             groups.setdefault(tuple(sorted(views)), []).append(record)
     return groups
+
+
+STAGE = Stage(
+    task=CacheFeaturesTask,
+    run=run,
+    shared={
+        **{name: f"train_cam.{name}" for name in ("backbone", "augmentation", "split")},
+        **{name: f"make_cam.{name}" for name in ("inference", "splits", "threads")},
+        "shards": "shards",
+    },
+    axes=("shard",),
+    needed=lambda task: task.backbone.trainable == "none",
+    cores="threads",
+    resources="make_cam",
+)

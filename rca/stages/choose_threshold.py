@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from rca.core.files import read_mask, write_json, write_text
-from rca.core.settings import Settings
+from rca.core.files import keep_only, read_mask, write_json, write_text
+from rca.core.settings import Settings, Supervision
 from rca.data.manifest import read_manifest
 from rca.data.partition import group_by_shard
 from rca.evaluation.metrics import ThresholdSweep
-from rca.labels.background import Background
-from rca.labels.score_maps import enlarge, open_scores
-from rca.stages.context import Context
+from rca.labels.background import Background, PowerBackground
+from rca.labels.score_maps import enlarge, open_shard
+from rca.stages.base.context import Context
+from rca.stages.base.layout import MapKind
+from rca.stages.base.stage import Stage
 
 
 class ChooseThresholdSettings(Settings):
@@ -26,21 +28,35 @@ class ChooseThresholdSettings(Settings):
         background: What counts as background in pseudo labels, and what the other threshold is.
     """
 
-    split: str
+    split: str = "train"
     candidates: int = Field(default=49, ge=1)
-    background: Background
+    background: Background = PowerBackground(kind="power", alpha=8)
 
 
-def run(context: Context) -> None:
+class ChooseThresholdTask(ChooseThresholdSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        maps: The score maps that masks are made of: "walked" where they walk at random.
+        supervision: What the run's networks learn from.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    maps: MapKind
+    supervision: Supervision
+    shards: tuple[int, ...]
+
+
+def run(context: Context, settings: ChooseThresholdTask) -> None:
     """Write both thresholds, and the curve of mIoU over thresholds."""
-    settings = context.settings(ChooseThresholdSettings)
-    paths, shards = context.paths, context.read("shards")
+    paths, shards = context.paths, settings.shards
+    keep_only(paths.maps, map(str, shards))
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)
     records = [record for record in manifest.select(settings.split) if record.mask is not None]
     for shard, members in group_by_shard(records, len(shards)).items():
-        with open_scores(*paths.final_scores(shard)) as maps:
+        with open_shard(paths.maps_of(shard, settings.maps)) as maps:
             for record in members:
                 one = maps.read(record.id)
                 truth = read_mask(manifest.truth(record))
@@ -65,3 +81,13 @@ def run(context: Context) -> None:
         },
     )
     write_text(paths.threshold_curve, table.to_csv(index=False))
+
+
+STAGE = Stage(
+    task=ChooseThresholdTask,
+    section=ChooseThresholdSettings,
+    run=run,
+    shared={"maps": "run.maps", "supervision": "run.supervision", "shards": "shards"},
+    axes=("run", "seed"),
+    needed=lambda task: task.supervision == "tags",
+)

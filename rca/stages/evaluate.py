@@ -4,13 +4,15 @@ A memory, where the run keeps one, is described as well.
 """
 
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import Field
 
 from rca.core.files import read_json, write_directory, write_json, write_text
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Supervision
 from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
 from rca.evaluation.exhibits import write_examples, write_memory
@@ -19,8 +21,10 @@ from rca.evaluation.mask_counts import BOUNDARY_DISTANCE
 from rca.evaluation.masks import Masks
 from rca.evaluation.metrics import PredictedIgnore
 from rca.evaluation.protocol import TAGS, fingerprint_list
-from rca.labels.score_maps import open_scores
-from rca.stages.context import Context
+from rca.labels.score_maps import open_shard
+from rca.stages.base.context import Context
+from rca.stages.base.layout import MapKind, MaskKind, RunLayout
+from rca.stages.base.stage import Stage
 
 
 class EvaluateSettings(Settings):
@@ -42,13 +46,13 @@ class EvaluateSettings(Settings):
             scored on.
     """
 
-    seed: tuple[str, ...] = ()
+    seed: tuple[str, ...] = ("train", "val")
     seed_predicted_tags: tuple[str, ...] = ()
-    pseudo: tuple[str, ...] = ()
-    refined: tuple[str, ...] = ()
+    pseudo: tuple[str, ...] = ("train", "val")
+    refined: tuple[str, ...] = ("train", "val")
     refined_predicted_tags: tuple[str, ...] = ()
-    segmentation: tuple[str, ...] = ()
-    classification: tuple[str, ...] = ()
+    segmentation: tuple[str, ...] = ("val",)
+    classification: tuple[str, ...] = ("val",)
     predicted_ignore: PredictedIgnore = "count_as_error"
     boundary_distance: float = Field(default=BOUNDARY_DISTANCE, gt=0, lt=1)
     examples: int | None = Field(default=12, ge=0)
@@ -71,22 +75,41 @@ class EvaluateSettings(Settings):
         return self.model_copy(update=dict.fromkeys(others, ()))
 
 
-def run(context: Context) -> None:
+class EvaluateTask(EvaluateSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        supervision: What the run's networks learn from.
+        maps: The score maps that masks are made of.
+        refined_masks: Whether pseudo labels are refined.
+        segmented: Whether a segmentation network is trained.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    supervision: Supervision
+    maps: MapKind
+    refined_masks: bool
+    segmented: bool
+    shards: tuple[int, ...]
+
+
+def run(context: Context, task: EvaluateTask) -> None:
     """Write the metrics, the metrics of each class, and what the report shows."""
-    settings = context.settings(EvaluateSettings)
-    if context.supervision == "masks":
-        settings = settings.keep_segmentation()
-    paths, shards = context.paths, context.read("shards")
+    weak = task.supervision == "tags"
+    settings: EvaluateSettings = task if weak else task.keep_segmentation()
+    paths = context.paths
+    for path in list_stale(paths, task):
+        remove(path)
     manifest = read_manifest(context.layout.manifest)
-    thresholds = read_json(paths.threshold)
-    folders = {"pseudo": paths.pseudo, "refined": paths.refined, "segmentation": paths.predictions}
+    thresholds = read_json(paths.threshold) if weak else {"split": None}
+    folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_scores(*paths.final_scores(shard))) for shard in shards]
-        masks = Masks(folders, thresholds, opened)
+        shards = [paths.maps_of(shard, task.maps) for shard in task.shards] if weak else []
+        masks = Masks(folders, thresholds, [stack.enter_context(open_shard(shard)) for shard in shards])
         counts = score_masks(manifest, masks, settings.masks, settings.boundary_distance)
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
         metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
-        protocol = describe(context, manifest, masks, settings)
+        protocol = describe(paths, manifest, masks, settings, task.supervision)
         table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
         per_class = table.to_csv(index=False, float_format="%.6f")
         with write_directory(paths.evaluation) as directory:
@@ -95,7 +118,8 @@ def run(context: Context) -> None:
             if paths.memory.is_file():
                 write_memory(directory / "memory", paths.memory, manifest)
             for path in (paths.threshold_curve, paths.cam_history, paths.seg_history):
-                shutil.copyfile(path, directory / path.name)
+                if path.is_file():
+                    shutil.copyfile(path, directory / path.name)
             write_text(directory / "per_class.csv", per_class)
             write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": protocol})
     write_text(paths.per_class, per_class)
@@ -103,15 +127,42 @@ def run(context: Context) -> None:
     print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
 
 
-def describe(context: Context, manifest: Manifest, masks: Masks, settings: EvaluateSettings) -> dict[str, Any]:
+def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
+    """The files and folders of stages that the run had under earlier settings and has no more.
+
+    The stage depends on all that lies in the run's folder, so they must not stay.
+    """
+    weak = task.supervision == "tags"
+    if not weak:
+        yield from (paths.model, paths.memory_history, paths.cam_history, paths.maps, paths.masks)
+        yield from (paths.threshold, paths.threshold_curve)
+    if not task.refined_masks:
+        yield paths.masks_of("refined")
+    if not task.segmented:
+        yield from (paths.pinned_masks, paths.segmenter, paths.seg_history, paths.predictions)
+    if not weak or task.maps == "scores":
+        yield from (paths.pinned_scores, paths.affinity, paths.affinity_history)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def describe(
+    paths: RunLayout, manifest: Manifest, masks: Masks, settings: EvaluateSettings, supervision: Supervision
+) -> dict[str, Any]:
     """The protocol of all figures, as `rca.evaluation.protocol.describe_protocol` takes it."""
     splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
     splits |= dict.fromkeys(settings.classification)
     ids = {split: [record.id for record in manifest.select(split)] for split in splits}
-    predicted = masks.shards[0].about.get("predicted_tags", {})
+    predicted = masks.shards[0].about.get("predicted_tags", {}) if masks.shards else {}
     networks = {
-        "classification": read_about(context.paths.network, "train_cam"),
-        "segmentation": read_about(context.paths.segmenter, "train_seg"),
+        "classification": (paths.network, "train_cam"),
+        "segmentation": (paths.segmenter, "train_seg"),
     }
     return {
         "lists": {split: {"images": len(one), "sha256": fingerprint_list(one)} for split, one in ids.items()},
@@ -120,9 +171,26 @@ def describe(context: Context, manifest: Manifest, masks: Masks, settings: Evalu
         "predicted_ignore": settings.predicted_ignore,
         "best_on": masks.thresholds["split"],
         "boundary_distance": settings.boundary_distance,
-        "supervision": context.supervision,
-        # A training that was switched off left nothing to tell of.
+        "supervision": supervision,
         "initialisation": {
-            name: about["initialisation"] for name, about in networks.items() if "initialisation" in about
+            name: read_about(path, stage)["initialisation"]
+            for name, (path, stage) in networks.items()
+            if path.is_file()
         },
     }
+
+
+STAGE = Stage(
+    task=EvaluateTask,
+    section=EvaluateSettings,
+    run=run,
+    shared={
+        "supervision": "run.supervision",
+        "maps": "run.maps",
+        "refined_masks": "refine_crf.enabled",
+        "segmented": "train_seg.enabled",
+        "shards": "shards",
+    },
+    axes=("run", "seed"),
+    overridable=False,  # all runs are scored alike
+)

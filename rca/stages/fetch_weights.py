@@ -1,11 +1,34 @@
-"""Fetch a backbone's initial weights once, for all runs and seeds."""
+"""Fetch the initial weights of each network's backbone once, for all runs and seeds."""
 
+from rca.core.settings import Settings
 from rca.models.weights import BackboneSettings, describe, fetch_weights
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 
 
-def run(context: Context) -> None:
-    """Write the weights of the role that the instance names: train_cam or train_seg."""
-    settings = context.settings(BackboneSettings, f"{context.item}.backbone")
-    fetch_weights(settings, context.layout.weights(str(context.item)))
-    print(f"{context.item}: {describe(settings)}")
+class FetchWeightsTask(Settings):
+    """All that the stage needs to know.
+
+    Attributes:
+        backbone: The backbone and where its weights come from.
+        network_needed: Whether any run has such a network.
+    """
+
+    backbone: BackboneSettings
+    network_needed: bool
+
+
+def run(context: Context, task: FetchWeightsTask) -> None:
+    """Write the weights of one network's backbone."""
+    fetch_weights(task.backbone, context.layout.weights(str(context.item)))
+    print(f"{context.item}: {describe(task.backbone)}")
+
+
+STAGE = Stage(
+    task=FetchWeightsTask,
+    run=run,
+    shared={"backbone": "{item}.backbone", "network_needed": "{item}_needed"},
+    axes=("item",),
+    items=("classifier", "segmenter"),
+    needed=lambda task: task.network_needed,
+)

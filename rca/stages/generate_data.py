@@ -1,38 +1,44 @@
-"""Generate an embedded dataset at `data/<name>`."""
+"""Generate the embedded dataset `shapes` at `data/shapes`."""
 
 from pydantic import Field
 
-from rca.core.errors import UserError
 from rca.core.settings import Settings
 from rca.data.shapes.dataset import generate_shapes
 from rca.data.shapes.saliency import ShapesSaliencySettings
-from rca.stages.context import Context
-from rca.stages.layout import Layout
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 
 
 class GenerateDataSettings(Settings):
     """What to generate.
 
     Attributes:
-        train: Images for training.
+        train: Images for training; 0 generates no dataset.
         val: Images held out.
-        size: Their side, in pixels.
-        seed: Of the pictures.
+        size: The side of an image, in pixels.
+        seed: The random seed of the pictures.
         objects: The smallest and the largest number of objects in an image.
         saliency: Saliency maps, in the folder `Saliency`, and how wrong they are; null for none.
     """
 
-    train: int = Field(ge=1)
-    val: int = Field(ge=1)
-    size: int = Field(ge=32)
-    seed: int = Field(ge=0)
+    train: int = Field(default=0, ge=0)
+    val: int = Field(default=100, ge=1)
+    size: int = Field(default=96, ge=32)
+    seed: int = Field(default=0, ge=0)
     objects: tuple[int, int] = (1, 3)
     saliency: ShapesSaliencySettings | None = None
 
 
-def run(context: Context) -> None:
-    """Generate the dataset that the instance names."""
-    if context.item != "shapes":
-        raise UserError(f"There is no generated dataset {context.item}: the only one is shapes.")
-    settings = context.settings(GenerateDataSettings, f"generate.{context.item}")
-    generate_shapes(Layout(context.item).root, **dict(settings))
+def run(context: Context, task: GenerateDataSettings) -> None:
+    """Generate the dataset."""
+    generate_shapes(context.layout.root, **dict(task))
+
+
+STAGE = Stage(
+    task=GenerateDataSettings,
+    section=GenerateDataSettings,
+    run=run,
+    axes=("item",),
+    items=("shapes",),
+    needed=lambda task: task.train > 0,
+)

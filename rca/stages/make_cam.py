@@ -9,18 +9,19 @@ from dataclasses import replace
 from pydantic import Field, model_validator
 
 from rca.classifier.inference import predict_tags, score_images
-from rca.classifier.network import load_method, load_network
+from rca.classifier.network import load_network
 from rca.classifier.references import References, ReferenceSettings
 from rca.classifier.views import InferenceSettings, group_by_size
-from rca.core.files import keep_only, read_json
+from rca.core.files import keep_only
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Supervision
 from rca.data.loading.features import FeatureCache
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.data.partition import check_splits, read_training, select_from_shard
 from rca.labels.score_maps import ScoreMaps, ShardWriter
 from rca.models.storage import load_tensors
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 from rca.training.trainer import choose_device, set_determinism
 
 
@@ -48,9 +49,9 @@ class MakeCamSettings(Settings):
         threads: Of the CPU; another number gives other last digits.
     """
 
-    splits: tuple[str, ...] = Field(min_length=1)
+    splits: tuple[str, ...] = Field(default=("train", "val"), min_length=1)
     stride: int = Field(default=4, ge=1)
-    inference: InferenceSettings
+    inference: InferenceSettings = InferenceSettings()
     references: ReferenceSettings = ReferenceSettings()
     predicted_tags: PredictedTagsSettings = PredictedTagsSettings()
     threads: int = Field(default=1, ge=1)
@@ -63,24 +64,37 @@ class MakeCamSettings(Settings):
         return self
 
 
-def run(context: Context) -> None:
+class MakeCamTask(MakeCamSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        trained_on: The split that the run's network was trained on.
+        frozen: Whether the backbone is frozen, so that its features were kept.
+        keeps_memory: Whether the run's method keeps a memory.
+        supervision: What the run's networks learn from.
+    """
+
+    trained_on: str
+    frozen: bool
+    keeps_memory: bool
+    supervision: Supervision
+
+
+def run(context: Context, settings: MakeCamTask) -> None:
     """Write the shard's score maps."""
-    settings = context.settings(MakeCamSettings)
     paths, shard = context.paths, context.chosen_shard
     set_determinism(settings.threads)
-    layout, trained_on = context.layout, context.read("train_cam.split")
+    layout, trained_on = context.layout, settings.trained_on
     check_splits(layout.manifest, settings.splits)
     manifest = read_manifest(layout.manifest, f"shards/{shard}")
     records = select_from_shard(manifest, settings.splits)
-    keeps_memory = load_method(read_json(layout.method(paths.run))["method"]).keeps_memory
-    # Where the run's method kept a memory before it was changed, the old snapshot still lies here.
-    keep_only(paths.model, [paths.network.name, *([paths.memory.name] if keeps_memory else [])])
-    memory = load_tensors(paths.memory, "snapshot_memory")[0] if keeps_memory else {}
+    # A run whose method kept a memory before it was changed still has the old snapshot.
+    keep_only(paths.model, [paths.network.name, *([paths.memory.name] if settings.keeps_memory else [])])
+    memory = load_tensors(paths.memory, "snapshot_memory")[0] if settings.keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
-    cache = FeatureCache(layout.training_features, layout.feature_shard(shard)[1]) or None
+    cache = FeatureCache(layout.training_features, layout.feature_shard(shard)[1]) if settings.frozen else None
     tables = [layout.manifest / f"{part}.csv" for part in (f"shards/{shard}", f"splits/{trained_on}", "sources")]
-    inputs = [*tables, layout.method(paths.run), paths.network]
-    checkpoint = context.checkpoint(settings, [*inputs, *([paths.memory] if keeps_memory else [])])
+    checkpoint = context.checkpoint([*tables, paths.network, *([paths.memory] if settings.keeps_memory else [])])
     references = None
     if network.method.pairs_images and settings.references.number:
         pool = read_training(layout.manifest, trained_on, network.description.sources)
@@ -113,5 +127,21 @@ def run(context: Context) -> None:
     about: dict[str, object] = {"stride": settings.stride, "tags": "given"}
     if settings.predicted_tags.splits:
         about["predicted_tags"] = settings.predicted_tags.model_dump(mode="json")
-    writer.finish(paths.score_shard(shard), about)
+    writer.finish(paths.maps_of(shard, "scores"), about)
     print(f"{len(records)} images")
+
+
+STAGE = Stage(
+    task=MakeCamTask,
+    section=MakeCamSettings,
+    run=run,
+    shared={
+        "trained_on": "train_cam.split",
+        "frozen": "train_cam.frozen",
+        "keeps_memory": "run.keeps_memory",
+        "supervision": "run.supervision",
+    },
+    axes=("run", "seed", "shard"),
+    needed=lambda task: task.supervision == "tags",
+    cores="threads",
+)

@@ -1,32 +1,51 @@
-"""Pin the masks that a run's segmentation network is trained on.
+"""Pin the pseudo labels or refined masks that a run's segmentation network is trained on.
 
-DVC cannot depend on some files of a directory: without this, masks of images that are not trained on would train anew,
-and so would an edit of a true mask that only other runs are trained on, and another number of shards.
+DVC cannot depend on some files of a directory: without the pins, masks of other images would retrain the network, and
+so would another number of shards.
 """
 
-from rca.core.files import hash_file, write_json
-from rca.core.settings import build_settings
+from rca.core.files import hash_file, keep_only, write_json
+from rca.core.settings import Supervision
 from rca.data.manifest import read_manifest
 from rca.labels.training_masks import TrainingMaskSettings
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 
 
-def run(context: Context) -> None:
-    """Write what the masks are, the checksum of each by the image's id, and where they lie if they are true ones."""
-    section = context.merge_section("train_seg")
-    of_masks = {key: value for key, value in section.items() if key in TrainingMaskSettings.model_fields}
-    settings = build_settings(TrainingMaskSettings, of_masks, "train_seg", context.params_file)
-    paths, shards = context.paths, context.read("shards")
-    manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
-    records = manifest.select(settings.split)
-    if context.supervision == "masks":
-        masks = "true"
-        found = {record.id: manifest.truth(record) for record in records}
-        known = {one: path.as_posix() for one, path in found.items()}
-    else:
-        masks = f"{settings.masks}, {settings.threshold} threshold"
-        found = {one.id: settings.find(paths.masks(settings.masks), one.id, len(shards)) for one in records}
-        known = {}
-    checksums = {one: hash_file(path) for one, path in found.items()}
-    write_json(paths.pinned_masks, {"masks": masks, "sha256": checksums, "paths": known})
+class PinMasksTask(TrainingMaskSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        enabled: Whether a segmentation network is trained at all.
+        supervision: What the run's networks learn from.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    enabled: bool
+    supervision: Supervision
+    shards: tuple[int, ...]
+
+
+def run(context: Context, task: PinMasksTask) -> None:
+    """Write which masks these are, and the checksum of each by the image's id."""
+    paths = context.paths
+    folder = paths.masks_of(task.masks)
+    keep_only(folder, map(str, task.shards))
+    records = read_manifest(context.layout.manifest, f"splits/{task.split}").select(task.split)
+    checksums = {record.id: hash_file(task.find(folder, record.id, len(task.shards))) for record in records}
+    masks = f"{task.masks}, {task.threshold} threshold"
+    write_json(paths.pinned_masks, {"masks": masks, "sha256": checksums, "paths": {}})
     print(f"{len(checksums)} masks: {masks}")
+
+
+STAGE = Stage(
+    task=PinMasksTask,
+    run=run,
+    shared={
+        **{name: f"train_seg.{name}" for name in ("split", "masks", "threshold", "enabled")},
+        "supervision": "run.supervision",
+        "shards": "shards",
+    },
+    axes=("run", "seed"),
+    needed=lambda task: task.enabled and task.supervision == "tags",
+)

@@ -8,7 +8,8 @@ from rca.core.settings import Settings
 from rca.data.manifest import read_manifest
 from rca.segmentation.network import load_segmenter
 from rca.segmentation.predict import PredictionSettings, predict_mask
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 from rca.training.trainer import choose_device, set_determinism
 
 
@@ -21,14 +22,23 @@ class PredictSegSettings(Settings):
         threads: Of the CPU; another number gives other last digits.
     """
 
-    splits: tuple[str, ...] = Field(min_length=1)
+    splits: tuple[str, ...] = Field(default=("val",), min_length=1)
     prediction: PredictionSettings = PredictionSettings()
     threads: int = Field(default=1, ge=1)
 
 
-def run(context: Context) -> None:
+class PredictSegTask(PredictSegSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        enabled: Whether there is a segmentation network at all.
+    """
+
+    enabled: bool
+
+
+def run(context: Context, settings: PredictSegTask) -> None:
     """Write the masks, in a folder for each split."""
-    settings = context.settings(PredictSegSettings)
     paths = context.paths
     set_determinism(settings.threads)
     network = load_segmenter(paths.segmenter).to(choose_device())
@@ -41,3 +51,14 @@ def run(context: Context) -> None:
                 mask = predict_mask(network, read_photograph(manifest.photograph(record)), settings.prediction)
                 write_mask(directory / split / f"{record.id}.png", mask)
             print(f"{split}: {len(records)} images")
+
+
+STAGE = Stage(
+    task=PredictSegTask,
+    section=PredictSegSettings,
+    run=run,
+    shared={"enabled": "train_seg.enabled"},
+    axes=("run", "seed"),
+    needed=lambda task: task.enabled,
+    cores="threads",
+)

@@ -1,14 +1,17 @@
 """Read and check the whole dataset once, and write its manifest, whole and in parts."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from rca.core.files import write_directory
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Unpinned
 from rca.data.faults import QUARANTINE, count, write_faults
-from rca.data.formats.dataset import build_dataset_settings, examine_dataset
+from rca.data.formats.dataset import DatasetSettings, examine_dataset
 from rca.data.manifest import summarise, write_manifest
 from rca.data.partition import write_parts
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 
 
 class PrepareDataSettings(Settings):
@@ -18,27 +21,37 @@ class PrepareDataSettings(Settings):
         workers: Processes that decode images; the result does not depend on it.
     """
 
-    workers: int = Field(default=1, ge=1)
+    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
 
 
-def run(context: Context) -> None:
+class PrepareDataTask(PrepareDataSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        dataset: The dataset's format and parts.
+        shards: The parts that its images are split into, counted from 0.
+    """
+
+    dataset: DatasetSettings
+    shards: tuple[int, ...]
+
+
+def run(context: Context, task: PrepareDataTask) -> None:
     """Write the manifest and its parts."""
-    settings = context.settings(PrepareDataSettings)
-    dataset = build_dataset_settings(context.read("dataset"), context.params_file)
     layout = context.layout
     with write_directory(layout.manifest) as directory:
         (directory / layout.drawn_masks.name).mkdir()
         examination = examine_dataset(
             layout.root,
-            dataset,
-            settings.workers,
+            task.dataset,
+            task.workers,
             drawn=layout.drawn_masks,
             draw_into=directory / layout.drawn_masks.name,
         )
-        manifest = examination.accept(dataset.broken)
+        manifest = examination.accept(task.dataset.broken)
         write_manifest(directory, manifest)
-        write_parts(directory, manifest, context.read("shards"))
-        if dataset.broken == "quarantine":
+        write_parts(directory, manifest, task.shards)
+        if task.dataset.broken == "quarantine":
             write_faults(directory / QUARANTINE, examination.quarantine)
     for note in examination.notes:
         print(note)
@@ -49,3 +62,12 @@ def run(context: Context) -> None:
         print(f"{count(images, 'image')} with errors left out: see {layout.manifest / QUARANTINE}")
     if examination.warnings:
         print(f"{count(len(examination.warnings), 'warning')}: `rca check` lists them")
+
+
+STAGE = Stage(
+    task=PrepareDataTask,
+    section=PrepareDataSettings,
+    run=run,
+    shared={"dataset": "dataset", "shards": "shards"},
+    cores="workers",
+)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -15,13 +15,15 @@ from threadpoolctl import threadpool_limits
 
 from rca.core.files import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Supervision, Unpinned
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
-from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_scores
+from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_shard
 from rca.labels.thresholds import CHOICES, name_folder
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.layout import MapKind
+from rca.stages.base.stage import Stage
 
 # Images that a worker takes at once: it opens their shard once for all of them.
 CHUNK = 8
@@ -31,22 +33,34 @@ class RefineCrfSettings(Settings):
     """How masks are refined.
 
     Attributes:
-        enabled: Whether they are refined at all; where not, `refined` stays empty.
+        enabled: Whether they are refined at all; where not, there are no refined masks.
         crf: The CRF's energies.
         workers: Processes, of one thread each; the result does not depend on it.
     """
 
     enabled: bool = True
     crf: CrfSettings = CrfSettings()
-    workers: int = Field(default=1, ge=1)
+    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
 
 
-class Task(NamedTuple):
+class RefineCrfTask(RefineCrfSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        maps: The score maps that masks are made of: "walked" where they walk at random.
+        supervision: What the run's networks learn from.
+    """
+
+    maps: MapKind
+    supervision: Supervision
+
+
+class Chunk(NamedTuple):
     """A few images of a shard, for one worker.
 
     Attributes:
         manifest: The dataset, of these images alone.
-        scores: The shard's score maps, as for `open_scores`.
+        scores: The file of the shard's score maps.
         thresholds: What the pseudo labels were made with.
         pseudo: The folder of the shard's pseudo labels.
         directory: The folder to write to.
@@ -54,33 +68,33 @@ class Task(NamedTuple):
     """
 
     manifest: Manifest
-    scores: tuple[Path, Path]
+    scores: Path
     thresholds: dict[str, Any]
     pseudo: Path
     directory: Path
     crf: CrfSettings
 
 
-def refine_images(task: Task) -> tuple[ImageRecord, ...]:
+def refine_images(chunk: Chunk) -> tuple[ImageRecord, ...]:
     """Refine the masks of a few images, one for each threshold, and return which images these are."""
     keep_freed_memory()
-    with threadpool_limits(1), open_scores(*task.scores) as shard:
-        for record in task.manifest.images:
-            photograph = read_photograph(task.manifest.photograph(record))
+    with threadpool_limits(1), open_shard(chunk.scores) as shard:
+        for record in chunk.manifest.images:
+            photograph = read_photograph(chunk.manifest.photograph(record))
             given = shard.read(record.id)
-            pseudo = {choice: read_mask(task.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
-            masks = refine_image(task, record, photograph, given, pseudo)
-            write_masks(task.directory, record, masks, "given")
+            pseudo = {choice: read_mask(chunk.pseudo / choice / f"{record.id}.png") for choice in CHOICES}
+            masks = refine_image(chunk, record, photograph, given, pseudo)
+            write_masks(chunk.directory, record, masks, "given")
             if shard.has_predicted(record.id):
                 predicted = shard.read(record.id, "predicted")
                 if not np.array_equal(predicted.labels, given.labels):
-                    masks = refine_image(task, record, photograph, predicted)
-                write_masks(task.directory, record, masks, "predicted")
-    return task.manifest.images
+                    masks = refine_image(chunk, record, photograph, predicted)
+                write_masks(chunk.directory, record, masks, "predicted")
+    return chunk.manifest.images
 
 
 def refine_image(
-    task: Task,
+    chunk: Chunk,
     record: ImageRecord,
     photograph: np.ndarray,
     maps: ScoreMaps,
@@ -89,7 +103,7 @@ def refine_image(
     """Refine the masks of one image.
 
     Args:
-        task: What the image belongs to.
+        chunk: The image is one of its images.
         record: The image.
         photograph: (H, W, 3), uint8.
         maps: Its score maps.
@@ -98,19 +112,19 @@ def refine_image(
     Returns:
         The masks (H, W), uint8, by threshold; one that is open everywhere stays so.
     """
-    crf = task.crf
+    crf = chunk.crf
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
     scores = enlarge(maps.scores, *photograph.shape[:2])
-    background = build_background(task.thresholds["background"])
-    saliency = read_saliency_for(background, task.manifest, record)
-    masks = dict(pseudo or label_choices(background, scores, maps.labels, task.thresholds, saliency))
+    background = build_background(chunk.thresholds["background"])
+    saliency = read_saliency_for(background, chunk.manifest, record)
+    masks = dict(pseudo or label_choices(background, scores, maps.labels, chunk.thresholds, saliency))
     wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
     probabilities = []
     for choice in wanted:
         if crf.unary == "labels":
             probabilities.append(score_labels(masks[choice], labels, crf.label_confidence))
         else:
-            own = background.score(scores, task.thresholds[choice], saliency)
+            own = background.score(scores, chunk.thresholds[choice], saliency)
             probabilities.append(np.concatenate([own[None], scores]))
     masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
     return masks
@@ -122,23 +136,22 @@ def write_masks(directory: Path, record: ImageRecord, masks: dict[str, np.ndarra
         write_mask(directory / name_folder(choice, tags) / f"{record.id}.png", mask)
 
 
-def run(context: Context) -> None:
+def run(context: Context, settings: RefineCrfTask) -> None:
     """Write the shard's refined masks, in a folder for each threshold; where there are, those of predicted tags too."""
-    settings = context.settings(RefineCrfSettings)
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)
-    scores = paths.final_scores(shard)
-    with open_scores(*scores) as maps:
+    scores = paths.maps_of(shard, settings.maps)
+    with open_shard(scores) as maps:
         records = manifest.find(maps.ids)
         kinds: list[Tags] = ["given", "predicted"] if any(map(maps.has_predicted, maps.ids)) else ["given"]
-    with write_directory(paths.refined / str(shard)) as directory:
+    with write_directory(paths.masks_of("refined") / str(shard)) as directory:
         for tags in kinds:
             for choice in CHOICES:
                 (directory / name_folder(choice, tags)).mkdir()
-        inputs = (scores, thresholds, paths.pseudo / str(shard), directory, settings.crf)
-        tasks = [
-            Task(replace(manifest, images=records[start : start + CHUNK]), *inputs)
+        inputs = (scores, thresholds, paths.masks_of("pseudo") / str(shard), directory, settings.crf)
+        chunks = [
+            Chunk(replace(manifest, images=records[start : start + CHUNK]), *inputs)
             for start in range(0, len(records), CHUNK)
         ]
         with ExitStack() as stack:
@@ -146,7 +159,18 @@ def run(context: Context) -> None:
             if settings.workers > 1:
                 pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("forkserver"))
                 apply = stack.enter_context(pool).map
-            done = chain.from_iterable(apply(refine_images, tasks))
+            done = chain.from_iterable(apply(refine_images, chunks))
             for _ in track(done, "refining", len(records)):
                 pass
     print(f"{len(records)} images")
+
+
+STAGE = Stage(
+    task=RefineCrfTask,
+    section=RefineCrfSettings,
+    run=run,
+    shared={"maps": "run.maps", "supervision": "run.supervision"},
+    axes=("run", "seed", "shard"),
+    needed=lambda task: task.enabled and task.supervision == "tags",
+    cores="workers",
+)

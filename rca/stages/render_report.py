@@ -16,11 +16,12 @@ from rca.evaluation.tables import COLUMNS
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
-from rca.report.pipeline import Stage
-from rca.stages.context import Context
-from rca.stages.layout import LOGS, RunLayout
+from rca.report.pipeline import Stage as StageFiles
+from rca.stages.base.context import Context
+from rca.stages.base.layout import LOGS, RunLayout
+from rca.stages.base.stage import Stage
 
-PIPELINE = Path("dvc.yaml")
+PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 # A variable there, other than the dataset's name.
 DATASET = "${dataset.name}"
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
@@ -40,22 +41,37 @@ class RenderReportSettings(Settings):
     picture_width: int = Field(default=240, ge=64)
 
 
-def run(context: Context) -> None:
+class RenderReportTask(RenderReportSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        runs: The runs, in the order of the tables.
+        memory_runs: Those of them whose method keeps a memory.
+        seeds: The seeds of each run.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    runs: tuple[str, ...]
+    memory_runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    shards: tuple[int, ...]
+
+
+def run(context: Context, task: RenderReportTask) -> None:
     """Write the report: `index.html`, what the stages took, and the pictures beside it."""
-    settings = context.settings(RenderReportSettings)
-    layout, runs, seeds = context.layout, context.read("runs"), context.read("seeds")
+    layout, seeds = context.layout, task.seeds
     source = Source(
-        title=settings.title,
+        title=task.title,
         dataset=layout.dataset,
         manifest=read_manifest(layout.manifest),
         statistics=read_json(layout.manifest / "statistics.json"),
         table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
-        results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in runs},
-        memories={run: read_memory(layout.of(run, seeds[0])) for run in context.read("memory_runs")},
+        results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in task.runs},
+        memories={run: read_memory(layout.of(run, seeds[0])) for run in task.memory_runs},
         pipeline=read_pipeline(PIPELINE),
-        measurements=read_measurements(context),
-        params=context.params_file.read_text(encoding="utf-8"),
-        picture_width=settings.picture_width,
+        measurements=read_measurements(layout.dataset, task),
+        params=PARAMS.read_text(encoding="utf-8"),
+        picture_width=task.picture_width,
     )
     with write_directory(layout.report) as directory:
         build_report(directory, source)
@@ -77,12 +93,12 @@ def read_result(paths: RunLayout) -> SeedResult:
         ),
         per_class=read_table(directory / "per_class.csv", ("kind", "split", "threshold", "class", "iou")),
         protocol=read_json(directory / "evaluation.json")["protocol"],
-        threshold=read_table(directory / paths.threshold_curve.name, ("threshold", "miou")),
-        histories={stage: read_table(directory / f"{stage}.csv", ("epoch",)) for stage in TRAININGS},
+        threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou")),
+        histories={stage: read_made(directory / f"{stage}.csv", ("epoch",)) for stage in TRAININGS},
     )
 
 
-def read_pipeline(path: Path) -> dict[str, Stage]:
+def read_pipeline(path: Path) -> dict[str, StageFiles]:
     """Read what each stage of dvc.yaml reads and writes, as it is written there, for all runs, seeds and shards.
 
     Raises:
@@ -95,21 +111,19 @@ def read_pipeline(path: Path) -> dict[str, Stage]:
         found = (stage.get("deps", []), (next(iter(out)) if isinstance(out, dict) else out for out in outputs))
         # The one key of `generate` is the dataset.
         inputs, outputs = ([VARIABLE.sub("*", one.replace("${key}", DATASET)) for one in paths] for paths in found)
-        stages[name] = Stage(inputs, outputs)
+        stages[name] = StageFiles(inputs, outputs)
     return stages
 
 
-def read_measurements(context: Context) -> list[dict[str, Any]]:
+def read_measurements(dataset: str, task: RenderReportTask) -> list[dict[str, Any]]:
     """Read what the stages took when they last ran here, of the dataset, runs, seeds and shards that params list.
 
     That is no input: a clone that took the results from elsewhere has none, and it differs from one run to the next.
     """
-    listed = {key: (None, *context.read(f"{key}s")) for key in ("run", "seed", "shard")}
+    listed = {"run": (None, *task.runs), "seed": (None, *task.seeds), "shard": (None, *task.shards)}
     found = [read_json(path) for path in sorted(LOGS.glob("*.json"))]
     return [
-        one
-        for one in found
-        if one["dataset"] == context.layout.dataset and all(one[key] in of_key for key, of_key in listed.items())
+        one for one in found if one["dataset"] == dataset and all(one[key] in of_key for key, of_key in listed.items())
     ]
 
 
@@ -132,6 +146,11 @@ def read_memory(paths: RunLayout) -> MemoryTables:
     )
 
 
+def read_made(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a table of a stage that a run may do without: then it has no lines."""
+    return read_table(path, columns) if path.is_file() else pd.DataFrame(columns=list(columns))
+
+
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV file that an earlier stage wrote.
 
@@ -152,3 +171,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if lacking := [name for name in columns if name not in table]:
         raise UserError(f"{path} lacks the column {lacking[0]}: run the stage that writes it again.")
     return table
+
+
+STAGE = Stage(
+    task=RenderReportTask,
+    section=RenderReportSettings,
+    run=run,
+    shared={name: name for name in ("runs", "memory_runs", "seeds", "shards")},
+)

@@ -14,15 +14,15 @@ from torch.nn import functional
 
 from rca.core.distributed import rank
 from rca.core.errors import UserError
-from rca.core.files import read_json, read_photograph, write_mask, write_text
+from rca.core.files import keep_only, read_json, read_photograph, write_mask, write_text
 from rca.core.launch import launch
 from rca.core.precision import keep_digits
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest, read_manifest
-from rca.data.partition import count_shards, group_by_shard
+from rca.data.partition import group_by_shard
 from rca.labels.affinity import AffinityLabelSettings, label_sure_cells
 from rca.labels.score_maps import hash_maps, open_shard
 from rca.models.boundary_network import (
@@ -31,8 +31,9 @@ from rca.models.boundary_network import (
     load_frozen_backbone,
     save_branches,
 )
-from rca.stages.context import Context
-from rca.stages.layout import RunLayout
+from rca.stages.base.context import Context
+from rca.stages.base.layout import RunLayout
+from rca.stages.base.stage import Stage
 from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
@@ -62,25 +63,42 @@ class TrainAffinitySettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=512)
 
 
-def run(context: Context) -> None:
+class TrainAffinityTask(TrainAffinitySettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        split: The images to train on.
+        threads: Processor cores; another number changes the last digits.
+        walks: Whether score maps walk at random, which takes this network.
+        supervision: What the run's networks learn from.
+        shards: The parts that the images are split into, counted from 0.
+    """
+
+    split: str
+    threads: int
+    walks: bool
+    supervision: Supervision
+    shards: tuple[int, ...]
+
+
+def run(context: Context, settings: TrainAffinityTask) -> None:
     """Label the cells, train on them, then write what was trained and its history."""
-    settings, paths = context.settings(TrainAffinitySettings), context.paths
-    split = context.read("train_cam.split")
-    manifest = read_manifest(context.layout.manifest, f"splits/{split}")
+    manifest = read_manifest(context.layout.manifest, f"splits/{settings.split}")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
-        write_labels(Path(folder), manifest, paths, settings.labels)
-        launch(_train, settings.optimisation.processes, context, manifest, Path(folder))
+        write_labels(Path(folder), manifest, context.paths, settings)
+        launch(_train, settings.optimisation.processes, context, settings, manifest, Path(folder))
 
 
-def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: AffinityLabelSettings) -> None:
+def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: TrainAffinityTask) -> None:
     """Write a mask of the sure cells of each image, as large as its photograph.
 
     Raises:
         UserError: an image's score maps are not those that were pinned.
     """
-    pinned = read_json(paths.pinned_scores)
-    for shard, records in group_by_shard(manifest.images, count_shards(paths.scores)).items():
-        with open_shard(paths.score_shard(shard)) as maps:
+    keep_only(paths.pinned_scores, [f"{shard}.json" for shard in settings.shards])
+    for shard, records in group_by_shard(manifest.images, len(settings.shards)).items():
+        pinned = read_json(paths.pinned_scores / f"{shard}.json")
+        with open_shard(paths.maps_of(shard, "scores")) as maps:
             for record in track(records, f"labels of shard {shard}", len(records)):
                 one = maps.read(record.id)
                 if hash_maps(one) != pinned.get(record.id):
@@ -89,15 +107,15 @@ def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: A
                         " again."
                     )
                 photograph = read_photograph(manifest.photograph(record))
-                cells = Image.fromarray(label_sure_cells(photograph, one, settings))
+                cells = Image.fromarray(label_sure_cells(photograph, one, settings.labels))
                 mask = cells.resize((record.width, record.height), Image.Resampling.NEAREST)
                 write_mask(folder / f"{record.id}.png", np.asarray(mask))
 
 
-def _train(context: Context, manifest: Manifest, folder: Path) -> None:
-    """What each process of the training does; the first one writes."""
-    settings, paths = context.settings(TrainAffinitySettings), context.paths
-    set_determinism(context.read("train_cam.threads"))
+def _train(context: Context, settings: TrainAffinityTask, manifest: Manifest, folder: Path) -> None:
+    """The work of each process of the training; the first one writes."""
+    paths = context.paths
+    set_determinism(settings.threads)
     torch.manual_seed(paths.seed)
     device = choose_device()
     network = BoundaryNetwork(*load_frozen_backbone(paths.network)).to(device)
@@ -113,8 +131,8 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
     images = TrainingImages(manifest, records, augmentation, network.mean, network.std, paths.seed, masks)
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, on {device}")
-    inputs = (context.layout.manifest / "dataset.json", paths.network, paths.pinned_scores)
-    checkpoint = context.checkpoint(settings, inputs)
+    pinned = [paths.pinned_scores / f"{shard}.json" for shard in settings.shards]
+    checkpoint = context.checkpoint((context.layout.manifest / "dataset.json", paths.network, *pinned))
     parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
     history = Trainer(*parts, checkpoint=checkpoint, curves=context.curves).fit(loader, sampler)
     if rank() > 0:
@@ -122,3 +140,21 @@ def _train(context: Context, manifest: Manifest, folder: Path) -> None:
     save_branches(paths.affinity, network.cpu())
     write_text(paths.affinity_history, pd.DataFrame(history).to_csv(index=False))
     checkpoint.unlink(missing_ok=True)
+
+
+STAGE = Stage(
+    task=TrainAffinityTask,
+    section=TrainAffinitySettings,
+    run=run,
+    shared={
+        "split": "train_cam.split",
+        "threads": "train_cam.threads",
+        "walks": "walk_scores.enabled",
+        "supervision": "run.supervision",
+        "shards": "shards",
+    },
+    axes=("run", "seed"),
+    needed=lambda task: task.walks and task.supervision == "tags",
+    cores="threads",
+    resources="train_cam",
+)

@@ -1,7 +1,10 @@
 """Train a run's classification network on image-level tags."""
 
+import json
 import shutil
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,24 +14,25 @@ from torch import Tensor
 from rca.classifier.network import CamNetwork, NetworkDescription, check_pair, check_processes, save_network
 from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
 from rca.core.distributed import rank
-from rca.core.files import read_json, write_directory, write_text
+from rca.core.files import write_directory, write_text
 from rca.core.launch import launch
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.partition import read_training
 from rca.models.resizing import rescale
 from rca.models.storage import load_tensors
-from rca.models.weights import BackboneSettings
-from rca.stages.context import Context
+from rca.models.weights import BackboneSettings, TorchvisionWeights
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 SECOND_VIEW = 0.3
 
 
 class TrainCamSettings(Settings):
-    """How the classification network is built and trained.
+    """How the classification network is built and trained; the defaults are those of IRN's released code.
 
     Attributes:
         split: The images to train on.
@@ -44,26 +48,35 @@ class TrainCamSettings(Settings):
         threads: Of the CPU, for each process of the training; another number gives other last digits.
     """
 
-    split: str
+    split: str = "train"
     sources: tuple[str, ...] = ()
-    backbone: BackboneSettings
+    backbone: BackboneSettings = BackboneSettings(
+        name="resnet50", weights=TorchvisionWeights(source="torchvision", name="IMAGENET1K_V1")
+    )
     neck: int = Field(default=256, ge=0)
-    optimisation: OptimisationSettings
-    augmentation: AugmentationSettings
+    optimisation: OptimisationSettings = OptimisationSettings(
+        optimiser="sgd", epochs=10, batch_size=16, learning_rate=0.1, backbone_learning_rate=0.01
+    )
+    augmentation: AugmentationSettings = AugmentationSettings(scale=(0.65, 1.3), crop=512)
     second_view: float = Field(default=SECOND_VIEW, gt=0, le=1)
     start: StartSettings = StartSettings()
     snapshot_every: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is not trained at all, so that its features can be kept."""
+        return self.backbone.trainable == "none"
+
     @model_validator(mode="after")
     def _frozen_backbone_sees_whole_images(self) -> "TrainCamSettings":
-        if self.backbone.trainable == "none":
+        if self.frozen:
             whole = AugmentationSettings(flip=self.augmentation.flip)
             for key in ("scale", "crop", "jitter"):
                 if getattr(self.augmentation, key) != getattr(whole, key):
                     raise ValueError(
-                        f"augmentation.{key} asks for new features in each epoch, but backbone.trainable is none: "
-                        "leave it out, or set backbone.trainable to all"
+                        f"augmentation.{key} asks for new features in each epoch, but backbone.trainable is none: set"
+                        f" it to {json.dumps(getattr(whole, key))}, or set backbone.trainable to all"
                     )
         return self
 
@@ -84,25 +97,42 @@ def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -
     return network.compute_losses(output, batch, epoch)
 
 
-def run(context: Context) -> None:
+class TrainCamTask(TrainCamSettings):
+    """All that the stage needs to know.
+
+    Attributes:
+        host: The host's module.
+        host_options: The host's options, as given.
+        method: The method's module.
+        options: The method's options, as given.
+        supervision: What the run's networks learn from.
+    """
+
+    host: str
+    host_options: dict[str, Any]
+    method: str
+    options: dict[str, Any]
+    supervision: Supervision
+
+
+def run(context: Context, task: TrainCamTask) -> None:
     """Train, then write the network and its history."""
-    processes = context.settings(TrainCamSettings).optimisation.processes
-    check_processes(context.read(f"run.{context.run}.host"), processes, f"run {context.run}")
-    launch(_train, processes, context)
+    check_processes(task.host, task.optimisation.processes, f"run {context.run}")
+    if not task.frozen:  # the stage depends on the folder that holds such features, so old ones must not stay
+        shutil.rmtree(context.layout.training_features, ignore_errors=True)
+    launch(_train, task.optimisation.processes, context, task)
 
 
-def _train(context: Context) -> None:
-    """What each process of the training does; the first one writes."""
-    settings = context.settings(TrainCamSettings)
+def _train(context: Context, settings: TrainCamTask) -> None:
+    """The work of each process of the training; the first one writes."""
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
     manifest = read_training(layout.manifest, settings.split, settings.sources)
-    pinned = read_json(layout.method(paths.run))
     torch.manual_seed(paths.seed)
-    weights = layout.weights("train_cam")
-    frozen = settings.backbone.trainable == "none"
-    check_pair(pinned["host"], pinned["method"], f"run {paths.run}", cached=frozen)
-    network = _build(settings, context, manifest.classes, pinned)
+    weights = layout.weights("classifier")
+    frozen = settings.frozen
+    check_pair(settings.host, settings.method, f"run {paths.run}", cached=frozen)
+    network = _build(settings, weights, manifest.classes)
     start_from(network, manifest, settings.start)
     device = choose_device()
     network.to(device)
@@ -120,7 +150,7 @@ def _train(context: Context) -> None:
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
     tables = [layout.manifest / f"{part}.csv" for part in (f"splits/{settings.split}", "sources")]
-    checkpoint = context.checkpoint(settings, (*tables, weights, layout.method(paths.run)))
+    checkpoint = context.checkpoint((*tables, weights, layout.pinned_images))
     # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
     history_so_far, of_host = checkpoint.with_suffix(".memory"), checkpoint.with_suffix(".host")
     network.host.begin(records, of_host, optimisation.epochs)
@@ -158,22 +188,22 @@ def _train(context: Context) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...], pinned: dict) -> CamNetwork:
+def _build(settings: TrainCamTask, weights: Path, classes: tuple[str, ...]) -> CamNetwork:
     """The network with its initial weights; their file also says how images are normalised."""
-    tensors, about = load_tensors(context.layout.weights("train_cam"), "fetch_weights")
+    tensors, about = load_tensors(weights, "fetch_weights")
     description = NetworkDescription(
         backbone=settings.backbone.name,
         output_stride=settings.backbone.output_stride,
         neck=settings.neck,
-        host=pinned["host"],
-        method=pinned["method"],
-        options=context.read(f"run.{context.run}.options"),
+        host=settings.host,
+        method=settings.method,
+        options=settings.options,
         classes=classes,
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
         initialisation=about["initialisation"],
         epochs=settings.optimisation.epochs,
-        host_options=context.read(f"run.{context.run}.host_options"),
+        host_options=settings.host_options,
         sources=settings.sources,
     )
     network = CamNetwork(description)
@@ -181,3 +211,14 @@ def _build(settings: TrainCamSettings, context: Context, classes: tuple[str, ...
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network
+
+
+STAGE = Stage(
+    task=TrainCamTask,
+    section=TrainCamSettings,
+    run=run,
+    shared={name: f"run.{name}" for name in ("host", "host_options", "method", "options", "supervision")},
+    axes=("run", "seed"),
+    needed=lambda task: task.supervision == "tags",
+    cores="threads",
+)

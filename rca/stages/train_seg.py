@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import hash_file, read_json, write_text
-from rca.core.imports import hash_closure
 from rca.core.launch import launch
 from rca.core.precision import keep_digits
 from rca.data.loading.augmentation import AugmentationSettings
@@ -24,16 +23,19 @@ from rca.data.manifest import read_manifest
 from rca.data.partition import count_shards
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.models.storage import load_tensors
-from rca.models.weights import BackboneSettings
+from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.segmentation.heads import HeadName
 from rca.segmentation.loss import LossSettings, compute_segmentation_loss
 from rca.segmentation.network import Provenance, Segmenter, SegmenterDescription, save_segmenter
-from rca.stages.context import Context
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage
 from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
 
 
 class TrainSegSettings(TrainingMaskSettings):
     """How the segmentation network is built and trained, beside the images and their masks.
+
+    The defaults are those that papers of the field use for DeepLab-V2 on VOC.
 
     Attributes:
         enabled: Whether it is trained at all; where not, nothing is segmented either.
@@ -46,11 +48,20 @@ class TrainSegSettings(TrainingMaskSettings):
     """
 
     enabled: bool = True
-    backbone: BackboneSettings
+    backbone: BackboneSettings = BackboneSettings(
+        name="resnet101", output_stride=8, weights=TorchvisionWeights(source="torchvision", name="IMAGENET1K_V2")
+    )
     head: HeadName = "deeplab_v2"
     loss: LossSettings = LossSettings()
-    optimisation: OptimisationSettings
-    augmentation: AugmentationSettings
+    optimisation: OptimisationSettings = OptimisationSettings(
+        optimiser="sgd",
+        epochs=19,
+        batch_size=10,
+        learning_rate=2.5e-3,
+        backbone_learning_rate=2.5e-4,
+        weight_decay=5e-4,
+    )
+    augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=321)
     threads: int = Field(default=1, ge=1)
 
 
@@ -61,20 +72,19 @@ def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSett
         return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss, epoch)}
 
 
-def run(context: Context) -> None:
+def run(context: Context, task: TrainSegSettings) -> None:
     """Train, then write the network and its history."""
-    launch(_train, context.settings(TrainSegSettings).optimisation.processes, context)
+    launch(_train, task.optimisation.processes, context, task)
 
 
-def _train(context: Context) -> None:
-    """What each process of the training does; the first one writes."""
-    settings = context.settings(TrainSegSettings)
+def _train(context: Context, settings: TrainSegSettings) -> None:
+    """The work of each process of the training; the first one writes."""
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
     records = manifest.select(settings.split)
     pinned = read_json(paths.pinned_masks)
-    folder = paths.masks(settings.masks)
+    folder = paths.masks_of(settings.masks)
     shards, true = count_shards(folder), pinned["paths"]
     masks = {
         record.id: Path(true[record.id]) if record.id in true else settings.find(folder, record.id, shards)
@@ -92,9 +102,9 @@ def _train(context: Context) -> None:
         run=paths.run,
         seed=paths.seed,
         version=version("rca"),
-        code_sha256=hash_closure(Path(__file__)),
+        code_sha256=context.code,
     )
-    network = _build(settings, layout.weights("train_seg"), manifest.classes, provenance)
+    network = _build(settings, layout.weights("segmenter"), manifest.classes, provenance)
     device = choose_device()
     network.to(device)
     about = network.description
@@ -102,7 +112,7 @@ def _train(context: Context) -> None:
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
-    checkpoint = context.checkpoint(settings, (layout.weights("train_seg"), paths.pinned_masks))
+    checkpoint = context.checkpoint((layout.weights("segmenter"), paths.pinned_masks))
     parts = (network, network.backbone, optimisation, paths.seed, device, partial(compute_losses, loss=settings.loss))
     trainer = Trainer(*parts, checkpoint=checkpoint, curves=context.curves)
     history = trainer.fit(loader, sampler)
@@ -124,7 +134,7 @@ def check_masks(pinned: Mapping[Path, str]) -> None:
     """
     for path, checksum in pinned.items():
         if hash_file(path) != checksum:
-            raise UserError(f"The mask {path} is not the one that was pinned: run pin_masks again.")
+            raise UserError(f"The mask {path} is not the one that was pinned: run the stage that pins it again.")
 
 
 def hash_masks(checksums: Mapping[str, str]) -> str:
@@ -151,3 +161,13 @@ def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...], 
     if tensors:
         network.backbone.load_state_dict(tensors)
     return network
+
+
+STAGE = Stage(
+    task=TrainSegSettings,
+    section=TrainSegSettings,
+    run=run,
+    axes=("run", "seed"),
+    needed=lambda task: task.enabled,
+    cores="threads",
+)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -29,7 +29,7 @@ from rca.core.errors import UserError
 from rca.core.files import write_file
 from rca.core.precision import Precision, choose_precision
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Unpinned
 from rca.data.loading.images import EpochSampler, Sample
 from rca.training.curves import record_curves
 
@@ -63,7 +63,7 @@ class OptimisationSettings(Settings):
     poly_power: float = Field(default=0.9, ge=0)
     freeze_batchnorm: bool = True
     precision: Precision = "bfloat16"
-    workers: int = Field(default=0, ge=0)
+    workers: Annotated[int, Unpinned()] = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
 
     @field_validator("backbone_learning_rate")

@@ -6,8 +6,10 @@ import yaml
 
 from rca.core.errors import UserError
 from rca.core.settings import load_params
+from rca.params.instances import list_instances
+from rca.params.read import read_params
 from rca.params.schema import Params
-from rca.params.validate import read_params
+from rca.params.validate import list_used_splits
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
@@ -16,8 +18,17 @@ PRESETS = sorted((ROOT / "workflow/presets").glob("*.yaml"))
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_valid(path: Path) -> None:
     params = read_params(path)
-    assert set(params.runs) <= params.run.keys()
-    assert params.dataset.name in {*params.links, *params.generate}
+    assert tuple(params.described) == params.runs
+    assert params.dataset.name in {*params.project.links, *list_instances(params)["generate_data"]["items"]}
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_run_of_a_preset_is_valid(path: Path, tmp_path: Path) -> None:
+    data = load_params(path)
+    data["runs"] = list(data["run"])
+    data["dataset"]["saliency"] = "Saliency"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    assert read_params(tmp_path / "params.yaml").described.keys() == data["run"].keys()
 
 
 def test_there_is_the_embedded_preset() -> None:
@@ -38,19 +49,18 @@ FROZEN = {
         "trainable": "none",
         "weights": {"source": "torchvision", "name": "IMAGENET1K_V1"},
     },
-    "train_cam.augmentation": {"flip": True},
+    "train_cam.augmentation": {"scale": [1.0, 1.0], "crop": None},
 }
 
 
 def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     """The preset shapes with values changed at dotted keys; `...` deletes a key."""
     data = load_params(ROOT / "workflow/presets/shapes.yaml")
-    data = yaml.safe_load(yaml.safe_dump(data))  # no section shares another's mapping any longer
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
         place = data
         for part in parents:
-            place = place[part]
+            place = place.setdefault(part, {})
         if value is ...:
             del place[last]
         else:
@@ -64,16 +74,23 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     ("changes", "message"),
     [
         ({"trian_cam": {}}, "trian_cam is an unknown key"),
-        ({"make_cam": ...}, "make_cam is missing: add it"),
+        ({"dataset": ...}, "dataset is missing: add it"),
+        ({"make_cam": [1]}, "make_cam must be a section of keys, not [1]"),
+        ({"run.rca.make_cam": 3}, "run.rca.make_cam must be a section of keys, not 3"),
+        ({"run.rca.evaluate": {}}, "run.rca.evaluate cannot differ"),
+        ({"run.rca.prepare_data": {}}, "run.rca.prepare_data cannot differ between runs: set it in prepare_data"),
+        ({"run.rca.base": "hsc"}, "run.rca.base names hsc, but there is no section run.hsc: add it"),
+        ({"run.rca.base": "rca"}, "run.rca.base leads back to rca: remove it there"),
+        ({"run.cam.base": "rca", "run.rca.base": "cam"}, "leads back to "),
+        ({"resources.train": {"gpu": 1}}, "resources: train is no stage: name one, or other"),
         ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
         ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
-        ({"train_cam.optimisation.learning_rate": ...}, "train_cam.optimisation.learning_rate is missing"),
         (
             {"train_cam.backbone.output_stride": 32},
             "train_cam.backbone: the features of small are at stride 8 or 16: set",
         ),
         ({"train_cam.backbone.weights": {"source": "web"}}, "train_cam.backbone.weights"),
-        ({"choose_threshold.background": {"kind": "power"}}, "choose_threshold.background.power.alpha is missing"),
+        ({"choose_threshold.background": {"kind": "constant"}}, "background.constant.threshold is missing: add it"),
         (
             {"choose_threshold.background": {"kind": "two_thresholds", "low": 0.4, "high": 0.3}},
             "choose_threshold.background.two_thresholds: low must be below high",
@@ -91,22 +108,18 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"refine_crf.crf.iterations": 0}, "refine_crf.crf.iterations is 0: "),
         ({"run.cam.train_cam": {"optimisation": {"epcohs": 3}}}, "run.cam.train_cam.optimisation.epcohs is an unknown"),
         ({"run.cam.make_cam": {"stride": 0}}, "run.cam.make_cam.stride is 0: "),
-        ({"run.cam.refine_crf": ...}, "run.cam.refine_crf is missing"),
         ({"make_cam.predicted_tags": {"splits": ["test"]}}, "make_cam: predicted_tags.splits names test: add it to"),
         ({"evaluate.seed_predicted_tags": ["val"]}, "seed_predicted_tags names val: add it to make_cam.predicted_tags"),
         (
             {"evaluate.refined_predicted_tags": ["val"]},
             "refined_predicted_tags names val: add it to make_cam.predicted",
         ),
-        ({"run.rca.make_cam": {"predicted_tags": {"splits": []}}}, "predicted_tags cannot differ between runs"),
+        ({"run.rca.make_cam": {"predicted_tags": {"splits": ["val"]}}}, "predicted_tags cannot differ between runs"),
         ({"run.rca.options.memory": {"gate": 1.0}}, "run.rca.options.memory.gate is 1.0: "),
         ({"run.rca.options.contrst": {}}, "run.rca.options.contrst is an unknown key"),
         ({"run.cam.options": {"memory": {}}}, "run.cam.options.memory is an unknown key"),
         ({"run.cam.host_options": {"memory": {}}}, "run.cam.host_options.memory is an unknown key"),
-        ({"run.cam.host_options": ...}, "run.cam.host_options is missing"),
-        ({"run.cam.supervision": ...}, "run.cam.supervision is missing: add it"),
         ({"run.cam.supervision": "boxes"}, 'run.cam.supervision is "boxes": '),
-        ({"run.rca.supervision": "masks"}, "memory_runs must list the runs whose method keeps a memory: write []"),
         (
             {"run.cam.supervision": "masks", "evaluate.segmentation": []},
             "run.cam.supervision is masks, which trains and scores the segmentation alone: set train_seg.enabled",
@@ -119,7 +132,7 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"train_cam.optimisation.processes": 9}, "processes must not exceed batch_size"),
         ({"run.rca.train_seg": {"optimisation": {"processes": 2}}}, "resources.train_seg.gpu is 1: set it to 2, or"),
         ({"runs": ["cam", "rca", "cam"]}, "a run is listed twice"),
-        ({"runs": ["cam", "new"], "memory_runs": []}, "runs lists new, but there is no section run.new"),
+        ({"runs": ["cam", "new"]}, "runs lists new, but there is no section run.new"),
         ({"runs": []}, "runs is []: "),
         ({"runs": ["Cam"]}, "'Cam' cannot name a run"),
         ({"runs": ["a-b"]}, "'a-b' cannot name a run"),
@@ -131,17 +144,18 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
             {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"single_label": {}}},
             "run.rca.train_cam.sources names web, but dataset.sources has single_label: add it there.",
         ),
-        ({"memory_runs": []}, "memory_runs must list the runs whose method keeps a memory: write [rca]"),
-        ({"memory_runs": ["cam", "rca"]}, "write [rca]"),
-        ({"dataset.name": "other"}, "generate may only name the dataset other"),
+        (
+            {"dataset.name": "other"},
+            "generate_data draws the dataset shapes, but dataset.name is other: set train to 0",
+        ),
         ({"dataset.format": "coco17"}, "dataset"),
         ({"evaluate.segmentation": ["train"]}, "evaluate.segmentation names train: add it to predict_seg.splits"),
         ({"refine_crf.enabled": False}, "evaluate.refined lists splits, but refine_crf.enabled is false: empty the"),
         ({"train_seg.enabled": False}, "evaluate.segmentation lists splits, but train_seg.enabled is false: empty"),
         ({"refine_crf.enabled": False, "evaluate.refined": []}, "train_seg.masks is refined, but refine_crf.enabled"),
-        ({**FROZEN, "train_cam.augmentation": {"crop": 96}}, "train_cam: augmentation.crop asks for new features"),
-        ({**FROZEN, "train_cam.augmentation": {"scale": [1.0, 1.2]}}, "augmentation.scale asks for new features"),
-        ({**FROZEN, "train_cam.augmentation": {"jitter": 0.1}}, "augmentation.jitter asks for new features"),
+        ({**FROZEN, "train_cam.augmentation.crop": 96}, "train_cam: augmentation.crop asks for new features"),
+        ({**FROZEN, "train_cam.augmentation.scale": [1.0, 1.2]}, "augmentation.scale asks for new features"),
+        ({**FROZEN, "train_cam.augmentation.jitter": 0.1}, "augmentation.jitter asks for new features"),
         (
             {**FROZEN, "run.rca.make_cam": {"inference": {"flip": False}}},
             "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
@@ -160,16 +174,18 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str
 
 
 def test_score_maps_walk_in_the_runs_that_say_so(tmp_path: Path) -> None:
-    assert read_changed(tmp_path, {}).walking_runs == ()
-    assert read_changed(tmp_path, {"run.rca.walk_scores": {"enabled": True}}).walking_runs == ("rca",)
-    changes = {"walk_scores.enabled": True, "run.rca.walk_scores": {"enabled": False}}
-    assert read_changed(tmp_path, changes).walking_runs == ("cam",)
+    def list_walking(changes: dict[str, Any]) -> list[str]:
+        return list_instances(read_changed(tmp_path, changes))["walk_scores"]["runs"]
+
+    assert list_walking({}) == []
+    assert list_walking({"run.rca.walk_scores": {"enabled": True}}) == ["rca"]
+    assert list_walking({"walk_scores.enabled": True, "run.rca.walk_scores": {"enabled": False}}) == ["cam"]
 
 
-@pytest.mark.parametrize("name", ["data", "weights", "features", "methods", "evaluation", "report"])
+@pytest.mark.parametrize("name", ["data", "classifier", "segmenter", "evaluation", "report"])
 def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"'{name}' cannot name a run"):
-        read_changed(tmp_path, {"runs": [name], "memory_runs": []})
+        read_changed(tmp_path, {"runs": [name]})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +193,7 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
     [
         {"runs": ["rca"]},
         {"runs": ["rca", "cam"]},
-        {"runs": ["cam"], "memory_runs": []},
+        {"runs": ["cam"]},
         {"run.rca.train_cam": {"sources": ["web"]}, "dataset.sources": {"web": {"weight": 0.5}}},
         {"run.cam.train_cam": {"optimisation": {"epochs": 3}, "augmentation": {"crop": None}}},
         {"run.rca.options": {"region_threshold": 0.3, "contrast": {"mixup": None}}},
@@ -187,11 +203,12 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"train_seg.enabled": False, "evaluate.segmentation": []},
         {"refine_crf.enabled": False, "evaluate.refined": [], "train_seg.masks": "pseudo"},
         OFF,
+        {"make_cam": ..., "train_affinity": ..., "evaluate": None},
         FROZEN,
         {**FROZEN, "run.cam.train_cam": {"optimisation": {"epochs": 3}}, "run.rca.make_cam": {"stride": 4}},
         {"run.rca.make_cam": {"inference": {"flip": False}}},
         {"run.rca.host": "seam", "run.rca.host_options": {"cross_weight": 0.5}},
-        {"generate": ..., "dataset.name": "mine"},
+        {"generate_data": ..., "dataset.name": "mine"},
     ],
 )
 def test_sound_changes_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -200,7 +217,7 @@ def test_sound_changes_are_taken(tmp_path: Path, changes: dict[str, Any]) -> Non
 
 
 def test_every_section_that_names_splits_is_listed(tmp_path: Path) -> None:
-    found = read_changed(tmp_path, {}).used_splits
+    found = list_used_splits(read_changed(tmp_path, {}))
     assert found["train_cam.split"] == ("train",)
     assert found["evaluate.classification"] == ("train", "val")
     assert {split for splits in found.values() for split in splits} == {"train", "val"}

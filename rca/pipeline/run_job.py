@@ -1,6 +1,6 @@
-"""Reproduce one stage through DVC: what each rule of the Snakefile calls.
+"""Reproduce one job through DVC: what each rule of the Snakefile calls.
 
-    python -m rca.pipeline.run_stage train_cam@rca-0 --gpus 1
+    python -m rca.pipeline.run_job train_cam@rca-0 --gpus 1
 
 DVC looks again whether the stage must run at all, runs it or restores its outputs, and records it in
 dvc.lock.
@@ -16,34 +16,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from dvc.exceptions import DvcException
 
 from rca.core.errors import UserError
+from rca.pipeline.dvc_project import DvcProject
 from rca.pipeline.gpus import lease_gpus
-from rca.pipeline.repository import describe_error, name_process, open_repo, retry_locked, write_lock_atomically
 from rca.pipeline.resolve import name_log
 
 
-def run_stage(name: str, gpus: int) -> None:
-    """Reproduce one stage of the dvc.yaml in the current folder and nothing upstream of it.
+def run_job(name: str, gpus: int) -> None:
+    """Reproduce one job of the dvc.yaml in the current folder and nothing upstream of it.
 
     Args:
         name: DVC's name of the stage.
-        gpus: Devices to lease for it: whoever starts the stage has read dvc.yaml, and DVC takes seconds for it.
+        gpus: Devices to lease for it: whoever starts the job has read dvc.yaml, and DVC takes seconds for it.
 
     Raises:
-        UserError: If there is no such stage, or if it failed.
+        UserError: There is no such stage, or it failed.
     """
-    repo = open_repo(Path())
+    project = DvcProject(Path())
     with lease_gpus(gpus) as variables:
         # DVC hands the environment on to the stage's command; several commands share the terminal.
         os.environ.update(variables, RCA_PROGRESS="lines")
-        name_process(name)
-        write_lock_atomically()
         try:
-            retry_locked(lambda: repo.reproduce(targets=[name], single_item=True))
-        except DvcException as error:
-            reason = describe_error(error)
+            project.reproduce(name)
+        except UserError as error:
+            reason = str(error).removeprefix("DVC: ")
             raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error
 
 
@@ -98,7 +95,7 @@ def main() -> None:
     log = Path(name_log(name))
     try:
         with record_messages(log):
-            run_stage(name, given.gpus)
+            run_job(name, given.gpus)
     except UserError as error:
         append_log(log, str(error))
         sys.exit(str(error))

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 RUNS = Path("runs")
 RESULTS = Path("results")
 LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
-# Folders beside the runs' own, so no run may take these names.
-RESERVED = ("data", "weights", "features", "methods", "evaluation", "report")
+MapKind = Literal["scores", "walked"]
+MaskKind = Literal["pseudo", "refined"]
+# Folders beside those of the runs, so no run may take these names.
+RESERVED = ("data", "classifier", "segmenter", "evaluation", "report")
 
 
 @dataclass(frozen=True)
@@ -41,27 +44,26 @@ class Layout:
         """The true masks that a dataset's format does not have as pictures."""
         return self.manifest / "masks"
 
-    def weights(self, role: str) -> Path:
-        """The initial weights of the backbone of "train_cam" or "train_seg"."""
-        return self.runs / "weights" / f"{role}.safetensors"
-
-    @property
-    def features(self) -> Path:
-        """What a frozen backbone makes of the images; nothing where the backbone is trained."""
-        return self.runs / "features"
+    def weights(self, network: str) -> Path:
+        """The initial weights of the backbone of the "classifier" or the "segmenter"."""
+        return self.runs / network / "train/weights.safetensors"
 
     @property
     def training_features(self) -> Path:
-        """Those of the images that are trained on, a directory for each shard: other images must not train anew."""
-        return self.features / "train"
+        """The features by a frozen backbone of the images that are trained on, a directory for each shard.
+
+        Trainings depend on the folder around it, which also holds the weights. Features of other images lie elsewhere.
+        """
+        return self.runs / "classifier/train/features"
 
     def feature_shard(self, shard: int) -> tuple[Path, Path]:
         """The features of a shard: of the images that are trained on, and of the others."""
-        return self.training_features / str(shard), self.features / "other" / str(shard)
+        return self.training_features / str(shard), self.runs / "classifier/other" / str(shard)
 
-    def method(self, run: str) -> Path:
-        """Which host and method a run trains with, and checksums of their code, and of saliency maps if needed."""
-        return self.runs / "methods" / f"{run}.json"
+    @property
+    def pinned_images(self) -> Path:
+        """Checksums of the images that each stage and run uses, for DVC to depend on."""
+        return self.runs / "images.json"
 
     @property
     def evaluation(self) -> Path:
@@ -122,41 +124,28 @@ class RunLayout:
         return self.root / "train_cam.csv"
 
     @property
-    def scores(self) -> Path:
-        """The score maps, a file for each shard."""
-        return self.root / "scores"
+    def maps(self) -> Path:
+        """The score maps, a folder for each shard."""
+        return self.root / "maps"
 
-    def score_shard(self, shard: int) -> Path:
-        """The score maps of one shard."""
-        return self.scores / f"{shard}.safetensors"
+    def maps_of(self, shard: int, kind: MapKind) -> Path:
+        """The score maps of one shard: "scores" are those of the network, "walked" those after a random walk."""
+        return self.maps / str(shard) / f"{kind}.safetensors"
 
     @property
     def pinned_scores(self) -> Path:
-        """The checksums of the score maps that the affinity network is trained on; of none where they do not walk."""
-        return self.root / "scores.json"
+        """The checksums of the score maps that the affinity network learns from, a file for each shard."""
+        return self.root / "affinity_inputs"
 
     @property
     def affinity(self) -> Path:
-        """What was trained to find boundaries between objects; nothing where score maps do not walk."""
+        """The trained branches of the affinity network."""
         return self.root / "affinity.safetensors"
 
     @property
     def affinity_history(self) -> Path:
-        """That training, a line for each epoch."""
+        """The affinity network's training, a line for each epoch."""
         return self.root / "train_affinity.csv"
-
-    @property
-    def walked(self) -> Path:
-        """The score maps after a random walk, a file for each shard, which is empty where they do not walk."""
-        return self.root / "walked"
-
-    def walked_shard(self, shard: int) -> Path:
-        """The score maps of one shard after a random walk."""
-        return self.walked / f"{shard}.safetensors"
-
-    def final_scores(self, shard: int) -> tuple[Path, Path]:
-        """Where masks find the score maps of one shard: after the walk, and before it for where there is none."""
-        return self.walked_shard(shard), self.score_shard(shard)
 
     @property
     def threshold(self) -> Path:
@@ -169,18 +158,13 @@ class RunLayout:
         return self.root / "threshold.csv"
 
     @property
-    def pseudo(self) -> Path:
-        """Pseudo labels, a directory for each shard."""
-        return self.root / "pseudo"
+    def masks(self) -> Path:
+        """Pseudo labels and refined masks, a folder for each kind."""
+        return self.root / "masks"
 
-    @property
-    def refined(self) -> Path:
-        """Pseudo labels after the CRF, a directory for each shard."""
-        return self.root / "refined"
-
-    def masks(self, kind: str) -> Path:
-        """The masks of the kind "pseudo" or "refined", a directory for each shard."""
-        return {"pseudo": self.pseudo, "refined": self.refined}[kind]
+    def masks_of(self, kind: MaskKind) -> Path:
+        """The masks of a kind, a directory for each shard."""
+        return self.masks / kind
 
     @property
     def pinned_masks(self) -> Path:

@@ -1,0 +1,120 @@
+"""Reading a params file: defaults, the file's sections over them, and each run's overrides over those."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rca.classifier.network import check_pair, load_host, load_method, read_options
+from rca.core.errors import UserError
+from rca.core.settings import Settings, build_settings, load_params, merge
+from rca.params.schema import Params, ProjectSettings, Run, RunSettings, load_stages
+from rca.params.validate import check_params
+
+PARAMS = Path("params.yaml")
+
+
+def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
+    """Read and validate a params file, every run with what it overrides.
+
+    Args:
+        path: The file.
+        source: Its name in messages; by default its path.
+
+    Raises:
+        UserError: the file is missing or broken, a key is unknown or out of range, or parts do not fit together.
+    """
+    source = source or path
+    data = load_params(path)
+    kinds = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
+    known = {*ProjectSettings.model_fields, *kinds}
+    for key in data.keys() - known:
+        raise UserError(f"{source}: {key} is an unknown key: remove it or mend its spelling.")
+    own = {key: value for key, value in data.items() if key in ProjectSettings.model_fields}
+    project = build_settings(ProjectSettings, own, "", source)
+    filled = {name: fill_in(kind, data.get(name), name, source) for name, kind in kinds.items()}
+    sections = {name: build_settings(kinds[name], filled[name], name, source) for name in kinds}
+    described = {name: read_run(name, project.run, filled, kinds, source) for name in project.runs}
+    params = Params(project, sections, described)
+    check_params(params, source)
+    return params
+
+
+def fill_in(kind: type[Settings], data: Any, name: str, source: Path) -> dict[str, Any]:
+    """The plain data of a section laid over its defaults.
+
+    Raises:
+        UserError: the data is no section.
+    """
+    if not isinstance(data, Mapping | None):
+        raise UserError(f"{source}: {name} must be a section of keys, not {data!r}.")
+    return merge(kind().model_dump(mode="json"), data or {})
+
+
+def read_run(
+    name: str,
+    described: Mapping[str, Mapping[str, Any]],
+    sections: Mapping[str, Mapping[str, Any]],
+    kinds: Mapping[str, type[Settings]],
+    source: Path,
+) -> Run:
+    """Read what a run is.
+
+    Args:
+        name: The run.
+        described: The plain data of all runs.
+        sections: The plain data of each section, with defaults.
+        kinds: The class of each section.
+        source: The params file, for messages.
+
+    Raises:
+        UserError: a key is unknown or out of range, or host and method do not go together.
+    """
+    place = f"run.{name}"
+    stages = load_stages()
+    data = inherit(name, described, source)
+    own = {key: value for key, value in data.items() if key not in kinds}
+    settings = build_settings(RunSettings, own, place, source)
+    overrides = {key: value for key, value in data.items() if key in kinds}
+    for key, value in overrides.items():
+        if "run" not in stages[key].axes or not stages[key].overridable:
+            raise UserError(f"{source}: {place}.{key} cannot differ between runs: set it in {key}.")
+        if not isinstance(value, Mapping):
+            raise UserError(f"{source}: {place}.{key} must be a section of keys, not {value!r}.")
+    host, method = load_host(settings.host), load_method(settings.method)
+    read_options(host, settings.host_options, f"{place}.host_options", source)
+    read_options(method, settings.options, f"{place}.options", source)
+    frozen = sections["train_cam"]["backbone"].get("trainable") == "none"
+    check_pair(settings.host, settings.method, f"{source}: {place}", frozen)
+    return Run(
+        name=name,
+        host=settings.host,
+        host_options=settings.host_options,
+        method=settings.method,
+        options=settings.options,
+        supervision=settings.supervision,
+        keeps_memory=method.keeps_memory,
+        needs_saliency=host.needs_saliency,
+        sections={
+            key: build_settings(kind, merge(sections[key], overrides.get(key, {})), f"{place}.{key}", source)
+            for key, kind in kinds.items()
+        },
+    )
+
+
+def inherit(name: str, described: Mapping[str, Mapping[str, Any]], source: Path) -> dict[str, Any]:
+    """The plain data of a run laid over that of its `base`, and of the base's own.
+
+    Raises:
+        UserError: a base is unknown, or runs are each other's base.
+    """
+    chain = [name]
+    while (base := described[chain[-1]].get("base")) is not None:
+        if base not in described:
+            raise UserError(f"{source}: run.{chain[-1]}.base names {base}, but there is no section run.{base}: add it.")
+        if base in chain:
+            raise UserError(f"{source}: run.{base}.base leads back to {base}: remove it there.")
+        chain.append(base)
+    data: dict[str, Any] = {}
+    for link in reversed(chain):
+        data = merge(data, described[link])
+    return data

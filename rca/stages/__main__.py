@@ -1,0 +1,134 @@
+"""Run one instance of a stage: `python -m rca.stages train_cam --run rca --seed 0`.
+
+These are the commands of dvc.yaml. What a stage prints goes to the terminal and to `logs/<name>.log`, its time and
+memory to `logs/<name>.json`. Bad input ends it with one sentence and exit code 2.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rca.core.errors import UserError
+from rca.core.files import write_json
+from rca.stages.base.context import Context
+from rca.stages.base.layout import LOGS
+from rca.stages.base.pins import Instance, Pins, read_pins
+from rca.stages.base.stage import Stage
+
+
+class Tee:
+    """A text stream that writes to the terminal and to a log.
+
+    Attributes:
+        terminal: The stream that a person sees, for what does not belong in the log.
+    """
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
+
+    def write(self, text: str) -> int:
+        """Write to both."""
+        self.terminal.write(text)
+        return self.log.write(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self.terminal.flush()
+        self.log.flush()
+
+    def isatty(self) -> bool:
+        """Whether the terminal is one that a person watches."""
+        return self.terminal.isatty()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that name an instance of a stage."""
+    parser.add_argument("item", nargs="?", help="the dataset or network, for a stage that has one instance for each")
+    parser.add_argument("--run", help="one of the runs in params.yaml")
+    parser.add_argument("--seed", type=int, help="the run's random seed, a whole number")
+    parser.add_argument("--shard", type=int, help="which part of the images, counted from 0")
+
+
+def run_instance(instance: Instance, pins: Pins) -> int:
+    """Run one instance of a stage.
+
+    Returns:
+        The exit code: 0, 1 where the stage has a defect, 2 where its input is bad.
+    """
+    try:
+        stage, context, task = pins.prepare(instance)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run_stage(stage, context, task)
+
+
+def run_stage(stage: Stage[Any], context: Context, task: Any) -> int:
+    """Run a stage with its log; the exit code is as in `run_instance`."""
+    LOGS.mkdir(exist_ok=True)
+    log_file = LOGS / f"{context.name}.log"
+    # cuBLAS is reproducible only with a workspace that is fixed before the first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    stdout, stderr = sys.stdout, sys.stderr
+    start = time.monotonic()
+    with open(log_file, "w", encoding="utf-8", buffering=1) as log:
+        sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)  # type: ignore[assignment]  # a part of a stream
+        try:
+            stage.run(context, task)
+            write_json(LOGS / f"{context.name}.json", measure(context, time.monotonic() - start))
+        except UserError as error:
+            print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
+            return 2
+        except Exception:
+            traceback.print_exc()
+            print(f"error: {context.name} failed: see {log_file}.", file=sys.stderr)
+            return 1
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+    print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
+    return 0
+
+
+def measure(context: Context, seconds: float) -> dict[str, Any]:
+    """What an instance of a stage took. It is not an output, since it differs from one run to the next.
+
+    Returns:
+        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time,
+        `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
+        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null where none was used).
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    torch = sys.modules.get("torch")  # importing it takes seconds; a stage that has not, used no GPU
+    gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else None
+    return {
+        "dataset": context.dataset,
+        "stage": context.stage,
+        "run": context.run,
+        "seed": context.seed,
+        "shard": context.shard,
+        "seconds": round(seconds, 2),
+        "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes there, KiB elsewhere
+        "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments of one instance of a stage and run it."""
+    parser = argparse.ArgumentParser(prog="python -m rca.stages", description=__doc__.split("\n")[0])
+    parser.add_argument("stage", help="a module of rca/stages")
+    add_arguments(parser)
+    try:
+        pins = read_pins()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run_instance(Instance(**vars(parser.parse_args(arguments))), pins)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Which instance of a stage runs: its place in the matrix and its paths."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rca.core.files import hash_file
+from rca.stages.base.layout import CHECKPOINTS, Layout, RunLayout
+
+
+@dataclass(frozen=True)
+class Context:
+    """One instance of a stage.
+
+    Attributes:
+        stage: The stage's name.
+        dataset: The dataset's name.
+        pin: The checksum of the instance's pinned code and settings.
+        code: The checksum of the code alone.
+        item: What tells instances apart, for the stages with items. None for others; so are `run`, `seed` and `shard`.
+        run: The run.
+        seed: The run's random seed.
+        shard: The part of the images, counted from 0.
+    """
+
+    stage: str
+    dataset: str
+    pin: str = ""
+    code: str = ""
+    item: str | None = None
+    run: str | None = None
+    seed: int | None = None
+    shard: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The instance's name as DVC spells it, with "." for "@", e.g. `make_cam.rca-0-3`."""
+        parts = [str(part) for part in (self.item, self.run, self.seed, self.shard) if part is not None]
+        return f"{self.stage}.{'-'.join(parts)}" if parts else self.stage
+
+    @property
+    def layout(self) -> Layout:
+        """The dataset's paths."""
+        return Layout(self.dataset)
+
+    @property
+    def paths(self) -> RunLayout:
+        """The paths of this run and seed.
+
+        Raises:
+            ValueError: the stage declares no axes `run` and `seed`.
+        """
+        if self.run is None or self.seed is None:
+            raise ValueError(f"{self.stage} has no run and seed: declare both as axes.")
+        return self.layout.of(self.run, self.seed)
+
+    @property
+    def chosen_shard(self) -> int:
+        """The shard that this instance works on.
+
+        Raises:
+            ValueError: the stage declares no axis `shard`.
+        """
+        if self.shard is None:
+            raise ValueError(f"{self.stage} has no shard: declare it as an axis.")
+        return self.shard
+
+    @property
+    def curves(self) -> Path | None:
+        """Where TensorBoard's curves of a training go, below the folder in RCA_TENSORBOARD; None without one.
+
+        This is a variable and not a setting, so that turning on monitoring does not trigger retraining.
+        """
+        folder, paths = os.environ.get("RCA_TENSORBOARD"), self.paths
+        return Path(folder, self.dataset, paths.run, str(paths.seed), self.stage) if folder else None
+
+    def checkpoint(self, inputs: Iterable[Path]) -> Path:
+        """Where a stage keeps its state, outside the declared outputs, which engines delete before a stage runs.
+
+        The name is a fingerprint of the instance's pinned settings and code and of its inputs, so a checkpoint of
+        others is never taken. Files and folders that a stage keeps beside it have the same name with another suffix.
+        Checkpoints with another fingerprint are deleted.
+        """
+        digest = hashlib.sha256(f"{self.name} {self.pin}".encode())
+        for path in inputs:
+            digest.update(hash_file(path).encode())
+        checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
+        for other in CHECKPOINTS.glob(f"{self.name}-{'[0-9a-f]' * 16}.*"):
+            if other.stem == checkpoint.stem:
+                continue
+            if other.is_dir():
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
+        return checkpoint

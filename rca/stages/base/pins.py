@@ -1,0 +1,106 @@
+"""What the first stage pinned for every other: its code and its settings, a key for each stage and run.
+
+`runs/pins.json` is the only thing of params.yaml and of the code that a stage depends on. DVC compares the stage's own
+key, so an edit reruns the stages that it concerns and no others.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rca.core.errors import UserError
+from rca.core.files import read_json
+from rca.core.settings import build_settings, merge
+from rca.stages.base.context import Context
+from rca.stages.base.stage import Stage, load_stage
+
+PINS = Path("runs/pins.json")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Which instance of a stage: what tells it apart from the others.
+
+    Attributes:
+        stage: The stage's name.
+        item: For a stage with the axis `item`; None for others. So are `run`, `seed` and `shard`.
+        run: One of the runs of params.yaml.
+        seed: Its random seed.
+        shard: Which part of the images, counted from 0.
+    """
+
+    stage: str
+    item: str | None = None
+    run: str | None = None
+    seed: int | None = None
+    shard: int | None = None
+
+
+class Pins:
+    """The pins of all stages.
+
+    Args:
+        data: What `rca.params.pin` wrote.
+    """
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+    @cached_property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return str(self.data["project"]["dataset"])
+
+    def prepare(self, instance: Instance) -> tuple[Stage[Any], Context, Any]:
+        """Bring together all that an instance needs to run.
+
+        Returns:
+            The stage, the instance's context, and its task: an object of `Stage.task`.
+
+        Raises:
+            UserError: there is no such instance, or the pins are of other code.
+        """
+        stage = load_stage(instance.stage)
+        self._check(stage, instance)
+        key = instance.run or instance.item
+        pin, unpinned = self.data[instance.stage], self.data["unpinned"][instance.stage]
+        if key is not None:
+            pin, unpinned = pin[key], unpinned[key]
+        task = build_settings(stage.task, merge(pin["settings"], unpinned), instance.stage, PINS)
+        digest = hashlib.sha256(json.dumps(pin, sort_keys=True).encode()).hexdigest()
+        axes = {axis: getattr(instance, axis) for axis in stage.axes}
+        context = Context(stage=instance.stage, dataset=self.dataset, pin=digest, code=pin["code"], **axes)
+        return stage, context, task
+
+    def _check(self, stage: Stage[Any], instance: Instance) -> None:
+        """Raise a UserError where the stage has no such instance."""
+        project, name, pinned = self.data["project"], instance.stage, self.data.get(instance.stage)
+        if not pinned:
+            raise UserError(f"{name} has nothing to do with these params.")
+        keys = list(pinned)
+        known = {"item": keys, "run": keys, "seed": project["seeds"], "shard": list(range(project["shards"]))}
+        for axis, choices in known.items():
+            value = getattr(instance, axis)
+            if axis not in stage.axes:
+                if value is not None:
+                    raise UserError(f"{name} has no {axis}: leave it out.")
+            elif value not in choices:
+                given = "name one" if value is None else f"there is no {axis} {value}"
+                raise UserError(f"{name} works on one {axis}: {given}, of {', '.join(map(str, choices))}.")
+
+
+def read_pins(path: Path = PINS) -> Pins:
+    """Read the pins.
+
+    Raises:
+        UserError: they are missing or corrupt.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run the first stage, `dvc repro pin_stages`.")
+    data = read_json(path)
+    if not isinstance(data, dict) or not {"project", "unpinned"} <= data.keys():
+        raise UserError(f"{path} is not what pin_stages writes: delete it and run `dvc repro pin_stages`.")
+    return Pins(data)
