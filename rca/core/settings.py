@@ -31,22 +31,16 @@ class Unpinned:
     """Marks a setting that changes no result, such as a number of workers: an edit to it reruns nothing."""
 
 
-def split_unpinned(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The plain data of settings in two parts: those that results depend on, and the `Unpinned` ones."""
+def list_pinned(settings: Settings) -> dict[str, Any]:
+    """The plain data of settings without those that are `Unpinned`."""
     data = settings.model_dump(mode="json")
-    return data, _take_unpinned(settings, data)
-
-
-def _take_unpinned(settings: Settings, data: dict[str, Any]) -> dict[str, Any]:
-    """Remove from the plain data of settings what is `Unpinned`, and return it."""
-    taken: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if any(isinstance(mark, Unpinned) for mark in field.metadata):
-            taken[name] = data.pop(name)
-        elif isinstance(value, Settings) and (inner := _take_unpinned(value, data[name])):
-            taken[name] = inner
-    return taken
+            del data[name]
+        elif isinstance(value, Settings):
+            data[name] = list_pinned(value)
+    return data
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,10 +1,12 @@
 """Pin the code and the settings of every stage: `python -m rca.params.pin`, the first stage of dvc.yaml.
 
-DVC could compare whole files only. Each stage depends on its own key of `runs/pins.json` instead: a checksum of the
-modules that it imports, and its settings with defaults and the run's overrides filled in.
+Each stage depends on its own key of `runs/pins.json`: a checksum of the modules that it imports, and one of its
+settings, with defaults and the run's overrides filled in.
 """
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 from rca.core.errors import UserError
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
-from rca.core.settings import split_unpinned
+from rca.core.settings import Settings, list_pinned
 from rca.params.instances import INSTANCES, write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params, Run, load_stages
@@ -41,29 +43,35 @@ def collect_pins(params: Params) -> dict[str, Any]:
     """The pins of all stages.
 
     Returns:
-        For each stage `code` and `settings`, below the names of the runs or items for a stage that has them. `unpinned`
-        holds, in the same form, settings that change no result. `project` holds names, for messages and paths.
+        For each stage the checksums `code` and `settings`, below the names of its runs or items where it has them; DVC
+        compares these. `tasks` holds all settings themselves, in the same form. `project` holds names, for messages and
+        paths.
     """
     closures = Closures()
     pins: dict[str, Any] = {}
-    unpinned: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
     for name, stage in load_stages().items():
-        pins[name], unpinned[name] = {}, {}
+        pins[name], tasks[name] = {}, {}
         for key, task in params.list_tasks(name, stage).items():
             run = params.described[str(key)] if "run" in stage.axes else None
-            settings, apart = split_unpinned(task)
-            found = {"code": closures.hash(list_code(name, run, closures)), "settings": settings}
+            code = closures.hash(list_code(name, run, closures))
+            pin = {"code": code, "settings": hash_settings(task)}
             if key is None:
-                pins[name], unpinned[name] = found, apart
+                pins[name], tasks[name] = pin, task.model_dump(mode="json")
             else:
-                pins[name][key], unpinned[name][key] = found, apart
+                pins[name][key], tasks[name][key] = pin, task.model_dump(mode="json")
     project = {
         "dataset": params.dataset.name,
         "runs": list(params.runs),
         "seeds": list(params.seeds),
         "shards": len(params.shards),
     }
-    return {**pins, "unpinned": unpinned, "project": project}
+    return {**pins, "tasks": tasks, "project": project}
+
+
+def hash_settings(settings: Settings) -> str:
+    """The SHA-256 of all settings but those that change no result, in hexadecimal."""
+    return hashlib.sha256(json.dumps(list_pinned(settings), sort_keys=True).encode()).hexdigest()
 
 
 def list_code(stage: str, run: Run | None, closures: Closures) -> list[Path]:

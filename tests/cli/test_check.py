@@ -33,7 +33,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 def use(**changes: object) -> None:
     params = load_params(SHAPES)
     section = {"name": "mine", "format": "folder", "splits": ["train", "val"], **changes}
-    params.update(generate={}, dataset=section)
+    params.update(generate_data={}, dataset=section)
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 

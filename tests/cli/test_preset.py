@@ -12,7 +12,7 @@ import yaml
 from rca.cli.preset import apply_preset, list_presets
 from rca.core.errors import UserError
 from rca.core.settings import load_params
-from rca.params.validate import read_params
+from rca.params.read import read_params
 
 ROOT = Path(__file__).parents[2]
 SHAPES = ROOT / "workflow/presets/shapes.yaml"
@@ -83,14 +83,14 @@ def test_changes_are_laid_over_the_preset_and_nothing_else_changes(project: Path
         (["runs=[cam]"], []),
         (["runs=[rca, cam]"], ["rca"]),
         (["run.cam.method=rca"], ["cam", "rca"]),
-        (["runs=[cam]", "memory_runs=[]"], []),
         (["seeds=[3]"], ["rca"]),
     ],
 )
-def test_the_runs_that_keep_a_memory_follow_the_runs(project: Path, changes: list[str], expected: list[str]) -> None:
+def test_the_instances_follow_the_runs(project: Path, changes: list[str], expected: list[str]) -> None:
     apply_preset("tiny", changes, force=False)
-    assert load_params(project / "params.yaml")["memory_runs"] == expected
-    assert "# those of them whose method keeps a memory" in (project / "params.yaml").read_text()
+    instances = load_params(project / "workflow/instances.yaml")["stages"]
+    assert instances["snapshot_memory"]["runs"] == expected
+    assert instances["train_cam"]["runs"] == load_params(project / "params.yaml")["runs"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_runs_that_keep_a_memory_follow_the_runs(project: Path, changes: lis
         ("seeds=[0, 0]", "seeds must be distinct"),
         ("train_cam.optimisation.epochs=many", 'train_cam.optimisation.epochs is "many"'),
         ("run.rca.options.contrast.wieght=1", "run.rca.options.contrast.wieght is an unknown key"),
-        ("memory_runs=[]", "memory_runs must list"),
+        ("memory_runs=[]", "memory_runs is an unknown key"),
         ("runs=[cam, new]", "runs lists new, but there is no section run.new"),
         ("run.cam.method=new", "There is no method new"),
     ],
@@ -181,10 +181,8 @@ def test_a_directory_is_never_replaced_by_a_link(project: Path) -> None:
 def test_every_run_that_a_preset_describes_can_be_made(preset: Path, tmp_path: Path) -> None:
     data = load_params(preset)
     data["runs"] = list(data["run"])
-    on_tags = {name: run for name, run in data["run"].items() if run["supervision"] == "tags"}
-    data["memory_runs"] = [name for name, run in on_tags.items() if run["method"] == "rca"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
-    pairs = {(run.host, run.method) for run in read_params(tmp_path / "params.yaml").run.values()}
+    pairs = {(run.host, run.method) for run in read_params(tmp_path / "params.yaml").described.values()}
     if preset.stem in ("voc2012", "coco2014", "folder", "msrc"):
         assert pairs >= {("cam", "cam"), ("cam", "rca"), ("cam", "hsc"), ("cam", "mcis"), ("seam", "hsc")}
 

@@ -18,8 +18,8 @@ class Context:
     Attributes:
         stage: The stage's name.
         dataset: The dataset's name.
-        pin: The checksum of the instance's pinned code and settings.
-        code: The checksum of the code alone.
+        code: The checksum of the code that the instance runs.
+        settings: The checksum of its settings.
         item: What tells instances apart, for the stages with items. None for others; so are `run`, `seed` and `shard`.
         run: The run.
         seed: The run's random seed.
@@ -28,8 +28,8 @@ class Context:
 
     stage: str
     dataset: str
-    pin: str = ""
     code: str = ""
+    settings: str = ""
     item: str | None = None
     run: str | None = None
     seed: int | None = None
@@ -84,7 +84,7 @@ class Context:
         others is never taken. Files and folders that a stage keeps beside it have the same name with another suffix.
         Checkpoints with another fingerprint are deleted.
         """
-        digest = hashlib.sha256(f"{self.name} {self.pin}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.code} {self.settings}".encode())
         for path in inputs:
             digest.update(hash_file(path).encode())
         checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"

@@ -1,11 +1,9 @@
 """What the first stage pinned for every other: its code and its settings, a key for each stage and run.
 
-`runs/pins.json` is the only thing of params.yaml and of the code that a stage depends on. DVC compares the stage's own
-key, so an edit reruns the stages that it concerns and no others.
+`runs/pins.json` is the only thing of params.yaml and of the code that a stage depends on. DVC compares the checksums
+under the stage's own key, so an edit reruns the stages that it concerns and no others.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from rca.core.errors import UserError
 from rca.core.files import read_json
-from rca.core.settings import build_settings, merge
+from rca.core.settings import build_settings
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage, load_stage
 
@@ -66,13 +64,12 @@ class Pins:
         stage = load_stage(instance.stage)
         self._check(stage, instance)
         key = instance.run or instance.item
-        pin, unpinned = self.data[instance.stage], self.data["unpinned"][instance.stage]
+        pin, data = self.data[instance.stage], self.data["tasks"][instance.stage]
         if key is not None:
-            pin, unpinned = pin[key], unpinned[key]
-        task = build_settings(stage.task, merge(pin["settings"], unpinned), instance.stage, PINS)
-        digest = hashlib.sha256(json.dumps(pin, sort_keys=True).encode()).hexdigest()
+            pin, data = pin[key], data[key]
+        task = build_settings(stage.task, data, instance.stage, PINS)
         axes = {axis: getattr(instance, axis) for axis in stage.axes}
-        context = Context(stage=instance.stage, dataset=self.dataset, pin=digest, code=pin["code"], **axes)
+        context = Context(stage=instance.stage, dataset=self.dataset, **pin, **axes)
         return stage, context, task
 
     def _check(self, stage: Stage[Any], instance: Instance) -> None:
@@ -101,6 +98,6 @@ def read_pins(path: Path = PINS) -> Pins:
     if not path.is_file():
         raise UserError(f"{path} does not exist: run the first stage, `dvc repro pin_stages`.")
     data = read_json(path)
-    if not isinstance(data, dict) or not {"project", "unpinned"} <= data.keys():
+    if not isinstance(data, dict) or not {"project", "tasks"} <= data.keys():
         raise UserError(f"{path} is not what pin_stages writes: delete it and run `dvc repro pin_stages`.")
     return Pins(data)
