@@ -17,7 +17,7 @@ from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.base import Levels
 from rca.labels.score_maps import ScoreMaps
-from rca.models.pooling import Normalisation, pool_mean
+from rca.models.pooling import Normalisation
 
 
 def score_images(
@@ -156,9 +156,7 @@ def score_features(
         if beside is not None:
             found = output._replace(maps=beside.score(network.method, output), refined=None)
             outputs.append(network.host.refine(found, levels, tags))
-        # Maps that compare with prototypes say where a class would be, not whether: the plain maps do.
-        plain = output.maps if output.auxiliary is None else output.auxiliary
-        logits += pool_mean(plain, output.valid)
+        logits += network.method.classify(output)
         for total, one in zip(sums, outputs, strict=True):
             activation = one.scores.relu()
             activation = activation.flip(3) if view.mirrored else activation

@@ -1,21 +1,19 @@
 """The classification network: backbone, neck, and a host with a method on top; saved as one safetensors file."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
+from rca.classifier.registry import check_pair, load_host, load_method, read_options
 from rca.core.errors import UserError
 from rca.core.precision import keep_digits
-from rca.core.settings import Settings, build_settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
-from rca.methods.base import Method, Output
 from rca.models.backbones import OutputStride, build_backbone
+from rca.models.output import Output
 from rca.models.pooling import shrink_valid
 from rca.models.storage import load_tensors, save_tensors
 
@@ -45,13 +43,13 @@ class NetworkDescription:
     neck: int
     host: str
     method: str
-    options: dict[str, Any]
+    options: dict[str, object]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     initialisation: str
     epochs: int = 0
-    host_options: dict[str, Any] = field(default_factory=dict)
+    host_options: dict[str, object] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
 
@@ -75,11 +73,11 @@ class CamNetwork(nn.Module):
             self.neck = nn.Sequential(nn.Conv2d(channels, description.neck, 1), nn.ReLU())
             channels = description.neck
         check_pair(description.host, description.method, "the network")
-        host, kind = load_host(description.host), load_method(description.method)
+        host, method = load_host(description.host), load_method(description.method)
         host_options = read_options(host, description.host_options, "host_options", f"host {description.host}")
-        options = read_options(kind, description.options, "options", f"method {description.method}")
+        options = read_options(method, description.options, "options", f"method {description.method}")
         make_host = partial(host, options=host_options, level_channels=self.backbone.level_channels)
-        self.method: Method = kind(options, channels, len(description.classes), make_host)
+        self.method = method(options, channels, len(description.classes), make_host)
 
     @property
     def host(self) -> Host:
@@ -142,88 +140,6 @@ class CamNetwork(nn.Module):
         with keep_digits(batch.image.device):
             self.host.observe(output, batch, epoch)
             return self.method.compute_losses(output, batch, epoch)
-
-
-def load_method(name: str) -> type[Method]:
-    """The class of a method, from the module `rca/methods/<name>.py`.
-
-    Raises:
-        UserError: there is no such method.
-    """
-    return _load("methods", name, "METHOD")
-
-
-def load_host(name: str) -> type[Host]:
-    """The class of a host, from the module `rca/hosts/<name>.py`.
-
-    Raises:
-        UserError: there is no such host.
-    """
-    return _load("hosts", name, "HOST")
-
-
-def _load(folder: str, name: str, attribute: str) -> Any:
-    path = Path(__file__).parent.parent / folder / f"{name}.py"
-    module = importlib.import_module(f"rca.{folder}.{name}") if name.isidentifier() and path.is_file() else None
-    if module is None or not hasattr(module, attribute):
-        known = sorted(file.stem for file in path.parent.glob("*.py") if f"\n{attribute} = " in file.read_text())
-        raise UserError(f"There is no {folder[:-1]} {name}: choose one of {', '.join(known)}.")
-    return getattr(module, attribute)
-
-
-def check_pair(host: str, method: str, source: Path | str, cached: bool = False) -> None:
-    """Tell why a host and a method do not go together, if they do not.
-
-    Args:
-        host: The host's module.
-        method: The method's module.
-        source: What messages begin with.
-        cached: Whether they are to be trained on features that were computed once, without the images.
-
-    Raises:
-        UserError: they do not.
-    """
-    refused = load_method(method).refuses.get(host)
-    if refused:
-        raise UserError(f"{source}: the method {method} does not go with the host {host}: {refused}.")
-    for part, name, kind in (("host", host, load_host(host)), ("method", method, load_method(method))):
-        if cached and (kind.needs_second_view or getattr(kind, "needs_levels", False)):
-            raise UserError(
-                f"{source}: the {part} {name} looks at the images themselves, but train_cam.backbone.trainable is none:"
-                " set that to last_stage or all."
-            )
-    if cached and load_host(host).needs_saliency:
-        raise UserError(
-            f"{source}: the host {host} goes by saliency maps, which are not kept with features, but"
-            " train_cam.backbone.trainable is none: set that to last_stage or all."
-        )
-
-
-def check_processes(host: str, processes: int, source: Path | str) -> None:
-    """Tell why a host cannot be trained by so many processes, if it cannot.
-
-    Args:
-        host: The host's module.
-        processes: How many.
-        source: What messages begin with.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if processes > 1 and load_host(host).needs_one_process:
-        raise UserError(
-            f"{source}: the host {host} keeps maps of each image in files of one process, but"
-            f" train_cam.optimisation.processes is {processes}: set it to 1."
-        )
-
-
-def read_options(kind: type[Method] | type[Host], options: dict[str, Any], key: str, source: Path | str) -> Settings:
-    """The options of a method or a host as typed settings.
-
-    Raises:
-        UserError: an option is unknown or out of range.
-    """
-    return build_settings(kind.Options, options, key, source)
 
 
 def save_network(path: Path, network: CamNetwork) -> None:

@@ -22,7 +22,8 @@ from rca.core.settings import Settings, Unpinned
 from rca.data.loading.features import FeatureCache, View
 from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
-from rca.methods.base import Method, Output
+from rca.methods.base import Method
+from rca.models.output import Output
 
 AS_IT_IS = View(1.0, False)
 

@@ -3,9 +3,9 @@
 A host is one module in this folder that defines `HOST` (a subclass of `Host`). Any method goes on any host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +14,7 @@ from rca.core.distributed import mean_of_rows
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
-from rca.methods.base import NoOptions, Output
+from rca.models.output import Output
 from rca.models.pooling import Normalisation, pool_mean
 
 Levels = tuple[Tensor, Tensor, Tensor]
@@ -39,7 +39,7 @@ class Host(nn.Module):
         normalisation: How inference brings the summed maps to 0..1.
     """
 
-    Options: ClassVar[type[Settings]] = NoOptions
+    Options: ClassVar[type[Settings]] = Settings
     needs_second_view: ClassVar[bool] = False
     needs_levels: ClassVar[bool] = False
     needs_saliency: ClassVar[bool] = False
@@ -50,7 +50,6 @@ class Host(nn.Module):
         self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
-        self.options: Any = self.Options() if options is None else options
         self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -118,3 +117,7 @@ class Host(nn.Module):
         """
         losses = functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none")
         return mean_of_rows(weight * losses)
+
+
+MakeHost = Callable[[int, int], Host]
+"""Builds a host for so many feature channels and so many classes."""

@@ -12,7 +12,7 @@ from rca.core.distributed import mean_of_rows
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.models.pooling import shrink_valid
 
 
@@ -39,9 +39,10 @@ class EpsHost(Host):
     needs_saliency = True
 
     def __init__(
-        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+        self, channels: int, classes: int, options: EpsOptions | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
+        self.options = options or EpsOptions()
         self.background = nn.Conv2d(channels, 1, 1, bias=False)
 
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:

@@ -18,7 +18,7 @@ from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
 from rca.hosts.attention_store import AttentionStore
 from rca.hosts.base import Host, Levels
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.models.pooling import normalise_range, pool_mean
 
 ATTENDED = 0.001
@@ -49,9 +49,10 @@ class OaaHost(Host):
     needs_one_process = True
 
     def __init__(
-        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+        self, channels: int, classes: int, options: OaaOptions | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
+        self.options = options or OaaOptions()
         self.integral = nn.Conv2d(channels, classes, 1)
         self.store: AttentionStore | None = None
 

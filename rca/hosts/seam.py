@@ -14,9 +14,8 @@ from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
-from rca.methods.base import Output
-from rca.methods.parts.regions import share_of_peak
-from rca.models.pooling import Normalisation, normalise_range
+from rca.models.output import Output
+from rca.models.pooling import Normalisation, normalise_range, share_of_peak
 
 
 class SeamOptions(Settings):
@@ -46,9 +45,10 @@ class SeamHost(Host):
     needs_levels = True
 
     def __init__(
-        self, channels: int, classes: int, options: Settings | None = None, level_channels: tuple[int, ...] = ()
+        self, channels: int, classes: int, options: SeamOptions | None = None, level_channels: tuple[int, ...] = ()
     ) -> None:
         super().__init__(channels, classes, options, level_channels)
+        self.options = options or SeamOptions()
         self.normalisation = self.options.normalisation
         self.correlation = PixelCorrelation(level_channels)
 

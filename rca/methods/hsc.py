@@ -5,7 +5,6 @@ Source: Wu, Li, Dai, Li, Liu and Xie, Hierarchical Semantic Contrast for Weakly 
 those of the released code, without its defects: docs/methods.md says which.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,11 @@ from torch.nn import functional
 from rca.core.distributed import divide_by_count, gather_rows, gather_with_gradient
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
-from rca.methods.base import Method, Output
+from rca.hosts.base import MakeHost
+from rca.methods.base import Method
 from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
+from rca.models.output import Output
 from rca.models.pooling import normalise_range, pool_regions
 
 
@@ -132,9 +133,7 @@ class Hsc(Method):
     Options = HscOptions
     needs_second_view = True
 
-    def __init__(
-        self, options: HscOptions, channels: int, classes: int, make_host: Callable[[int, int], nn.Module]
-    ) -> None:
+    def __init__(self, options: HscOptions, channels: int, classes: int, make_host: MakeHost) -> None:
         super().__init__(options, channels, classes, make_host)
         self.options = options
         wide, narrow, rows = options.region_channels, options.pixel_channels, classes + 1

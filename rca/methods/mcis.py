@@ -5,7 +5,6 @@ Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Sup
 otherwise than in the released code, and why, stands in docs/methods.md.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor, nn
 
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
-from rca.methods.base import Method, Output
+from rca.hosts.base import MakeHost
+from rca.methods.base import Method
 from rca.methods.parts.attention import Affinity, AffinityOptions, summarise
-from rca.methods.parts.regions import share_of_peak
+from rca.models.output import Output
+from rca.models.pooling import share_of_peak
 
 
 class ContrastiveOptions(Settings):
@@ -60,9 +61,7 @@ class Mcis(Method):
     Options = McisOptions
     pairs_images = True
 
-    def __init__(
-        self, options: McisOptions, channels: int, classes: int, make_host: Callable[[int, int], nn.Module]
-    ) -> None:
+    def __init__(self, options: McisOptions, channels: int, classes: int, make_host: MakeHost) -> None:
         super().__init__(options, channels, classes, make_host)
         self.options = options
         self.affinity = Affinity(options.affinity, channels)

@@ -5,7 +5,6 @@ Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + we
 Beyond the paper, the bank may hold the background too, and aggregation may score with the prototypes themselves.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,7 +15,8 @@ from torch.nn import functional
 from rca.core.distributed import count_rows, divide_by_count, gather_rows, mean_of_rows, rank, world_size
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
-from rca.methods.base import Method, Output
+from rca.hosts.base import MakeHost
+from rca.methods.base import Method
 from rca.methods.parts.contrast import contrast_mixed, contrast_regions
 from rca.methods.parts.memory import MemoryBank, Update
 from rca.methods.parts.prototypes import (
@@ -26,9 +26,12 @@ from rca.methods.parts.prototypes import (
     score_image,
     score_rows,
 )
-from rca.methods.parts.regions import Regions, find_background, find_regions, locate_regions, share_of_peak
-from rca.models.pooling import pool_mean, pool_regions
+from rca.methods.parts.regions import Regions, find_background, find_regions, locate_regions
+from rca.models.output import Output
+from rca.models.pooling import pool_mean, pool_regions, share_of_peak
 
+PLAIN = "plain"
+"""The extra output (B, C, h, w): the host's maps of the plain features, where the method scores with other maps."""
 UNSURE = -1
 """The target of a position that takes no part in the loss on positions."""
 
@@ -130,9 +133,7 @@ class Rca(Method):
     prototypes: Tensor
     prototypes_usable: Tensor
 
-    def __init__(
-        self, options: RcaOptions, channels: int, classes: int, make_host: Callable[[int, int], nn.Module]
-    ) -> None:
+    def __init__(self, options: RcaOptions, channels: int, classes: int, make_host: MakeHost) -> None:
         super().__init__(options, channels, classes, make_host)
         self.options = options
         memory, aggregation = options.memory, options.aggregation
@@ -158,7 +159,7 @@ class Rca(Method):
             temperature = self.options.aggregation.temperature
             recalled = aggregate_prototypes(features, self.prototypes, self.prototypes_usable, temperature)
         joined = self.join(torch.cat([features, recalled], 1))
-        return Output(self.aggregated_host(joined), features, valid, plain)
+        return Output(self.aggregated_host(joined), features, valid, extras={PLAIN: plain})
 
     def locate(self, output: Output, tags: Tensor | None) -> Output:
         """The maps of "scores", 0..1: shares among the classes that may be there; the plain ones without prototypes."""
@@ -171,7 +172,11 @@ class Rca(Method):
         shares = rows.softmax(1)
         for _ in range(self.options.aggregation.image_rounds):
             shares = score_image(output.features, shares * output.valid, self.options.aggregation.temperature)
-        return output._replace(maps=shares[:, :-1], auxiliary=output.maps, background=shares[:, -1:])
+        return output._replace(maps=shares[:, :-1], background=shares[:, -1:], extras={PLAIN: output.maps})
+
+    def classify(self, output: Output) -> Tensor:
+        """The scores of the plain maps: maps that compare with prototypes say where a class would be, not whether."""
+        return pool_mean(_plain_maps(output), output.valid)
 
     def _resemble(self, features: Tensor) -> Tensor:
         """How far each position resembles each row of the memory, as logits (B, R, h, w)."""
@@ -182,7 +187,7 @@ class Rca(Method):
         """Classification and what the options add; then the batch's regions enter the memory."""
         aggregation, contrast = self.options.aggregation, self.options.contrast
         losses = super().compute_losses(output, batch, epoch)
-        plain = output.maps if output.auxiliary is None else output.auxiliary
+        plain = _plain_maps(output)
         if aggregation.form in ("softmax", "parametric"):
             auxiliary = self.host.classification_loss(plain, output.valid, batch.tags, batch.weight)
             losses["auxiliary"] = aggregation.auxiliary_weight * auxiliary
@@ -264,6 +269,11 @@ class Rca(Method):
     def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """The classes, and the background where the bank holds it."""
         return classes if self.options.memory.background is None else (*classes, "background")
+
+
+def _plain_maps(output: Output) -> Tensor:
+    """The host's maps of the plain features (B, C, h, w)."""
+    return output.extras.get(PLAIN, output.maps)
 
 
 METHOD = Rca

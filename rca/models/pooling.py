@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +36,12 @@ def pool_regions(features: Tensor, masks: Tensor) -> Tensor:
     area = masks.flatten(2).sum(2).clamp(min=1)
     sums = masks.flatten(2) @ features.flatten(2).transpose(1, 2)
     return sums / area[..., None]
+
+
+def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
+    """Each tagged map as a share of its maximum over the image (B, C, h, w), 0 for classes that are not tagged."""
+    peaks = maps.masked_fill(valid == 0, -torch.inf).amax((2, 3), keepdim=True)
+    return (maps / peaks.clamp(min=1e-5)).masked_fill(tags[..., None, None] == 0, 0)
 
 
 def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rca.classifier.network import check_processes
+from rca.classifier.registry import check_processes
 from rca.core.errors import UserError
 from rca.evaluation.protocol import TAGS
 from rca.params.schema import Params, Run

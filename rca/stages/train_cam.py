@@ -11,7 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rca.classifier.network import CamNetwork, NetworkDescription, check_pair, check_processes, save_network
+from rca.classifier.network import CamNetwork, NetworkDescription, save_network
+from rca.classifier.registry import check_pair, check_processes
 from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
 from rca.core.distributed import rank
 from rca.core.files import write_directory, write_text

@@ -9,15 +9,13 @@ from safetensors.torch import save_file
 from rca.classifier.network import (
     CamNetwork,
     NetworkDescription,
-    check_pair,
-    load_host,
-    load_method,
     load_network,
     save_network,
 )
+from rca.classifier.registry import load_method
 from rca.core.errors import UserError
 from rca.data.loading.images import Sample
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.models.storage import save_tensors
 
 OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}}
@@ -56,7 +54,9 @@ def test_a_network_is_loaded_as_it_was_saved(tmp_path: Path, description: Networ
     loaded = load_network(tmp_path / "network.safetensors", {})
     assert loaded.description == description
     assert not loaded.training
-    for one, two in zip(score(network), score(loaded), strict=True):
+    before, after = score(network), score(loaded)
+    assert before.extras.keys() == after.extras.keys()
+    for one, two in zip([*before[:-1], *before.extras.values()], [*after[:-1], *after.extras.values()], strict=True):
         assert one is two is None or torch.equal(one, two)
 
 
@@ -75,7 +75,7 @@ def test_a_given_memory_takes_the_place_of_the_networks_own(tmp_path: Path) -> N
     assert torch.equal(loaded.method.prototypes, memory["prototypes"])
     assert torch.equal(loaded.method.memory.entries, network.method.memory.entries)
     assert not torch.allclose(score(loaded).maps, score(network).maps)
-    assert torch.equal(score(loaded).auxiliary, score(network).auxiliary)
+    assert torch.equal(score(loaded).extras["plain"], score(network).extras["plain"])
 
 
 def test_maps_come_at_the_output_stride_with_one_for_each_class() -> None:
@@ -116,17 +116,8 @@ def test_what_cannot_be_built_is_told_in_a_sentence(change: dict, message: str) 
 
 def test_a_pair_that_does_not_go_together_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_method("rca"), "refuses", {"cam": "its classifier is too plain"})
-    with pytest.raises(UserError, match="the method rca does not go with the host cam: its classifier is too plain"):
+    with pytest.raises(UserError, match="the network: the method rca does not work with the host cam: its cl"):
         CamNetwork(RCA)
-    check_pair("cam", "cam", "here")
-
-
-def test_what_looks_at_images_refuses_cached_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_pair("cam", "rca", "here", cached=True)
-    monkeypatch.setattr(load_method("rca"), "needs_second_view", True)
-    check_pair("cam", "rca", "here")
-    with pytest.raises(UserError, match=r"here: the method rca looks at the images themselves, but train_cam.backbone"):
-        check_pair("cam", "rca", "here", cached=True)
 
 
 def test_a_network_from_before_there_were_host_options_is_loaded(tmp_path: Path) -> None:
@@ -143,11 +134,8 @@ def test_a_region_threshold_may_be_a_word_or_a_number(threshold: str | float) ->
     assert network.method.options.region_threshold == threshold
 
 
-def test_only_rca_keeps_a_memory() -> None:
-    assert load_method("rca").keeps_memory
-    assert not load_method("cam").keeps_memory
+def test_the_plain_method_has_no_memory() -> None:
     assert build(PLAIN).method.memory_state() == {}
-    assert load_host("cam").__name__ == "CamHost"
 
 
 def truncate(path: Path) -> None:
@@ -181,8 +169,8 @@ def test_an_image_counts_by_its_weight(description: NetworkDescription) -> None:
     output = network(images, valid)
     losses = network.method.compute_losses(output, batch, epoch=0)
     maps = {"classification": (output.maps, 1.0)}
-    if output.auxiliary is not None:
-        maps["auxiliary"] = (output.auxiliary, 0.4)
+    if "plain" in output.extras:
+        maps["auxiliary"] = (output.extras["plain"], 0.4)
     for name, (scored, share) in maps.items():
         scores = scored.double().mean((2, 3)).sigmoid()
         entropy = -(tags * scores.log() + (1 - tags) * (1 - scores).log()).mean(1)

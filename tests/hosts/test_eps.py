@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from rca.classifier.network import check_pair
+from rca.classifier.registry import check_pair
 from rca.cli.main import main
 from rca.core.errors import UserError
 from rca.core.files import hash_file, read_json
@@ -20,7 +20,7 @@ from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.hosts.eps import EpsHost, EpsOptions, estimate_saliency, shrink_saliency
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.stages.context import Context
 from rca.stages.run import run_stage
 
@@ -178,7 +178,7 @@ def test_a_missing_map_is_told_in_a_sentence(manifest: Manifest, salient: Manife
 
 def test_kept_features_are_refused() -> None:
     check_pair("eps", "hsc", "here")
-    with pytest.raises(UserError, match=r"here: the host eps goes by saliency maps, .* set that to last_stage or all"):
+    with pytest.raises(UserError, match=r"here: the host eps needs saliency maps, .* set it to last_stage or all"):
         check_pair("eps", "cam", "here", cached=True)
 
 

@@ -11,7 +11,8 @@ from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host
 from rca.hosts.cam import CamHost
-from rca.methods.base import Method, Output
+from rca.methods.base import Method
+from rca.models.output import Output
 from rca.models.resizing import rescale
 from rca.stages.train_cam import compute_losses
 

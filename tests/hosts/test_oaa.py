@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from rca.classifier.network import check_processes
+from rca.classifier.registry import check_processes
 from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import load_params
@@ -20,7 +20,7 @@ from rca.data.loading.images import Sample, TrainingImages, collate
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.attention_store import AttentionStore
 from rca.hosts.oaa import OaaHost, OaaOptions, compare_attention
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.params.validate import read_params
 from rca.stages.context import Context
 from rca.stages.run import run_stage
@@ -278,7 +278,7 @@ def test_several_processes_are_refused(params: dict[str, Any], capsys: pytest.Ca
     params["train_cam"]["optimisation"]["processes"] = 2
     params["resources"]["train_cam"]["gpu"] = 0
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    message = "run.cam: the host oaa keeps maps of each image in files of one process, but train_cam"
+    message = "run.cam: the host oaa keeps a map of each image in files of one process, but train_cam"
     with pytest.raises(UserError, match=message):
         read_params(Path("params.yaml"))
     assert run_stage(Context("train_cam", run="cam", seed=0)) == 2

@@ -20,7 +20,7 @@ from rca.hosts.seam import (
     keep_strongest,
     pool_lowest,
 )
-from rca.methods.base import Output
+from rca.models.output import Output
 from rca.models.pooling import normalise_range
 from rca.stages.train_cam import compute_losses
 

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
-from rca.methods.base import Method, NoOptions, Output
+from rca.methods.base import Method
 from rca.methods.hsc import Hsc, HscOptions, View
 from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import contrast_prototypes, pool_strongest, repel
+from rca.models.output import Output
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
 SMALL = (3, 4)  # the maps of the second view; those of the first are 5x7
@@ -136,7 +138,7 @@ def test_refinement_changes_pseudo_labels_by_the_images_colours() -> None:
 
 def test_terms_begin_when_they_should_and_come_on_top_of_the_hosts() -> None:
     hsc = build(start_epoch=2)
-    plain = Method(NoOptions(), CHANNELS, CLASSES, CamHost)
+    plain = Method(Settings(), CHANNELS, CLASSES, CamHost)
     plain.host.load_state_dict(hsc.host.state_dict())
     for epoch in range(3):
         losses = find_losses(hsc, epoch)
@@ -302,7 +304,7 @@ def test_one_image_alone_gives_a_loss() -> None:
 
 
 def test_inference_is_the_hosts() -> None:
-    hsc, plain = build(), Method(NoOptions(), CHANNELS, CLASSES, CamHost)
+    hsc, plain = build(), Method(Settings(), CHANNELS, CLASSES, CamHost)
     plain.host.load_state_dict(hsc.host.state_dict())
     features, valid, _ = draw_batch()
     assert torch.equal(hsc(features[0], valid[0]).maps, plain(features[0], valid[0]).maps)

@@ -4,9 +4,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
-from rca.methods.base import Method, NoOptions
+from rca.methods.base import Method
 from rca.methods.mcis import Mcis, McisOptions
 from rca.stages.train_cam import compute_losses
 
@@ -114,7 +115,7 @@ def test_the_losses_are_those_of_a_slow_reference(mask: str, classifier: str) ->
 
 
 def test_with_all_parts_off_mcis_is_the_plain_cam() -> None:
-    plain, mcis = Method(NoOptions(), CHANNELS, CLASSES, CamHost).double(), build(**OFF)
+    plain, mcis = Method(Settings(), CHANNELS, CLASSES, CamHost).double(), build(**OFF)
     mcis.host.load_state_dict(plain.host.state_dict())
     ours, theirs = find_losses(mcis), find_losses(plain)
     assert ours.keys() == theirs.keys() == {"classification"}

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
-from rca.methods.base import Method, NoOptions
+from rca.methods.base import Method
 from rca.methods.rca import AggregationOptions, ContrastOptions, MemoryOptions, Rca, RcaOptions
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
@@ -47,7 +48,7 @@ def find_losses(method: Method, epoch: int, seed: int = 0) -> dict[str, Tensor]:
 
 
 def test_with_all_parts_off_rca_is_the_plain_cam() -> None:
-    plain, rca = Method(NoOptions(), CHANNELS, CLASSES, CamHost), Rca(OFF, CHANNELS, CLASSES, CamHost)
+    plain, rca = Method(Settings(), CHANNELS, CLASSES, CamHost), Rca(OFF, CHANNELS, CLASSES, CamHost)
     rca.load_state_dict(plain.state_dict(), strict=False)
     assert dict(plain.named_parameters()).keys() == dict(rca.named_parameters()).keys()
     for epoch in range(3):
@@ -105,7 +106,7 @@ def test_only_regions_of_confident_classes_enter_the_memory() -> None:
 def test_a_stored_region_is_the_mean_feature_where_its_map_is_high() -> None:
     features, valid, batch = draw_batch()
     rca = build()
-    plain = rca(features, valid).auxiliary
+    plain = rca(features, valid).extras["plain"]
     rca.compute_losses(rca(features, valid), batch, epoch=0)
     for label, slot in rca.memory.filled().nonzero().tolist():
         image = int(rca.memory.image[label, slot]) - 40
@@ -166,7 +167,7 @@ def test_the_memory_changes_the_maps_through_the_prototypes_alone() -> None:
     rca.start_epoch(1, seed=0)
     after = rca(features, valid)
     assert not torch.allclose(after.maps, before.maps)
-    assert torch.equal(after.auxiliary, before.auxiliary)
+    assert torch.equal(after.extras["plain"], before.extras["plain"])
 
 
 def test_memory_state_names_tensors_of_the_state_dict() -> None:

@@ -105,7 +105,7 @@ def test_every_form_learns_and_scores(form: str) -> None:
     features, valid, _ = draw_batch(5)
     plain = rca.host(features)
     output = rca.eval().locate(rca(features, valid), None)
-    assert torch.equal(output.auxiliary, plain)
+    assert torch.equal(output.extras["plain"], plain)
     assert output.maps.shape == plain.shape
     assert not torch.allclose(output.maps, plain)
 
@@ -116,7 +116,7 @@ def test_scores_are_the_share_of_a_class_among_all_rows() -> None:
     features, valid, batch = draw_batch(3)
     plain = rca(features, valid)
     anything, tagged = rca.locate(plain, None), rca.locate(plain, batch.tags)
-    assert torch.equal(tagged.auxiliary, plain.maps)
+    assert torch.equal(tagged.extras["plain"], plain.maps)
     prototypes, usable = rca.prototypes, rca.prototypes_usable
     for image, y, x in [(0, 0, 0), (2, 4, 6), (4, 2, 3)]:
         position = features[image, :, y, x]

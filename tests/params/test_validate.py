@@ -153,7 +153,7 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
             "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
         ),
         ({**FROZEN, "run.cam.train_cam": {"split": "val"}}, "run.cam.train_cam.split cannot differ between runs"),
-        ({**FROZEN, "run.cam.host": "seam"}, "run.cam: the host seam looks at the images themselves, but train_cam."),
+        ({**FROZEN, "run.cam.host": "seam"}, "run.cam: the host seam needs the images themselves, but train_cam."),
         ({"run.cam.host": "seam", "run.cam.host_options": {"hard_share": 0}}, "run.cam.host_options.hard_share is 0: "),
         ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
     ],

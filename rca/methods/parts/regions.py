@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rca.models.pooling import pool_mean
+from rca.models.pooling import pool_mean, share_of_peak
 
 GRID = 16
 """Cells along each side of the grid that keeps a region's shape."""
@@ -70,17 +70,6 @@ def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float)
     """
     highest = share_of_peak(maps, valid, tags).amax(1, keepdim=True)
     return ((highest < threshold) & (valid > 0)).to(maps.dtype)
-
-
-def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
-    """Each tagged map as a share of its maximum over the image (B, C, h, w), 0 for classes that are not tagged."""
-    share = maps / find_peaks(maps, valid).clamp(min=1e-5)
-    return share.masked_fill(tags[..., None, None] == 0, 0)
-
-
-def find_peaks(maps: Tensor, valid: Tensor) -> Tensor:
-    """Each map's maximum over the image, without the padding: (B, C, 1, 1)."""
-    return maps.masked_fill(valid == 0, -torch.inf).amax((2, 3), keepdim=True)
 
 
 def locate_regions(masks: Tensor, frame: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

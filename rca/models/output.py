@@ -1,0 +1,35 @@
+"""The output of a network for a batch: what host, method and inference hand to each other."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Output(NamedTuple):
+    """The output of a network for a batch.
+
+    Attributes:
+        maps: (B, C, h, w), the method's class activation maps, before ReLU.
+        features: (B, D, h, w), the features that the maps were computed from.
+        valid: (B, 1, h, w), the share of each feature's field that lies on the image, 0..1.
+        refined: (B, C, h, w), at least 0, the host's refinement of the maps; None if the host refines nothing.
+        background: (B, 1, h, w), the background's share if the maps are shares that sum to 1 with it; None if the maps
+            are raw scores.
+        second: The output for the second view of the batch; None if neither host nor method needs one.
+        extras: Tensors that a host or a method passes on to itself, by name. Nobody else reads them.
+    """
+
+    maps: Tensor
+    features: Tensor
+    valid: Tensor
+    refined: Tensor | None = None
+    background: Tensor | None = None
+    second: "Output | None" = None
+    extras: Mapping[str, Tensor] = MappingProxyType({})
+
+    @property
+    def scores(self) -> Tensor:
+        """The maps that inference uses (B, C, h, w): the refined ones if there are any."""
+        return self.maps if self.refined is None else self.refined
