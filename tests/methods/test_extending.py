@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from rca.core.imports import PACKAGE
 from rca.hosts.base import Host
@@ -19,54 +20,137 @@ ROOT = PACKAGE.parent
 PAGE = (ROOT / "docs/extending.md").read_text()
 BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
 SCRIPT = """
+import sys
 from pathlib import Path
 import rca
 from rca.params.validate import read_params
 from rca.stages.context import Context
 from rca.stages.run import run_stage
 
+name, *stages = sys.argv[1:]
 assert Path(rca.__file__).is_relative_to(Path.cwd())
-assert read_params(Path("params.yaml")).runs == ("cam", "centre")
-of_run = [Context("train_cam", run="centre", seed=0), Context("make_cam", run="centre", seed=0, shard=0)]
-before = [Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run="centre")]
+assert read_params(Path("params.yaml")).runs == ("cam", name)
+of_run = [Context("train_cam", run=name, seed=0), Context("make_cam", run=name, seed=0, shard=0)]
+before = [Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run=name)]
 for context in (*before, Context("fetch_weights", item="train_cam"), Context("cache_features", shard=0), *of_run):
-    assert run_stage(context) == 0, context.name
+    if not stages or context.stage in stages:
+        assert run_stage(context) == 0, context.name
 """
+# A method that asks for all that the interface offers: pairs of images, a second view, a head and a memory of its own.
+FIFTH = """
+import torch
+from torch import Tensor, nn
+
+from rca.core.settings import Settings
+from rca.data.loading.images import Sample
+from rca.hosts.base import MakeHost
+from rca.methods.base import Method
+from rca.models.output import Output
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the package with the example's file, and the embedded preset with its section, cut down."""
-    shutil.copytree(PACKAGE, tmp_path / "rca", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "rca/methods/centre.py").write_text(BLOCKS["python"])
+class FifthOptions(Settings):
+    weight: float = 1.0
+
+
+class Fifth(Method):
+    Options = FifthOptions
+    needs_second_view = True
+    pairs_images = True
+
+    def __init__(self, options: FifthOptions, channels: int, classes: int, make_host: MakeHost) -> None:
+        super().__init__(options, channels, classes, make_host)
+        self.options = options
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Tensor, valid: Tensor) -> Output:
+        return super().forward(features, valid)._replace(extras={"head": self.head(features)})
+
+    def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        losses = super().compute_losses(output, batch, epoch)
+        first, second = batch.tags.chunk(2)
+        assert ((first * second).sum(1) > 0).all()  # partners share a class
+        assert output.second.maps.shape[0] == len(batch.tags)
+        assert output.second.maps.shape[2:] < output.maps.shape[2:]
+        views = [view.extras["head"].mean((2, 3)) for view in (output, output.second)]
+        losses["views"] = self.options.weight * (views[0] - views[1]).square().mean()
+        beside = self.score_beside(output.features, output.features.roll(len(first), 0), output.valid)
+        losses["pairs"] = self.host.classification_loss(beside, output.valid, batch.tags, batch.weight)
+        return losses
+
+    def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
+        share = (others * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True)
+        return self.head(features * share)
+
+
+METHOD = Fifth
+"""
+FIFTH_SECTION = """
+  fifth:
+    <<: *cam
+    method: fifth
+    options: {weight: 0.5}
+    train_cam: {second_view: 0.5}
+"""
+ALONE = "    make_cam: {references: {number: 0}}\n"
+
+
+def make_project(folder: Path, name: str, code: str, section: str) -> None:
+    """A copy of the package with a method's file, and the embedded preset with its section, cut down."""
+    shutil.copytree(PACKAGE, folder / "rca", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / f"rca/methods/{name}.py").write_text(code)
     text = (ROOT / "workflow/presets/shapes.yaml").read_text()
     for old, new in (
-        ("runs: [cam, rca]", "runs: [cam, centre]"),
+        ("runs: [cam, rca]", f"runs: [cam, {name}]"),
         ("memory_runs: [rca]", "memory_runs: []"),
         ("train: 400, val: 100, size: 96", "train: 4, val: 2, size: 48"),
         ("epochs: 32\n    batch_size: 8", "epochs: 3\n    batch_size: 2"),
         ("crop: 96", "crop: 48"),
-        ("\nprepare_data:", f"{BLOCKS['yaml']}\nprepare_data:"),
+        ("\nprepare_data:", f"{section}\nprepare_data:"),
     ):
         assert old in text
         text = text.replace(old, new)
-    (tmp_path / "params.yaml").write_text(text)
-    return tmp_path
+    (folder / "params.yaml").write_text(text)
 
 
-def test_the_worked_example_trains_and_scores(project: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(project)}
-    command = [sys.executable, "-W", "error::UserWarning:rca", "-c", SCRIPT]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+def run_stages(folder: Path, name: str, *stages: str) -> None:
+    """Run some stages up to make_cam, or all of them."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-W", "error::UserWarning:rca", "-c", SCRIPT, name, *stages]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    history = pd.read_csv(project / "runs/shapes/centre/0/train_cam.csv")
+
+
+def test_the_worked_example_trains_and_scores(tmp_path: Path) -> None:
+    make_project(tmp_path, "centre", BLOCKS["python"], BLOCKS["yaml"])
+    run_stages(tmp_path, "centre")
+    history = pd.read_csv(tmp_path / "runs/shapes/centre/0/train_cam.csv")
     assert len(history) == 3
     assert (history["loss_centre"] > 0).all()
     assert (history["loss_centre"] < 0.05).all()  # the weight, times a distance that is below 1 for close regions
-    pinned = json.loads((project / "runs/shapes/methods/centre.json").read_text())
+    pinned = json.loads((tmp_path / "runs/shapes/methods/centre.json").read_text())
     assert pinned["method"] == "centre"
     assert {"methods/centre.py", "methods/parts/view_contrast.py", "hosts/cam.py"} < pinned["code"].keys()
-    assert len(list((project / "runs/shapes/centre/0").glob("scores/*"))) == 1
+    assert len(list((tmp_path / "runs/shapes/centre/0").glob("scores/*"))) == 1
+
+
+def test_a_method_with_pairs_a_second_view_and_a_head_is_one_file(tmp_path: Path) -> None:
+    make_project(tmp_path, "fifth", FIFTH, FIFTH_SECTION)
+    run_stages(tmp_path, "fifth")
+    of_run = tmp_path / "runs/shapes/fifth/0"
+    history = pd.read_csv(of_run / "train_cam.csv")
+    assert {"loss_classification", "loss_views", "loss_pairs"} <= set(history)
+    assert (history[["loss_views", "loss_pairs"]] > 0).all(axis=None)
+    assert any(name == "method.head.weight" for name in load_file(of_run / "model/network.safetensors"))
+    beside = load_file(of_run / "scores/0.safetensors")
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace(FIFTH_SECTION, FIFTH_SECTION + ALONE))
+    run_stages(tmp_path, "fifth", "make_cam")
+    alone = load_file(of_run / "scores/0.safetensors")
+    assert beside.keys() == alone.keys()
+    assert all((beside[name] == alone[name]).all() for name in ("logits", "tags"))
+    assert any((beside[name] != alone[name]).any() for name in beside if name.startswith("maps/"))
+    named = {path for path in (tmp_path / "rca").rglob("*.py") if "fifth" in path.read_text().lower()}
+    assert named == {tmp_path / "rca/methods/fifth.py"}
 
 
 def test_the_example_is_the_only_one() -> None:
