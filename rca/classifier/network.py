@@ -137,7 +137,7 @@ class CamNetwork(nn.Module):
             batch: What it was computed from.
             epoch: Counted from 0.
         """
-        with keep_digits(batch.image.device):
+        with keep_digits(output.maps.device):
             self.host.observe(output, batch, epoch)
             return self.method.compute_losses(output, batch, epoch)
 

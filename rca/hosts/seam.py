@@ -14,7 +14,7 @@ from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
-from rca.models.output import Output
+from rca.models.output import Output, require
 from rca.models.pooling import Normalisation, normalise_range, share_of_peak
 
 
@@ -58,20 +58,16 @@ class SeamHost(Host):
         At each position the strongest class alone is spread, and the background as what is left of 1. So with the
         background the refined maps sum to 1 as well.
         """
-        assert levels is not None
         maps, valid = output.maps.detach(), output.valid
         strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
         strongest = strength * (strength == strength.amax(1, keepdim=True))
-        return output._replace(refined=self.correlation(strongest, levels, valid))
+        return output._replace(refined=self.correlation(strongest, require(levels, "needs_levels"), valid))
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """Classification of both views, ER, ECR and adaptive min pooling."""
-        options, first, second = self.options, output, output.second
-        assert second is not None
-        assert first.refined is not None
-        assert second.refined is not None
+        options, first, second = self.options, output, require(output.second, "needs_second_view")
         losses = super().compute_losses(output, batch, epoch)
-        views = ((first.refined, first.valid), (second.refined, second.valid))
+        views = ((first.scores, first.valid), (second.scores, second.valid))
         tags, valid = batch.tags[..., None, None], second.valid
         size = (valid.shape[2], valid.shape[3])
         one, two = (scale_maps(view.maps, view.valid, size) * tags for view in (first, second))

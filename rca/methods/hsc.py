@@ -19,7 +19,7 @@ from rca.hosts.base import MakeHost
 from rca.methods.base import Method
 from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
-from rca.models.output import Output
+from rca.models.output import Output, require
 from rca.models.pooling import normalise_range, pool_regions
 
 
@@ -150,8 +150,8 @@ class Hsc(Method):
         options, losses = self.options, super().compute_losses(output, batch, epoch)
         if epoch < options.start_epoch:
             return losses
-        assert output.second is not None
-        first, second = (self._look(view, output.second.valid, batch) for view in (output, output.second))
+        second_view = require(output.second, "needs_second_view")
+        first, second = (self._look(view, second_view.valid, batch) for view in (output, second_view))
         if options.roi_level.weight:
             losses["roi"] = options.roi_level.weight * self._contrast_regions((first, second))
         if options.class_level.weight:

@@ -222,7 +222,7 @@ class Rca(Method):
         confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()
         # The background has no classifier: its regions always enter.
         confidence = torch.cat([confidence, torch.ones_like(everywhere, dtype=confidence.dtype)], 1)[image, row]
-        height, width = batch.image.shape[-2:]
+        height, width = batch.valid.shape[-2:]
         box, region = locate_regions(masks[image, row], batch.frame[image], (height, width))
         return Regions(embedding, row, batch.position[image], confidence, box, region)
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 class Output(NamedTuple):
@@ -33,3 +35,18 @@ class Output(NamedTuple):
     def scores(self) -> Tensor:
         """The maps that inference uses (B, C, h, w): the refined ones if there are any."""
         return self.maps if self.refined is None else self.refined
+
+
+def require(value: Value | None, flag: str) -> Value:
+    """A value that a host or a method gets only if its class sets a flag, e.g. `Output.second`.
+
+    Args:
+        value: The value; None if nobody set the flag.
+        flag: The class attribute that asks for it, e.g. "needs_second_view".
+
+    Raises:
+        RuntimeError: the value is missing.
+    """
+    if value is None:
+        raise RuntimeError(f"A host or method uses what {flag} provides: set {flag} on its class.")
+    return value

@@ -133,8 +133,17 @@ def _train(context: Context, settings: TrainAffinityTask, manifest: Manifest, fo
     print(f"{len(records)} images, on {device}")
     pinned = [paths.pinned_scores / f"{shard}.json" for shard in settings.shards]
     checkpoint = context.checkpoint((context.layout.manifest / "dataset.json", paths.network, *pinned))
-    parts = (network, network.backbone, optimisation, paths.seed, device, compute_losses)
-    history = Trainer(*parts, checkpoint=checkpoint, curves=context.curves).fit(loader, sampler)
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=optimisation,
+        seed=paths.seed,
+        device=device,
+        compute_losses=compute_losses,
+        checkpoint=checkpoint,
+        curves=context.curves,
+    )
+    history = trainer.fit(loader, sampler)
     if rank() > 0:
         return
     save_branches(paths.affinity, network.cpu())

@@ -27,7 +27,7 @@ from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.trainer import OptimisationSettings, Trainer, choose_device, derive_seed, set_determinism
 
 SECOND_VIEW = 0.3
 
@@ -93,8 +93,8 @@ def compute_losses(
 
 
 def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
-    """The same of a batch that holds the backbone's features in place of images."""
-    output = network.score(batch.image, batch.valid, tags=batch.tags)
+    """The same for a batch of cached features."""
+    output = network.score(batch.features, batch.valid, tags=batch.tags)
     return network.compute_losses(output, batch, epoch)
 
 
@@ -157,22 +157,24 @@ def _train(context: Context, settings: TrainCamTask) -> None:
     network.host.begin(records, of_host, optimisation.epochs)
 
     def start_epoch(epoch: int) -> None:
-        network.method.start_epoch(epoch, paths.seed * 1_000_003 + epoch)
+        network.method.start_epoch(epoch, derive_seed(paths.seed, epoch))
         due = settings.snapshot_every and epoch and epoch % settings.snapshot_every == 0
         if due and network.method.keeps_memory and rank() == 0:
             path = history_so_far / f"epoch-{epoch:04}.safetensors"
             save_snapshot(path, network, manifest, paths.run, paths.seed, epoch, None)
 
     trainer = Trainer(
-        network,
-        network.backbone,
-        optimisation,
-        paths.seed,
-        device,
-        compute_losses_of_features if frozen else partial(compute_losses, second_view=settings.second_view),
-        start_epoch,
-        checkpoint,
-        context.curves,
+        network=network,
+        backbone=network.backbone,
+        settings=optimisation,
+        seed=paths.seed,
+        device=device,
+        compute_losses=(
+            compute_losses_of_features if frozen else partial(compute_losses, second_view=settings.second_view)
+        ),
+        start_epoch=start_epoch,
+        checkpoint=checkpoint,
+        curves=context.curves,
     )
     history = trainer.fit(loader, sampler)
     # What the last epoch left in the memory: prototypes of its start would lag behind the features.

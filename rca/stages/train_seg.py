@@ -113,8 +113,16 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
     checkpoint = context.checkpoint((layout.weights("segmenter"), paths.pinned_masks))
-    parts = (network, network.backbone, optimisation, paths.seed, device, partial(compute_losses, loss=settings.loss))
-    trainer = Trainer(*parts, checkpoint=checkpoint, curves=context.curves)
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=optimisation,
+        seed=paths.seed,
+        device=device,
+        compute_losses=partial(compute_losses, loss=settings.loss),
+        checkpoint=checkpoint,
+        curves=context.curves,
+    )
     history = trainer.fit(loader, sampler)
     if rank() > 0:
         return

@@ -1,12 +1,10 @@
-"""The training loop that every network shares: optimiser, schedule, precision, checkpoint and resume.
+"""The training loop of every network: optimiser, schedule, precision, checkpoint and resume.
 
-An epoch is a function of the state before it, the seed and its number: the order, the augmentation and torch's own
-generator are all seeded by (seed, epoch). So a checkpoint holds no generator's state, and a training that was stopped
-between two epochs ends with the same weights as one that was not.
+Order, augmentation and torch's own generator are seeded by (seed, epoch) alone. So a checkpoint holds no generator
+state, and a training that was stopped between two epochs ends with the same weights as one that was not.
 
-Several processes (`rca.core.launch`) share each batch and come to the weights and the memory of one process, up to
-rounding.
-Only what a method draws for its own rows (the mixing of RCA's contrast) differs with their number.
+Several processes (`rca.core.launch`) share each batch and reach the weights and the memory of one process, up to
+rounding. Only the draws that a method makes for its own rows (the mixing in RCA's contrast) differ between processes.
 """
 
 import math
@@ -15,13 +13,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 from torch.utils.data import DataLoader
 
 from rca.core.distributed import rank, sum_over_ranks, world_size
@@ -33,6 +32,13 @@ from rca.core.settings import Settings, Unpinned
 from rca.data.loading.images import EpochSampler, Sample
 from rca.training.curves import record_curves
 
+SEED_STRIDE, RANK_STRIDE = 1_000_003, 10_007
+"""Distance between the seeds of two runs and of two ranks, prime."""
+Network = TypeVar("Network", bound=nn.Module)
+Losses = dict[str, Tensor]
+"""The weighted terms of a loss, by name; their sum is minimised."""
+Loader = DataLoader[Sample]
+
 
 class OptimisationSettings(Settings):
     """How a network is trained.
@@ -40,17 +46,17 @@ class OptimisationSettings(Settings):
     Attributes:
         optimiser: SGD with Nesterov momentum 0.9, or AdamW.
         epochs: Passes over the images.
-        batch_size: Images in a step of the loader, of all processes together.
-        accumulate: Steps of the loader for each step of the optimiser.
-        learning_rate: Of the new layers, at the start.
-        backbone_learning_rate: Of the backbone.
+        batch_size: Images per step of the loader, over all processes.
+        accumulate: Steps of the loader per step of the optimiser.
+        learning_rate: Initial learning rate of the new layers.
+        backbone_learning_rate: Initial learning rate of the backbone.
         weight_decay: L2 penalty (AdamW: decoupled).
-        poly_power: The rates fall as (1 - step / steps) ** poly_power.
-        freeze_batchnorm: Keep the backbone's BatchNorm statistics and scales as they came.
-        precision: "float32", or "bfloat16" on a GPU for what `rca.core.precision` says (a CPU always takes float32).
-        workers: Processes that load images, for each process that trains; the result does not depend on it.
-        processes: Processes that train together, each with a GPU of its own, or all on the CPU where there is none.
-            They share a batch; whole images (no crop) are padded to the largest of a process's own part.
+        poly_power: The learning rates fall as (1 - step / steps) ** poly_power.
+        freeze_batchnorm: Keep the statistics and scales of the backbone's BatchNorm at their initial values.
+        precision: "float32", or "bfloat16" for the parts that `rca.core.precision` names, on a GPU only.
+        workers: Processes that load images, per training process; the result does not depend on it.
+        processes: Processes that train together, each on its own GPU, or all on the CPU if there is no GPU. They share
+            a batch; whole images (no crop) are padded to the largest image of a process's own part.
     """
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
@@ -80,75 +86,80 @@ class OptimisationSettings(Settings):
         return self
 
 
-class _Step(nn.Module):
-    """The loss of a batch as a module, so that DistributedDataParallel sees all that is done between weights and loss.
+class _Step(nn.Module, Generic[Network]):
+    """The loss of a batch as a module, so that DistributedDataParallel sees everything between weights and loss.
 
     Args:
-        network: What is trained.
-        compute_losses: As in `Trainer`.
+        network: The network to train.
+        compute_losses: As for `Trainer`.
     """
 
-    def __init__(self, network: nn.Module, compute_losses: Callable[[Any, Sample, int], dict[str, Tensor]]) -> None:
+    def __init__(self, network: Network, compute_losses: Callable[[Network, Sample, int], Losses]) -> None:
         super().__init__()
         self.network, self.compute_losses = network, compute_losses
 
-    def forward(self, batch: Sample, epoch: int) -> dict[str, Tensor]:
+    def forward(self, batch: Sample, epoch: int) -> Losses:
         return self.compute_losses(self.network, batch, epoch)
 
 
-@dataclass
-class Trainer:
-    """One training, resumable between epochs, in this process or in all of a process group.
+@dataclass(kw_only=True)
+class Trainer(Generic[Network]):
+    """One training, resumable between epochs, in one process or in each process of a group.
 
     Args:
-        network: What is trained; it lies on `device`.
-        backbone: The part of it that takes `backbone_learning_rate`; it is frozen where no parameter of it requires a
-            gradient.
-        settings: How.
-        seed: Of the run.
-        device: Where.
-        compute_losses: From the network, a batch and the epoch to the weighted terms of the loss, by name. It is called
-            in the precision of the settings and takes out of that what needs more digits (`rca.core.precision`).
-        start_epoch: Called before each epoch with its number.
-        checkpoint: Where the state is kept after each epoch; None keeps none.
-        curves: Where TensorBoard finds the history as it grows; None records none.
+        network: The network to train, on `device`.
+        backbone: The part of the network that uses `backbone_learning_rate`. It stays in evaluation mode if none of its
+            parameters requires a gradient.
+        settings: Optimiser, schedule and precision.
+        seed: The run's seed.
+        device: The device to train on.
+        compute_losses: Computes the loss terms of a batch from the network, the batch and the epoch. It is called in
+            the precision of the settings; what needs float32 leaves it itself (`rca.core.precision.keep_digits`).
+        start_epoch: Called before each epoch with its number, counted from 0.
+        checkpoint: The file that holds the state after each epoch; None keeps no state.
+        curves: The folder of TensorBoard's curves; None records none.
+        history: The lines of the epochs done so far; `fit` extends and returns it.
     """
 
-    network: nn.Module
+    network: Network
     backbone: nn.Module
     settings: OptimisationSettings
     seed: int
     device: torch.device
-    compute_losses: Callable[[Any, Sample, int], dict[str, Tensor]]
+    compute_losses: Callable[[Network, Sample, int], Losses]
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
     curves: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def fit(self, loader: DataLoader, sampler: EpochSampler) -> list[dict[str, float]]:
-        """Train for the set number of epochs, from the checkpoint where there is one.
+    def fit(self, loader: Loader, sampler: EpochSampler) -> list[dict[str, float]]:
+        """Train for the set number of epochs, from the checkpoint if there is one.
+
+        Args:
+            loader: The batches of an epoch.
+            sampler: The loader's sampler, which is told the epoch.
 
         Returns:
-            A line for each epoch: `epoch`, `learning_rate` at its start, and the mean of each term of the loss.
+            A line per epoch: `epoch` from 1, `learning_rate` at its start, and `loss_<name>`, the mean of each term.
 
         Raises:
-            UserError: a loss is not finite, the checkpoint is broken, several processes are to train BatchNorm on a
+            UserError: a loss is not finite, the checkpoint is broken, several processes would train BatchNorm on a
                 CPU, or curves cannot be recorded.
         """
         self._share_batchnorm()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         optimiser = self._make_optimiser()
         steps = self.settings.epochs * -(-len(loader) // self.settings.accumulate)
-        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, self.settings.poly_power)
+        schedule = PolynomialLR(optimiser, steps, self.settings.poly_power)
         first = self._resume(optimiser, schedule)
         step: nn.Module = _Step(self.network, self.compute_losses)
         if world_size() > 1:
-            # Made after every rank has resumed: it waits for all, so none can delete or replace the checkpoint before.
-            # Parts of a method may lie idle until there are prototypes.
+            # Wrapped only now: the wrapper waits for all ranks, so each has resumed before one replaces the checkpoint.
+            # Some parameters of a method get no gradient until there are prototypes.
             step = DistributedDataParallel(step, find_unused_parameters=True)
-            # No copying of buffers before each step, since they are the same on all ranks: each takes up the regions of
-            # all in the same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set
-            # here and not in the call, where torch has renamed it.
+            # The buffers need no broadcast, since they are equal on all ranks: each rank adds the regions of all in the
+            # same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set here, since
+            # torch has renamed the argument.
             step.broadcast_buffers = False
         with record_curves(self.curves if rank() == 0 else None) as record:
             for line in self.history:
@@ -156,16 +167,21 @@ class Trainer:
             for epoch in range(first, self.settings.epochs):
                 start = time.monotonic()
                 self._fit_epoch(step, loader, sampler, optimiser, schedule, epoch)
-                self._say(time.monotonic() - start)
-                self._keep(optimiser, schedule)
+                self._report(time.monotonic() - start)
+                self._save(optimiser, schedule)
                 record(self.history[-1])
         return self.history
 
     def _fit_epoch(
-        self, step: nn.Module, loader: DataLoader, sampler: EpochSampler, optimiser: Any, schedule: Any, epoch: int
+        self,
+        step: nn.Module,
+        loader: Loader,
+        sampler: EpochSampler,
+        optimiser: torch.optim.Optimizer,
+        schedule: LRScheduler,
+        epoch: int,
     ) -> None:
-        # Each rank draws for its own rows.
-        torch.manual_seed(self.seed * 1_000_003 + rank() * 10_007 + epoch)
+        torch.manual_seed(derive_seed(self.seed, epoch, rank()))  # each rank draws for its own rows
         sampler.epoch = epoch
         self.start_epoch(epoch)
         self.network.train()
@@ -175,18 +191,16 @@ class Trainer:
         totals: dict[str, float] = {}
         share = self.settings.accumulate
         for number, batch in enumerate(track(loader, f"epoch {epoch + 1}", len(loader)), 1):
-            batch = Sample(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
-            # Convolutions run faster with channels last, on a CPU (a quarter was seen) and on a GPU in bfloat16.
-            batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+            batch = _move(batch, self.device)
             with choose_precision(self.device, self.settings.precision):
                 losses = step(batch, epoch)
             terms = torch.stack(list(losses.values()))
-            # The same on every rank, so that all go on or all stop.
+            # Equal on all ranks, so either all continue or all stop.
             means = (sum_over_ranks(terms) / world_size()).tolist()
             if not math.isfinite(sum(means)):
                 raise UserError(f"The loss became {sum(means)} in epoch {epoch + 1}: lower the learning rate.")
-            group = min(share, len(loader) - (number - 1) // share * share)  # the last one may be smaller
-            (terms.sum() / group).backward()
+            group = min(share, len(loader) - (number - 1) // share * share)  # the last group may be smaller
+            torch.autograd.backward(terms.sum() / group)
             for name, value in zip(losses, means, strict=True):
                 totals[name] = totals.get(name, 0.0) + value
             if number % share == 0 or number == len(loader):
@@ -196,40 +210,37 @@ class Trainer:
         terms_of_epoch = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
         self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **terms_of_epoch})
 
-    def _say(self, seconds: float) -> None:
+    def _report(self, seconds: float) -> None:
         epoch, *figures = self.history[-1].items()
         line = ", ".join(f"{name} {value:.4g}" for name, value in figures)
         print(f"epoch {epoch[1]}/{self.settings.epochs}: {line} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
     def _list_frozen(self) -> list[nn.Module]:
-        """What stays in evaluation mode: a backbone that is not trained, or its BatchNorm where that is frozen."""
+        """The modules that stay in evaluation mode: a frozen backbone, or its frozen BatchNorm layers."""
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             return list(self.backbone.modules())
-        norms: list[nn.Module] = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
-        return (
-            norms
-            if self.settings.freeze_batchnorm
-            else [one for one in norms if not any(part.requires_grad for part in one.parameters())]
-        )
+        frozen = self.settings.freeze_batchnorm
+        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        return [norm for norm in norms if frozen or not any(weight.requires_grad for weight in norm.parameters())]
 
     def _share_batchnorm(self) -> None:
-        """Let BatchNorm that several processes train see the whole batch; torch has that for GPUs alone."""
+        """Let trained BatchNorm layers see the whole batch of all processes, which torch supports on GPUs only."""
         frozen = self._list_frozen()
-        trained = [one for one in self.network.modules() if isinstance(one, _BatchNorm) and one not in frozen]
+        trained = [norm for norm in self.network.modules() if isinstance(norm, _BatchNorm) and norm not in frozen]
         if world_size() == 1 or not trained:
             return
         if self.device.type != "cuda":
             raise UserError(
                 "Several processes cannot train BatchNorm on a CPU: set optimisation.processes to 1, or"
-                " optimisation.freeze_batchnorm to true where only the backbone has it."
+                " optimisation.freeze_batchnorm to true if only the backbone has BatchNorm."
             )
-        self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]  # torch
 
     def _make_optimiser(self) -> torch.optim.Optimizer:
         settings = self.settings
-        own = {id(parameter) for parameter in self.backbone.parameters()}
-        new = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
-        groups: list[dict[str, Any]] = [{"params": new, "lr": settings.learning_rate}]
+        of_backbone = {id(parameter) for parameter in self.backbone.parameters()}
+        new = [parameter for parameter in self.network.parameters() if id(parameter) not in of_backbone]
+        groups: list[dict[str, object]] = [{"params": new, "lr": settings.learning_rate}]
         if settings.freeze_batchnorm:
             for module in self.backbone.modules():
                 if isinstance(module, _BatchNorm):
@@ -241,13 +252,13 @@ class Trainer:
             return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
-    def _resume(self, optimiser: Any, schedule: Any) -> int:
-        """Take up the checkpoint, if there is one; the number of the first epoch that is still to do."""
+    def _resume(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> int:
+        """Load the checkpoint, if there is one; the number of the first epoch to train."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return 0
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch.load raises whatever the broken file makes it stumble over
+        except Exception as error:  # torch.load raises anything on a broken file
             reason = str(error).split("\n")[0]
             raise UserError(f"The checkpoint {self.checkpoint} is broken ({reason}): delete it.") from None
         self.network.load_state_dict(state["network"])
@@ -257,7 +268,7 @@ class Trainer:
         print(f"resuming after epoch {len(self.history)}", file=sys.stderr, flush=True)
         return len(self.history)
 
-    def _keep(self, optimiser: Any, schedule: Any) -> None:
+    def _save(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> None:
         if self.checkpoint is None or rank() > 0:
             return
         state = {
@@ -270,11 +281,33 @@ class Trainer:
             torch.save(state, temporary)
 
 
+def _move(batch: Sample, device: torch.device) -> Sample:
+    """Move a batch to a device, its images or features with channels last.
+
+    Convolutions run faster with channels last, on a CPU (by a quarter in one case) and on a GPU in bfloat16.
+    """
+    batch = Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+    if batch.features.numel():
+        return batch._replace(features=batch.features.contiguous(memory_format=torch.channels_last))
+    return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed of its own for each epoch and rank of a run; distinct for up to 99 ranks of 10,000 epochs.
+
+    Args:
+        seed: The run's seed.
+        epoch: Counted from 0.
+        rank: The number of the process, counted from 0.
+    """
+    return seed * SEED_STRIDE + rank * RANK_STRIDE + epoch
+
+
 def set_determinism(threads: int) -> None:
     """Make torch give the same bytes for the same input on the same machine.
 
     Args:
-        threads: How many threads torch computes with; another number gives other last digits.
+        threads: Number of CPU threads; the last digits depend on it.
     """
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -282,5 +315,5 @@ def set_determinism(threads: int) -> None:
 
 
 def choose_device() -> torch.device:
-    """The first GPU that the job may see, else the CPU."""
+    """The first GPU that the job can see, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -138,7 +138,16 @@ def train(
         drawn.append(torch.rand(()))
         return train_cam.compute_losses(network, batch, epoch)
 
-    trainer = Trainer(network, network.backbone, settings, 0, CPU, compute_losses, start_epoch, checkpoint, history=[])
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=0,
+        device=CPU,
+        compute_losses=compute_losses,
+        start_epoch=start_epoch,
+        checkpoint=checkpoint,
+    )
     history = trainer.fit(*make_loader(images, settings.batch_size, 0, network.method.pairs_images))
     lines = torch.tensor([list(line.values()) for line in history[1:]])  # the first epoch has no contrast
     return {**network.state_dict(), "history": lines, "drawn": torch.stack(drawn)}
@@ -162,7 +171,9 @@ def lose_count() -> str:
 
     batch = Sample(torch.ones(1, 1, 1, 1), *torch.ones(5, 1))
     with pytest.raises(UserError) as caught:
-        Trainer(network, network, settings, 0, CPU, compute_losses).fit([batch], EpochSampler(1, 1, 0))
+        Trainer(
+            network=network, backbone=network, settings=settings, seed=0, device=CPU, compute_losses=compute_losses
+        ).fit([batch], EpochSampler(1, 1, 0))
     return str(caught.value)
 
 

@@ -89,9 +89,12 @@ def train() -> dict[str, Tensor]:
     rates = {"learning_rate": 0.05, "backbone_learning_rate": 0.02}
     settings = OptimisationSettings(optimiser="sgd", epochs=2, batch_size=IMAGES, freeze_batchnorm=True, **rates)
     trainer = Trainer(
-        *(network, network.backbone, settings, 0, torch.device("cpu")),
-        partial(compute_losses, second_view=0.6),
-        lambda epoch: None,
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=0,
+        device=torch.device("cpu"),
+        compute_losses=partial(compute_losses, second_view=0.6),
     )
     history = trainer.fit(batches, EpochSampler(2 * IMAGES, IMAGES, 0))
     return {**network.state_dict(), "history": torch.tensor([list(line.values()) for line in history])}

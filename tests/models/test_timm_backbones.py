@@ -199,7 +199,14 @@ def test_a_network_trains_and_predicts(tmp_path: Path, name: str, head: HeadName
     )
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     losses = partial(compute_losses, loss=LossSettings())
-    trainer = Trainer(network, network.backbone, settings, 0, torch.device("cpu"), losses)
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=0,
+        device=torch.device("cpu"),
+        compute_losses=losses,
+    )
     history = trainer.fit([sample], SimpleNamespace(epoch=0))  # type: ignore[arg-type]
     assert history[-1]["loss_segmentation"] < history[0]["loss_segmentation"]
     changed = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])}

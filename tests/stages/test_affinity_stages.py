@@ -112,16 +112,16 @@ def test_a_training_that_was_stopped_goes_on(maps: dict[str, ScoreMaps], monkeyp
     run()
     paths = Context("walk_scores", "cam", 0).paths
     expected = paths.affinity.read_bytes()
-    keep = train_affinity.Trainer._keep
+    save = train_affinity.Trainer._save
 
     def stop(self: Any, *arguments: Any) -> None:
-        keep(self, *arguments)
+        save(self, *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_affinity.Trainer, "_keep", stop)
+    monkeypatch.setattr(train_affinity.Trainer, "_save", stop)
     with pytest.raises(KeyboardInterrupt):
         train_affinity.run(Context("train_affinity", "cam", 0))
-    monkeypatch.setattr(train_affinity.Trainer, "_keep", keep)
+    monkeypatch.setattr(train_affinity.Trainer, "_save", save)
     assert list(Path(".rca/checkpoints").glob("train_affinity*.pt"))
     train_affinity.run(Context("train_affinity", "cam", 0))
     assert paths.affinity.read_bytes() == expected

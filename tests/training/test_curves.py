@@ -37,9 +37,19 @@ def train(
     network = nn.Linear(3, 1)
     settings = OptimisationSettings(epochs=EPOCHS, batch_size=1, learning_rate=rate, backbone_learning_rate=rate)
     # The network is its own backbone: one rate for all.
-    parts = (network, network, settings, 0, torch.device("cpu"), compute_losses, start_epoch, checkpoint, curves)
+    trainer = Trainer(
+        network=network,
+        backbone=network,
+        settings=settings,
+        seed=0,
+        device=torch.device("cpu"),
+        compute_losses=compute_losses,
+        start_epoch=start_epoch,
+        checkpoint=checkpoint,
+        curves=curves,
+    )
     batch = Sample(torch.ones(1, 1, 1, 1), torch.ones(1), torch.rand(7, 3), *torch.ones(3, 1))
-    return Trainer(*parts).fit([batch, batch], EpochSampler(2, 1, 0))
+    return trainer.fit([batch, batch], EpochSampler(2, 1, 0))
 
 
 def stop_before(last: int) -> Callable[[int], None]:

@@ -11,7 +11,7 @@ from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.stages.train_cam import compute_losses
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.trainer import OptimisationSettings, Trainer, derive_seed
 
 EPOCHS = 4
 OPTIONS = {
@@ -56,7 +56,14 @@ def train(
 
     device = torch.device("cpu")
     trainer = Trainer(
-        network, network.backbone, settings, seed, device, compute_losses, start_epoch, checkpoint, history=[]
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=seed,
+        device=device,
+        compute_losses=compute_losses,
+        start_epoch=start_epoch,
+        checkpoint=checkpoint,
     )
     return network, trainer.fit(*make_loader(images, settings.batch_size, 0))
 
@@ -162,7 +169,14 @@ def fit_line(
     given = {"epochs": 3, "batch_size": size, "accumulate": accumulate, "learning_rate": 0.05}
     settings = OptimisationSettings(**{**given, "backbone_learning_rate": 0.02, "optimiser": "sgd", **changes})
     network = Line()
-    trainer = Trainer(network, network.backbone, settings, 0, torch.device("cpu"), compute)
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=0,
+        device=torch.device("cpu"),
+        compute_losses=compute,
+    )
     return network, trainer.fit(Batches(size), EpochSampler(12, size, 0))
 
 
@@ -224,3 +238,10 @@ def test_the_history_holds_the_mean_of_each_term() -> None:
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_sentence(value: float) -> None:
     with pytest.raises(UserError, match=f"The loss became {value} in epoch 1: lower the learning rate"):
         fit_line(2, 1, lambda network, batch, epoch: {"bad": network(batch.image[..., 0, 0]).square().sum() * value})
+
+
+def test_each_epoch_and_rank_of_a_run_has_a_seed_of_its_own() -> None:
+    assert derive_seed(3, 4) == 3 * 1_000_003 + 4
+    assert derive_seed(3, 4, 2) == 3 * 1_000_003 + 2 * 10_007 + 4
+    seeds = {derive_seed(seed, epoch, rank) for seed in range(3) for epoch in range(0, 10_000, 7) for rank in range(99)}
+    assert len(seeds) == 3 * 1429 * 99

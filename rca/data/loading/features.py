@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rca.core.errors import UserError
 from rca.core.files import IGNORE
-from rca.data.loading.augmentation import AugmentationSettings
+from rca.data.loading.augmentation import AugmentationSettings, draw_augmentation
 from rca.data.loading.images import Sample, TrainingImages
 from rca.data.manifest import ImageRecord, Manifest
 
@@ -145,17 +145,17 @@ class TrainingFeatures(TrainingImages):
     def __getitem__(self, key: tuple[int, ...]) -> Sample:
         record = self.records[key[1]]
         random = np.random.default_rng([self.seed, *key])
-        random.uniform()  # the scale, which `augment` draws first
-        mirrored = self.augmentation.flip and random.random() < 0.5
+        mirrored = draw_augmentation(self.augmentation, (record.width, record.height), random).mirrored
         features = self.cache.read(record.id, View(1.0, mirrored))
         size = features.shape[1:]
         across, down = record.width / size[1], record.height / size[0]
         return Sample(
-            features,
-            torch.ones(1, *size),
-            torch.from_numpy(self.manifest.encode_tags(record)),
-            torch.full(size, IGNORE),
-            torch.tensor(self.manifest.index[record.id]),
-            torch.tensor((-across, float(record.width), down, 0.0) if mirrored else (across, 0.0, down, 0.0)),
-            torch.tensor(record.weight),
+            image=torch.empty(0),
+            valid=torch.ones(1, *size),
+            tags=torch.from_numpy(self.manifest.encode_tags(record)),
+            mask=torch.full(size, IGNORE),
+            position=torch.tensor(self.manifest.index[record.id]),
+            frame=torch.tensor((-across, float(record.width), down, 0.0) if mirrored else (across, 0.0, down, 0.0)),
+            weight=torch.tensor(record.weight),
+            features=features,
         )

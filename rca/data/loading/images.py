@@ -4,7 +4,7 @@ Each sample draws from its own generator, seeded by (seed, epoch, position). So 
 of workers, and a training that was stopped goes on as if it had not been.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rca.core.distributed import rank, world_size
@@ -24,18 +25,22 @@ from rca.data.manifest import ImageRecord, Manifest
 
 
 class Sample(NamedTuple):
-    """One image, or a batch with a leading dimension.
+    """One image or its features, or a batch of them with a leading dimension.
+
+    A training on images fills `image` and leaves `features` empty; a training on the cached features of a frozen
+    backbone fills `features` and leaves `image` empty. H and W are the height and width of the one that is filled.
 
     Attributes:
-        image: (3, H, W), float32, normalised.
+        image: (3, H, W), float32, normalised; empty in a training on features.
         valid: (1, H, W), float32: 1 on the image, 0 on padding.
         tags: (C,), float32 of 0 and 1.
-        mask: (H, W), int64, labels with 255 for ignore; all ignore where no mask was asked for.
+        mask: (H, W), int64, labels with 255 for ignore; all 255 if masks are not loaded.
         position: The record's position in the manifest, int64.
         frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
             pixels.
         weight: (), float32: what the image counts in the loss on its tags.
-        saliency: (1, H, W), float32, 0..1: how salient each pixel is, 0 on padding; empty where it was not asked for.
+        saliency: (1, H, W), float32, 0..1: how salient each pixel is, 0 on padding; empty if it is not loaded.
+        features: (D, H, W), float32, what the backbone computes of the image; empty in a training on images.
     """
 
     image: Tensor
@@ -46,6 +51,7 @@ class Sample(NamedTuple):
     frame: Tensor
     weight: Tensor = torch.ones(())
     saliency: Tensor = torch.empty(0)
+    features: Tensor = torch.empty(0)
 
 
 class TrainingImages(Dataset):
@@ -94,14 +100,14 @@ class TrainingImages(Dataset):
         normalised = normalise(np.asarray(image), self.mean, self.std)
         tags = torch.from_numpy(self.manifest.encode_tags(record))
         return Sample(
-            normalised,
-            torch.ones(1, *normalised.shape[1:]),
-            tags,
-            torch.from_numpy(np.array(mask, dtype=np.int64)),
-            torch.tensor(self.manifest.index[record.id]),
-            torch.tensor(frame),
-            torch.tensor(record.weight),
-            torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
+            image=normalised,
+            valid=torch.ones(1, *normalised.shape[1:]),
+            tags=tags,
+            mask=torch.from_numpy(np.array(mask, dtype=np.int64)),
+            position=torch.tensor(self.manifest.index[record.id]),
+            frame=torch.tensor(frame),
+            weight=torch.tensor(record.weight),
+            saliency=torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
         )
 
     def _read_mask(self, record: ImageRecord) -> np.ndarray:
@@ -143,26 +149,26 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
         samples: Of any sizes.
         side: Side of the square to pad to; None pads to the largest height and width among the samples.
     """
-    height = side or max(sample.image.shape[1] for sample in samples)
-    width = side or max(sample.image.shape[2] for sample in samples)
+    height = side or max(sample.valid.shape[1] for sample in samples)
+    width = side or max(sample.valid.shape[2] for sample in samples)
 
-    def stack(tensors: list[Tensor], fill: float) -> Tensor:
-        padded = [
-            torch.nn.functional.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2]), value=fill)
-            for one in tensors
-        ]
-        return torch.stack(padded)
+    def pad(tensors: Sequence[Tensor], fill: float = 0.0) -> Tensor:
+        if tensors[0].numel() == 0:
+            return tensors[0]
+        ends = [(0, width - tensor.shape[-1], 0, height - tensor.shape[-2]) for tensor in tensors]
+        return torch.stack([functional.pad(tensor, end, value=fill) for tensor, end in zip(tensors, ends, strict=True)])
 
-    images, valid, tags, masks, positions, frames, weights, saliency = zip(*samples, strict=True)
+    images, valid, tags, masks, positions, frames, weights, saliency, features = zip(*samples, strict=True)
     return Sample(
-        stack(list(images), 0.0),
-        stack(list(valid), 0.0),
-        torch.stack(tags),
-        stack(list(masks), IGNORE),
-        torch.stack(positions),
-        torch.stack(frames),
-        torch.stack(weights),
-        stack(list(saliency), 0.0) if saliency[0].numel() else torch.empty(0),
+        image=pad(images),
+        valid=pad(valid),
+        tags=torch.stack(tags),
+        mask=pad(masks, IGNORE),
+        position=torch.stack(positions),
+        frame=torch.stack(frames),
+        weight=torch.stack(weights),
+        saliency=pad(saliency),
+        features=pad(features),
     )
 
 
