@@ -12,12 +12,12 @@ from rca.classifier.network import CamNetwork
 from rca.classifier.references import Beside, References
 from rca.classifier.views import InferenceSettings, encode_views, group_by_size
 from rca.core.files import read_photograph
+from rca.core.normalisation import normalise_maps
 from rca.data.loading.features import FeatureCache
 from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.base import Levels
 from rca.labels.score_maps import ScoreMaps
-from rca.models.pooling import Normalisation
 
 
 def score_images(
@@ -55,7 +55,7 @@ def score_images(
             maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags, beside)
         for record, one, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
-            kept = normalise_maps(one[list(record.tags)], network.host.normalisation).half()
+            kept = normalise_maps(one[list(record.tags)], by=network.host.normalisation).half()
             yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
 
 
@@ -72,21 +72,6 @@ def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
     """
     reached = np.flatnonzero(logits >= math.log(threshold / (1 - threshold)))
     return tuple(reached.tolist()) or (int(logits.argmax()),)
-
-
-def normalise_maps(maps: Tensor, by: Normalisation = "max") -> Tensor:
-    """Divide each map by its maximum, after its minimum was taken off where that is asked for.
-
-    Args:
-        maps: (K, h, w), at least 0.
-        by: "min_max" for maps that are nowhere 0, as those that an attention has smoothed (SEAM).
-
-    Returns:
-        (K, h, w), 0..1.
-    """
-    if by == "min_max":
-        maps = maps - maps.amin((1, 2), keepdim=True)
-    return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
 
 
 def score_batch(
@@ -163,6 +148,6 @@ def score_features(
             total += functional.interpolate(activation, size, mode="bilinear")
     maps = sums[0]
     if beside is not None:
-        alone, together = (normalise_maps(one.flatten(0, 1), network.host.normalisation) for one in sums)
-        maps = ((1 - beside.share) * alone + beside.share * together).view_as(maps)
+        alone, together = (normalise_maps(total, by=network.host.normalisation) for total in sums)
+        maps = (1 - beside.share) * alone + beside.share * together
     return maps, logits / len(settings.views)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.distributed import mean_of_rows
+from rca.core.normalisation import Normalisation
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
 from rca.models.output import Output
-from rca.models.pooling import Normalisation, pool_mean
+from rca.models.pooling import pool_mean
 
 Levels = tuple[Tensor, Tensor, Tensor]
 """The images (B, 3, H, W) and the features of the backbone's two earlier levels."""

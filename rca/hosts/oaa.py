@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.errors import UserError
+from rca.core.normalisation import normalise_maps
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
 from rca.hosts.attention_store import AttentionStore
 from rca.hosts.base import Host, Levels
 from rca.models.output import Output
-from rca.models.pooling import normalise_range, pool_mean
+from rca.models.pooling import pool_mean
 
 ATTENDED = 0.001
 """From which accumulated attention on, exclusive, a position belongs to its class."""
@@ -78,7 +79,7 @@ class OaaHost(Host):
         store = self._open(epoch)
         maps, valid = output.maps.detach(), output.valid
         sure = (pool_mean(maps, valid).sigmoid() >= self.options.gate).cpu()
-        attention, (height, width) = normalise_range(maps, valid, "max").cpu(), batch.valid.shape[2:]
+        attention, (height, width) = normalise_maps(maps.relu(), valid).cpu(), batch.valid.shape[2:]
         shown = torch.stack([batch.valid.amax((1, 3)).sum(1), batch.valid.amax((1, 2)).sum(1)], 1).tolist()
         for image, (position, frame) in enumerate(zip(batch.position.tolist(), batch.frame.cpu(), strict=True)):
             tags = store.records[position].tags

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from rca.core.distributed import mean_of_rows
+from rca.core.normalisation import Normalisation, normalise_maps
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
 from rca.models.output import Output, require
-from rca.models.pooling import Normalisation, normalise_range, share_of_peak
+from rca.models.pooling import share_of_peak
 
 
 class SeamOptions(Settings):
@@ -89,8 +90,8 @@ class SeamHost(Host):
 
 
 def scale_maps(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, C, h, w) brought to 0..1 each (`normalise_range`) and then to another size."""
-    scaled = normalise_range(maps, valid)
+    """Bring maps (B, C, h, w) to 0..1 each, after ReLU, and then to another size."""
+    scaled = normalise_maps(maps.relu(), valid, "min_max")
     return scaled if scaled.shape[2:] == size else functional.interpolate(scaled, size, mode="bilinear")
 
 

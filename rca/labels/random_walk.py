@@ -8,10 +8,12 @@ walk between boundaries. Both compute with the matrix of all pairs of cells, whi
 import math
 
 import numpy as np
+import torch
 from pydantic import Field
 from scipy.sparse import dia_array
 
 from rca.core.errors import UserError
+from rca.core.normalisation import normalise_maps
 from rca.core.settings import Settings
 from rca.labels.affinity import list_offsets, list_windows
 from rca.labels.score_maps import ScoreMaps
@@ -81,7 +83,7 @@ def walk_maps(maps: ScoreMaps, boundary: np.ndarray, settings: WalkSettings) -> 
     if len(maps.labels) == 0:
         return maps
     spread = spread_scores(maps.scores, boundary, settings)
-    return maps._replace(scores=(spread / (spread.max((1, 2), keepdims=True) + 1e-5)).astype(np.float16))
+    return maps._replace(scores=normalise_maps(torch.from_numpy(spread)).numpy().astype(np.float16))
 
 
 def spread_scores(scores: np.ndarray, boundary: np.ndarray, settings: WalkSettings) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.distributed import divide_by_count, gather_rows, gather_with_gradient
+from rca.core.normalisation import normalise_maps
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
@@ -20,7 +21,7 @@ from rca.methods.base import Method
 from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
 from rca.models.output import Output, require
-from rca.models.pooling import normalise_range, pool_regions
+from rca.models.pooling import pool_regions
 
 
 class RoiLevelOptions(Settings):
@@ -163,7 +164,7 @@ class Hsc(Method):
     def _look(self, view: Output, valid: Tensor, batch: Sample) -> View:
         """Embeddings and pseudo labels of a view; `valid` is that of the second one."""
         size = (valid.shape[2], valid.shape[3])
-        scaled = normalise_range(view.scores.detach(), view.valid, self.host.normalisation)
+        scaled = normalise_maps(view.scores.detach().relu(), view.valid, self.host.normalisation)
         shares = _resize(scaled, size) * batch.tags[..., None, None] * (valid > 0)
         labels = self._label(shares, valid, batch.image)
         masks = torch.stack([(labels >= 0) & (labels < shares.shape[1]), labels == shares.shape[1]], 1)

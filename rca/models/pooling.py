@@ -1,13 +1,9 @@
-"""Means and ranges over positions that leave out the padding."""
+"""Means and peaks over positions that leave out the padding."""
 
-from typing import Literal
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-Normalisation = Literal["max", "min_max"]
-"""How a map is brought to 0..1: by its maximum, or by its minimum and maximum."""
+from rca.core.normalisation import normalise_maps
 
 
 def pool_mean(maps: Tensor, valid: Tensor) -> Tensor:
@@ -40,8 +36,7 @@ def pool_regions(features: Tensor, masks: Tensor) -> Tensor:
 
 def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
     """Each tagged map as a share of its maximum over the image (B, C, h, w), 0 for classes that are not tagged."""
-    peaks = maps.masked_fill(valid == 0, -torch.inf).amax((2, 3), keepdim=True)
-    return (maps / peaks.clamp(min=1e-5)).masked_fill(tags[..., None, None] == 0, 0)
+    return normalise_maps(maps, valid, peak="exact").masked_fill(tags[..., None, None] == 0, 0)
 
 
 def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
@@ -52,21 +47,3 @@ def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
         size: Height and width of the features.
     """
     return functional.adaptive_avg_pool2d(valid, size)
-
-
-def normalise_range(maps: Tensor, valid: Tensor, by: Normalisation = "min_max") -> Tensor:
-    """Bring each map to 0..1 by its minimum and maximum over the image, or its maximum alone, after ReLU.
-
-    Args:
-        maps: (B, C, h, w).
-        valid: (B, 1, h, w), 0 on padding.
-        by: "max" leaves the minimum where it is.
-
-    Returns:
-        (B, C, h, w), 0 on padding.
-    """
-    maps = maps.relu()
-    if by == "min_max":
-        maps = maps - maps.masked_fill(valid == 0, float("inf")).amin((2, 3), keepdim=True)
-    maps = maps * (valid > 0)
-    return maps / (maps.amax((2, 3), keepdim=True) + 1e-5)

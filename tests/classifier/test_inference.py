@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from rca.classifier.inference import normalise_maps, predict_tags, score_batch, score_images
+from rca.classifier.inference import predict_tags, score_batch, score_images
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.classifier.views import InferenceSettings, group_by_size
 from rca.data.manifest import ImageRecord, Manifest
@@ -95,23 +95,6 @@ def test_a_mirrored_image_has_mirrored_maps(network: CamNetwork) -> None:
     torch.testing.assert_close(mirrored.flip(3), maps, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mirrored_logits, logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(maps, maps.flip(3), atol=1e-3)
-
-
-def test_each_map_is_divided_by_its_own_maximum() -> None:
-    maps = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 0.3, 0])[:, None, None]
-    found = normalise_maps(maps)
-    for one, expected in zip(found, maps, strict=True):
-        torch.testing.assert_close(one, expected / (float(expected.max()) + 1e-5))
-    assert found[0].max() == pytest.approx(1, abs=1e-4)
-    assert not found[2].any()
-
-
-def test_a_map_that_is_nowhere_0_is_spread_over_its_whole_range() -> None:
-    maps = 3 + torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 0])[:, None, None]
-    found = normalise_maps(maps, "min_max")
-    low, high = float(maps[0].min()), float(maps[0].max())
-    torch.testing.assert_close(found[0], (maps[0] - low) / (high - low + 1e-5))
-    assert not found[1].any()
 
 
 def write_dataset(root: Path) -> Manifest:

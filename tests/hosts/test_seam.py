@@ -9,6 +9,7 @@ from torch.nn import functional
 from rca.classifier.inference import score_batch
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.classifier.views import InferenceSettings
+from rca.core.normalisation import normalise_maps
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
 from rca.hosts.seam import (
@@ -19,9 +20,9 @@ from rca.hosts.seam import (
     find_hardest,
     keep_strongest,
     pool_lowest,
+    scale_maps,
 )
 from rca.models.output import Output
-from rca.models.pooling import normalise_range
 from rca.stages.train_cam import compute_losses
 
 SEAM = NetworkDescription(
@@ -63,16 +64,16 @@ def build(**options: float) -> CamNetwork:
     return network.eval()
 
 
-def test_each_map_is_spread_over_0_to_1() -> None:
+def scale(maps: Tensor, valid: Tensor) -> Tensor:
+    return normalise_maps(maps.relu(), valid, "min_max")
+
+
+def test_each_map_is_spread_over_0_to_1_after_relu() -> None:
     maps, valid = draw_maps(0)
     maps[0, 1] = maps[0, 1].abs() + 2  # nowhere 0
     maps[0, 2] = -maps[0, 2].abs()  # nowhere above 0
-    found, shares = normalise_range(maps, valid), normalise_range(maps, valid, "max")
+    found = scale_maps(maps, valid, (maps.shape[2], maps.shape[3]))
     for image in range(3):
-        np.testing.assert_allclose(
-            list_inside(shares, valid, image),
-            [one / (one.max() + 1e-5) for one in np.maximum(list_inside(maps, valid, image), 0)],
-        )
         before, after = list_inside(maps, valid, image), list_inside(found, valid, image)
         for one, two in zip(np.maximum(before, 0), after, strict=True):
             np.testing.assert_allclose(two, (one - one.min()) / (one.max() - one.min() + 1e-5))
@@ -127,7 +128,7 @@ def test_every_term_is_the_one_that_is_put_together_by_hand() -> None:
     tags, size, valid = batch.tags[..., None, None], second.maps.shape[2:], second.valid
     scaled, made = [], []
     for view in (first, second):
-        both = [normalise_range(view.maps, view.valid), normalise_range(add_background(view.refined), view.valid)]
+        both = [scale(view.maps, view.valid), scale(add_background(view.refined), view.valid)]
         one, two = (functional.interpolate(maps, size, mode="bilinear") for maps in both)
         scaled.append(one * tags)
         made.append(torch.cat([two[:, :3] * tags, two[:, 3:]], 1))
@@ -173,7 +174,7 @@ def test_padding_changes_no_term() -> None:
         return functional.pad(maps, (0, 6, 0, 4), value=value)
 
     wide = pad(valid, 0)
-    torch.testing.assert_close(normalise_range(pad(one, 9), wide)[..., :5, :7], normalise_range(one, valid))
+    torch.testing.assert_close(scale(pad(one, 9), wide)[..., :5, :7], scale(one, valid))
     torch.testing.assert_close(find_difference(pad(one, 9), pad(two, 3), wide), find_difference(one, two, valid))
     torch.testing.assert_close(find_hardest(pad(one, 9), pad(two, 3), wide, 0.2), find_hardest(one, two, valid, 0.2))
     lowest = pool_lowest(one.abs()[:, 0], valid[:, 0])
