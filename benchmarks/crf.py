@@ -25,7 +25,8 @@ import numpy as np
 
 from rca.core.files import read_photograph
 from rca.labels.background import PowerBackground
-from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks
+from rca.labels.crf import CrfSettings
+from rca.labels.crf_fast import keep_freed_memory, refine_masks
 from rca.labels.score_maps import enlarge
 
 WIDTH, HEIGHT = 640, 480
@@ -62,6 +63,7 @@ def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
     from PIL import Image
     from torch.nn import functional
 
+    from rca.core.normalisation import normalise_maps
     from rca.core.settings import build_settings, load_params
     from rca.data.formats.dataset import build_dataset_settings, read_dataset
     from rca.data.loading.images import normalise
@@ -97,7 +99,7 @@ def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
     for record in chosen:
         weight = classifier.weight.detach()[list(record.tags)]
         maps = torch.einsum("kd,dhw->khw", weight, encode(record)).relu()
-        scores = enlarge((maps / (maps.amax((1, 2), keepdim=True) + 1e-5)).numpy(), HEIGHT, WIDTH)
+        scores = enlarge(normalise_maps(maps).numpy(), HEIGHT, WIDTH)
         picture = Image.fromarray(read_photograph(manifest.photograph(record)))
         photograph = np.array(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
         given = [np.concatenate([BACKGROUND.score(scores, threshold)[None], scores]) for threshold in THRESHOLDS]

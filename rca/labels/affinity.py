@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 from rca.labels.background import label_pixels
-from rca.labels.crf import CrfSettings, refine_masks, score_labels
+from rca.labels.crf import CrfSettings, score_labels
+from rca.labels.crf_fast import refine_masks
 from rca.labels.score_maps import ScoreMaps
 
 Window = tuple[slice, slice]

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from rca.core.settings import Settings
 from rca.data.loading.images import normalise
-from rca.labels.crf import CrfSettings, refine_mask
+from rca.labels.crf import CrfSettings
+from rca.labels.crf_fast import refine_masks
 from rca.segmentation.network import Segmenter
 
 Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
@@ -73,4 +74,4 @@ def predict_mask(network: Segmenter, image: np.ndarray, settings: PredictionSett
     if settings.crf is None:
         return mask
     labels = np.unique(np.append(mask, 0)).astype(np.uint8)
-    return refine_mask(image, total.cpu().numpy()[labels], labels, settings.crf)
+    return refine_masks(image, [total.cpu().numpy()[labels]], labels, settings.crf)[0]

@@ -18,7 +18,8 @@ from rca.core.progress import track
 from rca.core.settings import Settings, Supervision, Unpinned
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
-from rca.labels.crf import CrfSettings, keep_freed_memory, refine_masks, score_labels
+from rca.labels.crf import CrfSettings, score_labels
+from rca.labels.crf_fast import keep_freed_memory, refine_masks
 from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_shard
 from rca.labels.thresholds import CHOICES, name_folder
 from rca.stages.base.context import Context
