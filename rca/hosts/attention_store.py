@@ -1,7 +1,7 @@
-"""Attention maps that grow over a training, one for each image and tagged class, in a file mapped into memory.
+"""Attention maps that grow over a training, one per image and tagged class, in a memory-mapped file.
 
-They lie in the frame of the photograph, whatever crop or mirrored view a training sees. Each epoch has a file of its
-own that begins as a copy of the last one: an epoch that was stopped starts again from what the epochs before it left.
+The maps are in the frame of the photograph, whatever crop or mirrored view the training sees. Each epoch has its own
+file, which starts as a copy of the last one: an epoch that was stopped starts again from the state before it.
 """
 
 import shutil
@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file
 from rca.data.manifest import ImageRecord
 
 
 class AttentionStore:
-    """The element-wise maximum of all maps of an image and a class that were taken in (OAA, section 3.2).
+    """The element-wise maximum of all accumulated maps of an image and a class (OAA, section 3.2).
 
     Args:
-        records: The images; an image's position is its place among them.
-        folder: Where the files lie; what it holds is deleted as the first epoch begins.
-        stride: Pixels of the photograph for each value of a map.
-        first: The first epoch that takes maps in.
+        records: The images; the position of an image is its index here.
+        folder: The folder of the files; its content is deleted when the first epoch begins.
+        stride: Pixels of the photograph per value of a map.
+        first: The first epoch that accumulates maps.
     """
 
     def __init__(self, records: Sequence[ImageRecord], folder: Path, stride: int, first: int) -> None:
@@ -34,13 +35,13 @@ class AttentionStore:
         areas = [len(record.tags) * height * width for record, (height, width) in zip(records, self.sizes, strict=True)]
         self._ends = np.cumsum(areas, dtype=np.int64)
         self._epoch = -1
-        self._values: np.memmap
+        self._values: np.memmap[tuple[int, ...], np.dtype[np.uint8]]
 
     def open(self, epoch: int) -> None:
-        """Make an epoch's file the one that is read and written.
+        """Open the file of an epoch for reading and writing.
 
         Raises:
-            UserError: that of the epoch before is missing.
+            UserError: the file of the epoch before is missing.
         """
         if epoch == self._epoch:
             return
@@ -63,8 +64,8 @@ class AttentionStore:
     def _name(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04}.npy"
 
-    def read(self, position: int) -> np.ndarray:
-        """An image's maps (K, h, w), uint8, one for each of its tags in their order; to write to them is to keep."""
+    def read(self, position: int) -> UInt8Array:
+        """The maps of an image (K, h, w), one per tag in their order; a writable view of the file."""
         shape = (len(self.records[position].tags), *self.sizes[position])
         end = self._ends[position]
         return self._values[end - np.prod(shape, dtype=np.int64) : end].reshape(shape)
@@ -78,36 +79,36 @@ class AttentionStore:
         size: Sequence[int],
         shown: Sequence[int],
     ) -> None:
-        """Take in maps of an image.
+        """Accumulate maps of an image.
 
         Args:
-            position: Of the image.
-            chosen: Which of its tags the maps are of, by their number among them.
-            maps: (len(chosen), h, w), 0..1, over the whole of the batch's image, padding included.
-            frame: (4,), as `rca.data.loading.images.Sample.frame`.
-            size: Height and width of the batch's image, padding included.
-            shown: Height and width of it without the padding.
+            position: The position of the image.
+            chosen: The tags of the maps, by their index among the image's tags.
+            maps: (len(chosen), h, w), 0..1, over the image in the batch, padding included.
+            frame: (4,), the image's `rca.data.loading.images.Sample.frame`.
+            size: Height and width of the image in the batch, padding included.
+            shown: Height and width of the image in the batch without padding.
         """
         record, (height, width) = self.records[position], self.sizes[position]
         across, left, down, top = frame.tolist()
         x = ((torch.arange(width) + 0.5) * (record.width / width) - left) / across
         y = ((torch.arange(height) + 0.5) * (record.height / height) - top) / down
-        found = sample(maps, y / size[0], x / size[1])
-        found *= ((y >= 0) & (y < shown[0]))[:, None] & ((x >= 0) & (x < shown[1]))
+        seen = sample(maps, y / size[0], x / size[1])
+        seen *= ((y >= 0) & (y < shown[0]))[:, None] & ((x >= 0) & (x < shown[1]))
         kept = self.read(position)
-        kept[list(chosen)] = np.maximum(kept[list(chosen)], (255 * found).round().to(torch.uint8).numpy())
+        kept[list(chosen)] = np.maximum(kept[list(chosen)], (255 * seen).round().to(torch.uint8).numpy())
 
     def look_up(self, position: int, frame: Tensor, size: Sequence[int], cells: Sequence[int]) -> Tensor:
-        """What was accumulated for an image, as an augmented view of it shows it.
+        """The accumulated maps of an image, in the frame of an augmented view of it.
 
         Args:
-            position: Of the image.
+            position: The position of the image.
             frame: As in `accumulate`.
-            size: Likewise.
-            cells: Height and width of the maps.
+            size: As in `accumulate`.
+            cells: Height and width of the result.
 
         Returns:
-            (K, *cells), float32, 0..1, one for each tag.
+            (K, *cells), float32, 0..1, one map per tag.
         """
         record = self.records[position]
         across, left, down, top = frame.tolist()
@@ -118,12 +119,12 @@ class AttentionStore:
 
 
 def sample(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Read maps on a grid, bilinearly; beyond their outer values those go on.
+    """Sample maps bilinearly on a grid; outside the maps, their outer values are repeated.
 
     Args:
         maps: (K, h, w).
-        down: (m,), where the rows of the grid lie, 0..1 from the maps' upper edge to the lower one.
-        across: (n,), where the columns lie, likewise.
+        down: (m,), the rows of the grid, 0..1 from the upper to the lower edge of the maps.
+        across: (n,), the columns of the grid, 0..1 from the left to the right edge.
 
     Returns:
         (K, m, n).

@@ -1,6 +1,6 @@
-"""What a host is: how the base network turns features into maps and learns from tags; the plain CAM unless overridden.
+"""The interface of a host: how the base network turns features into maps and learns from tags.
 
-A host is one module in this folder that defines `HOST` (a subclass of `Host`). Any method goes on any host.
+A host is one module in this folder that declares `HOST`, a subclass of `Host`. Any method runs on any host.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,26 +19,28 @@ from rca.models.output import Output
 from rca.models.pooling import pool_mean
 
 Levels = tuple[Tensor, Tensor, Tensor]
-"""The images (B, 3, H, W) and the features of the backbone's two earlier levels."""
+"""The images (B, 3, H, W) and the features of the backbone's two earlier levels (B, D, h, w)."""
 
 
 class Host(nn.Module):
-    """A 1x1 classifier on the features, trained on image-level tags; other hosts override what they change.
+    """The plain CAM: a 1x1 classifier on the features; other hosts override what they change.
 
     Args:
-        channels: Of the features.
-        classes: How many object classes there are.
+        channels: Number of feature channels, D.
+        classes: Number of object classes, C.
         options: The host's own settings; None for the defaults.
-        level_channels: Of the features of the backbone's two earlier levels, for a host that needs them.
+        level_channels: Channels of the backbone's two earlier levels, for a host that needs them.
 
     Attributes:
         Options: The settings class of the host's options.
-        needs_second_view: Whether the loss looks at the batch a second time, at another scale (`Output.second`).
-        needs_levels: Whether `refine` looks at the images and at earlier levels of the backbone.
-        needs_saliency: Whether the loss goes by saliency maps (`Sample.saliency`).
-        needs_one_process: Whether a training cannot be shared by several processes.
+        needs_second_view: Whether the loss needs the batch at a second scale (`Output.second`).
+        needs_levels: Whether `refine` needs the images and earlier levels of the backbone.
+        needs_saliency: Whether the loss needs saliency maps (`Sample.saliency`).
+        needs_one_process: Whether a training must run in one process.
         normalisation: How inference brings the summed maps to 0..1.
     """
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     Options: ClassVar[type[Settings]] = Settings
     needs_second_view: ClassVar[bool] = False
@@ -55,38 +57,39 @@ class Host(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Class activation maps (B, C, h, w), before ReLU, of features (B, D, h, w)."""
-        return self.classifier(features)
+        maps: Tensor = self.classifier(features)
+        return maps
 
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
-        """Add the maps that inference takes in place of the method's (`Output.refined`), for a host that has others.
+        """Add the maps that inference uses instead of the method's (`Output.refined`), if the host refines them.
 
         Args:
-            output: Of the method.
-            levels: What `needs_levels` asked for; None where it did not.
-            tags: (B, C) of 0 and 1, the classes that may be there; None for all.
+            output: The method's output.
+            levels: The images and earlier levels; None unless `needs_levels`.
+            tags: (B, C) of 0 and 1, the classes that may be present; None for all.
         """
         return output
 
     def begin(self, records: Sequence[ImageRecord], folder: Path, epochs: int) -> None:
-        """Prepare for a training, for a host that keeps something of each image.
+        """Prepare for a training, for a host that stores something for each image.
 
         Args:
-            records: The images, in the order that `Sample.position` counts in.
-            folder: For the host's files. It outlasts a training that is stopped and goes on later, and no other.
-            epochs: How many the training has.
+            records: The images; `Sample.position` is the index in this order.
+            folder: The folder of the host's files, kept while a training is stopped and removed when it is done.
+            epochs: Number of epochs of the training.
 
         Raises:
-            UserError: they are too few.
+            UserError: the host needs more epochs.
         """
 
     def observe(self, output: Output, batch: Sample, epoch: int) -> None:
-        """Take in what the network makes of a training batch, before the batch's losses are computed.
+        """Store something of a training batch, before its losses are computed.
 
         An epoch that was stopped is observed again from its start.
 
         Args:
-            output: Of the network.
-            batch: What it was computed from.
+            output: The network's output for the batch.
+            batch: The batch.
             epoch: Counted from 0.
         """
 
@@ -94,12 +97,12 @@ class Host(nn.Module):
         """The weighted terms of the host's loss, by name.
 
         Args:
-            output: Of the network.
-            batch: What it was computed from.
+            output: The network's output for the batch.
+            batch: The batch.
             epoch: Counted from 0.
 
         Returns:
-            `classification`, a mean over the views where there are two, and what a host adds.
+            `classification`, the mean over the views if there are two, and further terms of other hosts.
         """
         loss = self.classification_loss(output.maps, output.valid, batch.tags, batch.weight)
         if output.second is not None:
@@ -108,13 +111,13 @@ class Host(nn.Module):
         return {"classification": loss}
 
     def classification_loss(self, maps: Tensor, valid: Tensor, tags: Tensor, weight: Tensor) -> Tensor:
-        """Multi-label soft margin: binary cross-entropy of the pooled maps, a mean over images and classes.
+        """Multi-label soft margin loss: binary cross-entropy of the pooled maps, averaged over images and classes.
 
         Args:
             maps: (B, C, h, w).
             valid: (B, 1, h, w), 1 on the image and 0 on padding.
             tags: (B, C) of 0 and 1.
-            weight: (B,) or (), what each image's term is multiplied with.
+            weight: (B,) or (), the factor of each image's loss.
         """
         losses = functional.multilabel_soft_margin_loss(pool_mean(maps, valid), tags, reduction="none")
         return mean_of_rows(weight * losses)

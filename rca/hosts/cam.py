@@ -1,14 +1,14 @@
 """The plain host: a 1x1 classifier on the features, trained on image-level tags.
 
-The maps are the classifier applied at every position (Zhou et al., Learning Deep Features for Discriminative
-Localization, CVPR 2016), so a mean over positions gives the image's scores.
+The maps are the classifier at every position (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR
+2016), so their mean over positions is the score of the image.
 """
 
 from rca.hosts.base import Host
 
 
 class CamHost(Host):
-    """The class activation map and nothing else."""
+    """The plain class activation map."""
 
 
 HOST = CamHost

@@ -1,7 +1,8 @@
-"""EPS: saliency maps say where objects end, tags say which they are.
+"""EPS: saliency maps give the outlines of objects, tags their classes.
 
 Source: Lee, Lee, Lee and Shim, Railroad is not a Train: Saliency as Pseudo-pixel Supervision for Weakly Supervised
-Semantic Segmentation, CVPR 2021. The loss is L_cls + L_sal. Where we differ from the released code: docs/methods.md.
+Semantic Segmentation, CVPR 2021. The loss is L_cls + L_sal. docs/methods.md lists the differences from the released
+code.
 """
 
 import torch
@@ -20,11 +21,11 @@ class EpsOptions(Settings):
     """The options of EPS; the defaults are those of the released code for VOC.
 
     Attributes:
-        saliency_weight: Of the saliency loss.
-        overlap: A tagged class's map counts as foreground where more than this share of what it covers is salient
-            (tau); else it counts as background, as a class that saliency misses.
-        foreground_share: What the foreground counts in the estimated saliency; the rest is what the background leaves
-            of 1 (lambda; 0.9 for COCO).
+        saliency_weight: Weight of the saliency loss.
+        overlap: The map of a tagged class counts as foreground if more than this share of the area that it covers is
+            salient (tau); otherwise it counts as background, as a class that saliency misses.
+        foreground_share: Weight of the foreground in the estimated saliency, against 1 - background (lambda; 0.9 for
+            COCO).
     """
 
     saliency_weight: float = Field(default=1.0, ge=0)
@@ -33,7 +34,7 @@ class EpsOptions(Settings):
 
 
 class EpsHost(Host):
-    """The classifier of the plain CAM and a map of the background beside it, both trained on saliency as well."""
+    """The classifier of the plain CAM with a map of the background beside it, both also trained on saliency."""
 
     Options = EpsOptions
     needs_saliency = True
@@ -48,7 +49,7 @@ class EpsHost(Host):
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
         """Add the probability of each class (B, C, h, w), 0..1, against the others and the background.
 
-        Where a method gives such shares itself, they stay as they are.
+        If the method's maps are shares already, they stay as they are.
         """
         if output.background is not None:
             return output
@@ -59,7 +60,7 @@ class EpsHost(Host):
         return torch.cat([output.maps, self.background(output.features)], 1).softmax(1)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """Classification, and the difference of the estimated saliency to the given one, a mean over the views."""
+        """Classification, and the difference between estimated and given saliency, averaged over the views."""
         losses = super().compute_losses(output, batch, epoch)
         if self.options.saliency_weight:
             views = (output,) if output.second is None else (output, output.second)
@@ -79,7 +80,7 @@ class EpsHost(Host):
 
 
 def shrink_saliency(saliency: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """The mean saliency of what each feature's field shows of the image.
+    """The mean saliency of the part of the image in each feature's field.
 
     Args:
         saliency: (B, 1, H, W), 0 on padding.
@@ -95,15 +96,16 @@ def shrink_saliency(saliency: Tensor, valid: Tensor, size: tuple[int, int]) -> T
 def estimate_saliency(
     probabilities: Tensor, saliency: Tensor, tags: Tensor, valid: Tensor, overlap: float, foreground_share: float
 ) -> Tensor:
-    """What the maps take to be salient (EPS, section 3.2).
+    """The saliency that the maps predict (EPS, section 3.2).
 
     Args:
-        probabilities: (B, C + 1, h, w), of the classes and the background.
+        probabilities: (B, C + 1, h, w), of the classes and, last, the background.
         saliency: (B, 1, h, w), 0..1.
         tags: (B, C) of 0 and 1.
         valid: (B, 1, h, w), 0 on padding.
-        overlap: The share of a class's map that must be salient, exclusive. What a map covers is where it exceeds 0.5.
-        foreground_share: The weight of the foreground against what the background leaves of 1.
+        overlap: The share of the area covered by a class's map that must be salient, exclusive. A map covers the
+            positions where it exceeds 0.5.
+        foreground_share: The weight of the foreground, against 1 - background.
 
     Returns:
         (B, 1, h, w), 0..1.

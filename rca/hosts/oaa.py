@@ -1,7 +1,7 @@
-"""OAA+: what attention found of an object at any time of the training teaches a head to find all of it at once.
+"""OAA+: accumulate the attention to each object over the training, then train a head to predict all of it at once.
 
 Source: Jiang, Hou, Cao, Cheng, Wei and Xiong, Integral Object Mining via Online Attention Accumulation, ICCV 2019. The
-loss is L_cls + L_integral. Where we differ from the released code: docs/methods.md.
+loss is L_cls + L_integral. docs/methods.md lists the differences from the released code.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ from rca.models.output import Output
 from rca.models.pooling import pool_mean
 
 ATTENDED = 0.001
-"""From which accumulated attention on, exclusive, a position belongs to its class."""
+"""A position belongs to its class if its accumulated attention exceeds this."""
 
 
 class OaaOptions(Settings):
     """The options of OAA; the defaults are those of the released code.
 
     Attributes:
-        start_epoch: The first epoch whose attention is accumulated, counted from 0: that of an untrained classifier
-            is noise, and what was accumulated stays.
-        gate: A map is accumulated only where the classifier's probability of its class is at least this.
-        stride: Pixels of the photograph for each value of an accumulated map.
-        integral_weight: Of the loss of the integral attention.
+        start_epoch: The first epoch with accumulation, counted from 0: the attention of an untrained classifier is
+            noise, and what is accumulated stays.
+        gate: A map is accumulated only if the classifier's probability of its class is at least this.
+        stride: Pixels of the photograph per value of an accumulated map.
+        integral_weight: Weight of the loss on the integral attention.
     """
 
     start_epoch: int = Field(default=1, ge=0)
@@ -44,7 +44,7 @@ class OaaOptions(Settings):
 
 
 class OaaHost(Host):
-    """The classifier of the plain CAM, and a second one that learns its accumulated attention and is used instead."""
+    """The classifier of the plain CAM, and a second one that learns its accumulated attention and replaces it."""
 
     Options = OaaOptions
     needs_one_process = True
@@ -58,7 +58,7 @@ class OaaHost(Host):
         self.store: AttentionStore | None = None
 
     def begin(self, records: Sequence[ImageRecord], folder: Path, epochs: int) -> None:
-        """Prepare to accumulate attention to some images, in files in a folder."""
+        """Prepare to accumulate the attention to each image, in files in a folder."""
         first = self.options.start_epoch
         if epochs <= first:
             raise UserError(
@@ -73,7 +73,7 @@ class OaaHost(Host):
 
     @torch.no_grad()
     def observe(self, output: Output, batch: Sample, epoch: int) -> None:
-        """Accumulate the maps of the tagged classes, each a share of its peak, where the classifier sees the class."""
+        """Accumulate the maps of the tagged classes, relative to their peaks, if the classifier sees the class."""
         if epoch < self.options.start_epoch:
             return
         store = self._open(epoch)
@@ -89,7 +89,7 @@ class OaaHost(Host):
                 store.accumulate(position, chosen, seen, frame, (height, width), shown[image])
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """Classification and, as soon as attention is accumulated, the integral attention, a mean over the views."""
+        """Classification and, once attention is accumulated, the integral attention, averaged over the views."""
         losses = super().compute_losses(output, batch, epoch)
         if epoch >= self.options.start_epoch:
             views = (output,) if output.second is None else (output, output.second)
@@ -99,34 +99,35 @@ class OaaHost(Host):
 
     def _open(self, epoch: int) -> AttentionStore:
         if self.store is None:
-            raise RuntimeError("The host accumulates attention: call `begin` before a training.")
+            raise RuntimeError("The host oaa has no store of attention: call `begin` before a training.")
         self.store.open(epoch)
         return self.store
 
     def _learn_attention(self, output: Output, batch: Sample, store: AttentionStore) -> Tensor:
-        """The loss of the integral attention of a view; a tagged class of which nothing was found yet is left out."""
+        """The loss on the integral attention of a view; a tagged class without any attention so far is left out."""
         logits = self.integral(output.features)
         targets, size = torch.zeros(logits.shape), (batch.valid.shape[2], batch.valid.shape[3])
         known = torch.ones(logits.shape[:2])
         for image, (position, frame) in enumerate(zip(batch.position.tolist(), batch.frame.cpu(), strict=True)):
             tags = list(store.records[position].tags)
             targets[image, tags] = store.look_up(position, frame, size, logits.shape[2:])
-            found = store.read(position).any((1, 2))
-            known[image, tags] = torch.from_numpy(found).float()
+            attended = store.read(position).any((1, 2))
+            known[image, tags] = torch.from_numpy(attended).float()
         weight = batch.weight.view(-1, 1, 1, 1) * known[..., None, None].to(logits.device) * (output.valid > 0)
         return compare_attention(logits, targets.to(logits.device), weight)
 
 
 def compare_attention(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """The loss of the integral attention (OAA, section 3.3, as released).
+    """The loss on the integral attention (OAA, section 3.3, as released).
 
-    Where a class was attended to its probability is to be high, the more the more it was; elsewhere it is to be low.
-    Each of the two is a mean over its own positions of all images and classes, so that few count as much as many.
+    At attended positions the probability of the class should be high, in proportion to the attention; elsewhere it
+    should be low. Each of the two terms is a mean over its positions of all images and classes, so that a few positions
+    count as much as many.
 
     Args:
         logits: (B, C, h, w).
         targets: (B, C, h, w), the accumulated attention, 0..1.
-        weight: (B, C, h, w), what each position counts; 0 leaves it out.
+        weight: (B, C, h, w), the weight of each position; 0 leaves it out.
 
     Returns:
         ().

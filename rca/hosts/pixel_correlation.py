@@ -1,4 +1,6 @@
-"""The pixel correlation module: maps spread to the positions that look alike (Wang et al., SEAM, CVPR 2020)."""
+"""The pixel correlation module: spread maps to positions that look alike (Wang et al., SEAM, CVPR 2020)."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +9,19 @@ from torch.nn import functional
 from rca.hosts.base import Levels
 
 COLUMNS = 4096
-"""Positions whose affinities are held at once: at inference a large image has tens of thousands."""
+"""Positions whose affinities are in memory at once; at inference a large image has tens of thousands."""
 
 
 class PixelCorrelation(nn.Module):
-    """Refines maps by the affinity of positions in the image and in two earlier levels of the backbone.
+    """Refine maps by the affinities of positions in the image and in two earlier levels of the backbone.
 
-    Gradients reach the module's own three layers and stop there: not the levels, nor what the maps come from.
+    Gradients reach the module's own three layers only, neither the levels nor the source of the maps.
 
     Args:
-        level_channels: Of the two levels.
+        level_channels: Channels of the two levels.
     """
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     def __init__(self, level_channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -44,14 +48,14 @@ class PixelCorrelation(nn.Module):
 
 
 def propagate(maps: Tensor, embedding: Tensor, valid: Tensor) -> Tensor:
-    """Each position's mean of the maps over all positions, weighted by how alike they are.
+    """Replace the maps at each position by their mean over all positions, weighted by similarity.
 
-    The weight of two positions is the cosine of their embeddings where it is above 0.
+    The weight of two positions is the cosine of their embeddings, or 0 if that is negative.
 
     Args:
         maps: (B, C, h, w).
         embedding: (B, D, h, w).
-        valid: (B, 1, h, w), 0 on padding, which takes no part.
+        valid: (B, 1, h, w), 0 on padding, which has no weight.
 
     Returns:
         (B, C, h, w), 0 on padding.
@@ -61,7 +65,7 @@ def propagate(maps: Tensor, embedding: Tensor, valid: Tensor) -> Tensor:
     source = unit.transpose(1, 2) * inside.transpose(1, 2)
     flat = maps.flatten(2).to(unit.dtype)
     refined = []
-    for column in unit.split(COLUMNS, dim=2):
+    for column in torch.split(unit, COLUMNS, dim=2):
         affinity = (source @ column).relu()
         refined.append(flat @ affinity / affinity.sum(1, keepdim=True).clamp(min=1e-5))
-    return (torch.cat(refined, 2) * inside).unflatten(2, maps.shape[2:])
+    return torch.unflatten(torch.cat(refined, 2) * inside, 2, maps.shape[2:])

@@ -1,7 +1,7 @@
-"""SEAM: the maps of a rescaled view agree with those of the image, and a pixel correlation module refines them.
+"""SEAM: the maps of an image and of a rescaled view agree, and a pixel correlation module refines them.
 
 Source: Wang, Zhang, Kan, Shan and Chen, Self-supervised Equivariant Attention Mechanism for Weakly Supervised Semantic
-Segmentation, CVPR 2020. The loss is L_cls + L_ER + L_ECR. Where we differ from the released code: docs/methods.md.
+Segmentation, CVPR 2020. The loss is L_cls + L_ER + L_ECR. docs/methods.md lists the differences from the released code.
 """
 
 import torch
@@ -23,12 +23,12 @@ class SeamOptions(Settings):
     """The options of SEAM; the defaults are those of the released code.
 
     Attributes:
-        equivariance_weight: Of the equivariant regularisation (ER) in the loss.
-        cross_weight: Of the equivariant cross regularisation (ECR).
-        min_pooling_weight: Of the adaptive min pooling, which keeps refined maps from covering the whole image.
-        hard_share: ECR is the mean over this share of the values, those with the largest difference.
-        normalisation: How inference brings the refined maps to 0..1. They are means over many positions and so nowhere
-            0; "max" keeps that, which is better where an object may fill its image.
+        equivariance_weight: Weight of the equivariant regularisation (ER) in the loss.
+        cross_weight: Weight of the equivariant cross regularisation (ECR).
+        min_pooling_weight: Weight of the adaptive min pooling, which keeps refined maps from covering the whole image.
+        hard_share: ECR is the mean over this share of the values, those with the largest differences.
+        normalisation: How inference brings the refined maps to 0..1. They are means over many positions, so they are
+            nowhere 0; "max" leaves them so, which is better if an object may fill its image.
     """
 
     equivariance_weight: float = Field(default=1.0, ge=0)
@@ -54,10 +54,10 @@ class SeamHost(Host):
         self.correlation = PixelCorrelation(level_channels)
 
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
-        """Add the maps (B, C, h, w), 0..1, that the pixel correlation module makes of the method's.
+        """Add the maps (B, C, h, w), 0..1, that the pixel correlation module refines from the method's.
 
-        At each position the strongest class alone is spread, and the background as what is left of 1. So with the
-        background the refined maps sum to 1 as well.
+        Each position spreads its strongest class only, and the background as the rest to 1. So the refined maps and the
+        background sum to 1 as well.
         """
         maps, valid = output.maps.detach(), output.valid
         strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
@@ -71,16 +71,18 @@ class SeamHost(Host):
         views = ((first.scores, first.valid), (second.scores, second.valid))
         tags, valid = batch.tags[..., None, None], second.valid
         size = (valid.shape[2], valid.shape[3])
-        one, two = (scale_maps(view.maps, view.valid, size) * tags for view in (first, second))
+        scaled = [scale_maps(view.maps, view.valid, size) * tags for view in (first, second)]
         if options.equivariance_weight:
-            losses["equivariance"] = options.equivariance_weight * mean_of_rows(find_difference(one, two, valid))
+            losses["equivariance"] = options.equivariance_weight * mean_of_rows(
+                find_difference(scaled[0], scaled[1], valid)
+            )
         if options.cross_weight:
             refined = [scale_maps(add_background(maps), inside, size) for maps, inside in views]
-            targets = [keep_strongest(maps.detach()) for maps in (two, one)]
+            targets = [keep_strongest(maps.detach()) for maps in reversed(scaled)]
             shown = torch.cat([tags, torch.ones_like(tags[:, :1])], 1)
             crossed = [
-                find_hardest(made * shown, target, valid, options.hard_share)
-                for made, target in zip(refined, targets, strict=True)
+                find_hardest(maps * shown, target, valid, options.hard_share)
+                for maps, target in zip(refined, targets, strict=True)
             ]
             losses["cross"] = options.cross_weight * mean_of_rows(crossed[0] + crossed[1])
         if options.min_pooling_weight:
@@ -96,38 +98,38 @@ def scale_maps(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def add_background(refined: Tensor) -> Tensor:
-    """Refined maps (B, C, h, w) and, as the last channel, the background's: what is left of 1."""
+    """Refined maps (B, C, h, w) with the background as the last channel: 1 minus their sum."""
     return torch.cat([refined, 1 - refined.sum(1, keepdim=True)], 1)
 
 
 def keep_strongest(maps: Tensor) -> Tensor:
-    """What refined maps should be: of maps (B, C, h, w) the strongest class alone, and 1 less that as background."""
+    """The target of refined maps: the strongest class of maps (B, C, h, w) only, and 1 minus it as background."""
     best = maps.amax(1, keepdim=True)
     return torch.cat([maps * (maps == best), 1 - best], 1)
 
 
-def find_difference(one: Tensor, two: Tensor, valid: Tensor) -> Tensor:
-    """Equivariant regularisation: the mean absolute difference of two views' maps, of each image.
+def find_difference(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """Equivariant regularisation: the mean absolute difference between the maps of two views, per image.
 
     Args:
-        one: (B, C, h, w).
-        two: Likewise.
+        first: (B, C, h, w).
+        second: (B, C, h, w).
         valid: (B, 1, h, w), weights of 0..1.
 
     Returns:
         (B,).
     """
-    return ((one - two).abs().mean(1, keepdim=True) * valid).sum((1, 2, 3)) / valid.sum((1, 2, 3))
+    return ((first - second).abs().mean(1, keepdim=True) * valid).sum((1, 2, 3)) / valid.sum((1, 2, 3))
 
 
 def find_hardest(maps: Tensor, targets: Tensor, valid: Tensor, share: float) -> Tensor:
-    """Equivariant cross regularisation: the mean of the largest absolute differences, of each image.
+    """Equivariant cross regularisation: the mean of the largest absolute differences, per image.
 
     Args:
         maps: (B, K, h, w).
-        targets: Likewise.
+        targets: (B, K, h, w).
         valid: (B, 1, h, w), 0 on padding.
-        share: Of an image's values (those on padding do not count) that enter the mean.
+        share: The share of an image's values, without padding, that enter the mean.
 
     Returns:
         (B,).
@@ -139,7 +141,7 @@ def find_hardest(maps: Tensor, targets: Tensor, valid: Tensor, share: float) -> 
 
 
 def pool_lowest(maps: Tensor, valid: Tensor) -> Tensor:
-    """Adaptive min pooling: the mean over the quarter of an image where its map is lowest.
+    """Adaptive min pooling: the mean over the quarter of an image with the lowest values.
 
     Args:
         maps: (B, h, w), at least 0.
@@ -155,8 +157,8 @@ def pool_lowest(maps: Tensor, valid: Tensor) -> Tensor:
 
 def _mean_of_first(values: Tensor, counts: Tensor) -> Tensor:
     """The mean (B,) of the first `counts` (B,) of each row of values (B, K)."""
-    chosen = torch.arange(values.shape[1], device=values.device) < counts[:, None]
-    return values.where(chosen, 0).sum(1) / counts
+    first = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+    return values.where(first, 0).sum(1) / counts
 
 
 HOST = SeamHost

@@ -1,8 +1,8 @@
-"""HSC: contrast of objects and background, of classes and of positions, between two views of a batch.
+"""HSC: contrast objects with background, classes with classes, and positions with classes, in two views of a batch.
 
 Source: Wu, Li, Dai, Li, Liu and Xie, Hierarchical Semantic Contrast for Weakly Supervised Semantic Segmentation, IJCAI
-2023. The loss is the host's + ROI-level + class-level + pixel-level contrast; inference is the host's. The formulas are
-those of the released code, without its defects: docs/methods.md says which.
+2023. The loss is the host's loss + ROI-level + class-level + pixel-level contrast; inference is the host's. The
+formulas are those of the released code without its defects, which docs/methods.md lists.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class RoiLevelOptions(Settings):
     """Objects against background.
 
     Attributes:
-        weight: Of the term in the loss; 0 leaves it out.
+        weight: Weight of the term in the loss; 0 leaves it out.
     """
 
     weight: float = Field(default=0.1, ge=0)
@@ -38,9 +38,9 @@ class ClassLevelOptions(Settings):
     """Classes against each other.
 
     Attributes:
-        weight: Of the term in the loss; 0 leaves it out.
-        temperature: Of the InfoNCE.
-        positions: How many positions of a batch make up a class's embedding, those where its map is highest.
+        weight: Weight of the term in the loss; 0 leaves it out.
+        temperature: Temperature of the InfoNCE.
+        positions: Number of positions of a batch that make up the embedding of a class: those where its map is highest.
     """
 
     weight: float = Field(default=0.1, ge=0)
@@ -52,8 +52,8 @@ class PixelLevelOptions(Settings):
     """Positions against the prototypes of classes.
 
     Attributes:
-        weight: Of the term in the loss; 0 leaves it out.
-        temperature: Of the InfoNCE.
+        weight: Weight of the term in the loss; 0 leaves it out.
+        temperature: Temperature of the InfoNCE.
     """
 
     weight: float = Field(default=0.1, ge=0)
@@ -61,11 +61,11 @@ class PixelLevelOptions(Settings):
 
 
 class RefinementOptions(Settings):
-    """Pixel-adaptive refinement of the scores that pseudo labels are made of.
+    """Pixel-adaptive refinement of the scores before they become pseudo labels.
 
     Attributes:
-        iterations: 0 leaves it out.
-        dilations: Distances, in positions of the maps, at which a position has neighbours.
+        iterations: Number of steps; 0 leaves it out.
+        dilations: Distances of a position's neighbours, in positions of the maps.
     """
 
     iterations: int = Field(default=0, ge=0)
@@ -73,21 +73,21 @@ class RefinementOptions(Settings):
 
 
 class HscOptions(Settings):
-    """The options of HSC; the defaults are the published ones, but for the dense CRF on each pseudo label.
+    """The options of HSC; the defaults are the published ones, without the dense CRF on each pseudo label.
 
     Attributes:
-        background: A position is background in a pseudo label where no tagged map exceeds this, each brought to 0..1
-            as the host does at inference.
+        background: A pseudo label is background where no tagged map exceeds this, with each map normalised as the host
+            does at inference.
         start_epoch: The first epoch with contrast, counted from 0.
-        cross_supervision: Whether one view's pseudo labels and prototypes supervise the other too.
-        momentum: How much of a prototype remains in an update.
-        prototype_positions: How many positions of a batch make up a class's prototype.
-        region_channels: Of the embeddings at ROI and class level.
-        pixel_channels: Of those at pixel level.
+        cross_supervision: Whether the pseudo labels and prototypes of one view also supervise the other.
+        momentum: Share of a prototype that remains in an update.
+        prototype_positions: Number of positions of a batch that make up the prototype of a class.
+        region_channels: Channels of the embeddings at ROI and class level.
+        pixel_channels: Channels of the embeddings at pixel level.
         roi_level: Objects against background.
         class_level: Classes against each other.
         pixel_level: Positions against the prototypes of classes.
-        refinement: Of the pseudo labels.
+        refinement: Refinement of the pseudo labels.
     """
 
     background: float = Field(default=0.1, gt=0, lt=1)
@@ -103,17 +103,17 @@ class HscOptions(Settings):
     refinement: RefinementOptions = RefinementOptions()
 
 
-class View(NamedTuple):
-    """What HSC takes from one view of a batch, all at the size of the second view's maps; N is B x h x w.
+class EmbeddedView(NamedTuple):
+    """The embeddings and pseudo labels of one view of a batch, at the size of the second view's maps; N is B x h x w.
 
     Attributes:
-        weights: (N, C + 1), 0..1: how far each position is of each tagged class, and of the background (last).
+        weights: (N, C + 1), 0..1: the share of each tagged class at each position, and of the background (last).
         labels: (N,), int64: the pseudo label, C for the background, -1 on padding.
-        pixels: (N, P), L2-normalised, the embeddings of positions.
-        regions: (N, E), likewise, those that regions are pooled from, before normalisation.
-        objects: (B, E), L2-normalised, each image's object region.
-        backgrounds: (B, E), likewise its background.
-        present: (B, 2), bool: whether the image has either.
+        pixels: (N, P), the embeddings of positions, L2-normalised.
+        regions: (N, E), the embeddings that regions are pooled from, not normalised.
+        objects: (B, E), the embedding of each image's objects, L2-normalised.
+        backgrounds: (B, E), the embedding of each image's background, L2-normalised.
+        present: (B, 2), bool: whether the image has objects, and whether it has background.
     """
 
     weights: Tensor
@@ -125,7 +125,7 @@ class View(NamedTuple):
     present: Tensor
 
 
-Pair = tuple[View, View]
+ViewPair = tuple[EmbeddedView, EmbeddedView]
 
 
 class Hsc(Method):
@@ -138,7 +138,7 @@ class Hsc(Method):
         super().__init__(options, channels, classes, make_host)
         self.options = options
         wide, narrow, rows = options.region_channels, options.pixel_channels, classes + 1
-        # The released code has a BatchNorm after the first, which is frozen as it begins and so does nothing.
+        # The released code has a BatchNorm after the first layer; it is frozen at its initial values and does nothing.
         layers = (nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, wide, 1))
         self.project_regions = nn.Sequential(*layers)
         self.project_pixels = nn.Sequential(nn.Conv2d(channels, narrow, 1), nn.ReLU())
@@ -147,22 +147,22 @@ class Hsc(Method):
         self.pixel_prototypes = MovingPrototypes((rows, narrow), options.momentum)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """The host's terms and the contrast at three levels; then the prototypes move."""
+        """The host's terms and the contrast at three levels; then update the prototypes."""
         options, losses = self.options, super().compute_losses(output, batch, epoch)
         if epoch < options.start_epoch:
             return losses
         second_view = require(output.second, "needs_second_view")
-        first, second = (self._look(view, second_view.valid, batch) for view in (output, second_view))
+        views = self._embed(output, second_view.valid, batch), self._embed(second_view, second_view.valid, batch)
         if options.roi_level.weight:
-            losses["roi"] = options.roi_level.weight * self._contrast_regions((first, second))
+            losses["roi"] = options.roi_level.weight * self._contrast_regions(views)
         if options.class_level.weight:
-            losses["class"] = options.class_level.weight * self._contrast_classes((first, second))
+            losses["class"] = options.class_level.weight * self._contrast_classes(views)
         if options.pixel_level.weight:
-            losses["pixel"] = options.pixel_level.weight * self._contrast_pixels((first, second))
+            losses["pixel"] = options.pixel_level.weight * self._contrast_pixels(views)
         return losses
 
-    def _look(self, view: Output, valid: Tensor, batch: Sample) -> View:
-        """Embeddings and pseudo labels of a view; `valid` is that of the second one."""
+    def _embed(self, view: Output, valid: Tensor, batch: Sample) -> EmbeddedView:
+        """Embeddings and pseudo labels of a view; `valid` is that of the second view."""
         size = (valid.shape[2], valid.shape[3])
         scaled = normalise_maps(view.scores.detach().relu(), view.valid, self.host.normalisation)
         shares = _resize(scaled, size) * batch.tags[..., None, None] * (valid > 0)
@@ -173,18 +173,18 @@ class Hsc(Method):
             _resize(project(view.features), size) for project in (self.project_pixels, self.project_regions)
         )
         objects, backgrounds = functional.normalize(pool_regions(regions, masks.float()), dim=2).unbind(1)
-        return View(
-            _to_rows(torch.cat([shares, background], 1)),
-            labels.flatten(),
-            functional.normalize(_to_rows(pixels), dim=1),
-            _to_rows(regions),
-            objects,
-            backgrounds,
-            masks.flatten(2).any(2),
+        return EmbeddedView(
+            weights=_to_rows(torch.cat([shares, background], 1)),
+            labels=labels.flatten(),
+            pixels=functional.normalize(_to_rows(pixels), dim=1),
+            regions=_to_rows(regions),
+            objects=objects,
+            backgrounds=backgrounds,
+            present=masks.flatten(2).any(2),
         )
 
     def _label(self, shares: Tensor, valid: Tensor, images: Tensor) -> Tensor:
-        """Pseudo labels (B, h, w) of the tagged maps' shares: the highest, or the background (C); -1 on padding."""
+        """Pseudo labels (B, h, w) from the shares of the tagged maps: the highest, or background (C); -1 on padding."""
         scores = torch.cat([shares, torch.full_like(shares[:, :1], self.options.background)], 1)
         refinement = self.options.refinement
         if refinement.iterations:
@@ -192,8 +192,8 @@ class Hsc(Method):
             scores = refine_by_pixels(scores, small, valid, refinement.dilations, refinement.iterations)
         return scores.argmax(1).masked_fill(valid[:, 0] == 0, -1)
 
-    def _contrast_regions(self, views: Pair) -> Tensor:
-        """ROI level: objects and backgrounds of the whole batch apart, each close to what it is in other batches."""
+    def _contrast_regions(self, views: ViewPair) -> Tensor:
+        """ROI level: push objects and backgrounds of the whole batch apart, pull each towards its moving prototype."""
         objects = [gather_with_gradient(view.objects) for view in views]
         backgrounds = [gather_with_gradient(view.backgrounds) for view in views]
         present = [gather_rows(view.present)[0] for view in views]
@@ -205,42 +205,42 @@ class Hsc(Method):
         if self.options.cross_supervision:
             loss = loss + (repel_views(0, 1) + repel_views(1, 0)) / 2
         vectors, known = self.roi_prototypes.vectors.clone(), self.roi_prototypes.known
-        here, means = torch.cat(present), []
+        both_present, means = torch.cat(present), []
         for number, rows in enumerate((torch.cat(objects), torch.cat(backgrounds))):
-            loss = loss + attract(rows, here[:, number] & known[number], vectors[number])
-            means.append(functional.normalize((rows.detach() * here[:, number, None]).sum(0), dim=0))
-        self.roi_prototypes.update(torch.stack(means), here.any(0))
+            loss = loss + attract(rows, both_present[:, number] & known[number], vectors[number])
+            means.append(functional.normalize((rows.detach() * both_present[:, number, None]).sum(0), dim=0))
+        self.roi_prototypes.update(torch.stack(means), both_present.any(0))
         return loss
 
-    def _contrast_classes(self, views: Pair) -> Tensor:
-        """Class level: each class's embedding against the prototypes of its own view, and of the other."""
+    def _contrast_classes(self, views: ViewPair) -> Tensor:
+        """Class level: the embedding of each class against the prototypes of its own view and of the other view."""
         options, prototypes = self.options.class_level, self.class_prototypes
         vectors, known = prototypes.vectors.clone(), prototypes.known.clone()
-        loss, found = vectors.new_zeros(()), []
+        loss, updates = vectors.new_zeros(()), []
         for number, view in enumerate(views):
             queries, present = pool_strongest(view.regions, view.weights[:, :-1], options.positions)
             labels = torch.arange(len(queries), device=queries.device).where(present, -1)
             for bank in (number, 1 - number) if self.options.cross_supervision else (number,):
                 total, count = contrast_prototypes(queries, labels, vectors[bank], known[bank], options.temperature)
                 loss = loss + total / count.clamp(min=1)
-            found.append(pool_strongest(view.regions.detach(), view.weights, self.options.prototype_positions))
-        prototypes.update(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+            updates.append(pool_strongest(view.regions.detach(), view.weights, self.options.prototype_positions))
+        prototypes.update(*(torch.stack(parts) for parts in zip(*updates, strict=True)))
         return loss / 4
 
-    def _contrast_pixels(self, views: Pair) -> Tensor:
-        """Pixel level: positions against the batch's prototypes of either view, and against the moving ones."""
+    def _contrast_pixels(self, views: ViewPair) -> Tensor:
+        """Pixel level: positions against the prototypes of the batch, of either view, and against the moving ones."""
         bank, number = self.pixel_prototypes, self.options.prototype_positions
-        own = [pool_strongest(view.pixels.detach(), view.weights, number) for view in views]
+        current = [pool_strongest(view.pixels.detach(), view.weights, number) for view in views]
         moving = (bank.vectors.clone(), bank.known.clone())
         terms = []
         for one, two in ((0, 1), (1, 0)):
             pixels, labels = views[one].pixels, views[one].labels
-            terms += [(pixels, labels, *own[one]), (pixels, labels, *moving)]
+            terms += [(pixels, labels, *current[one]), (pixels, labels, *moving)]
             if self.options.cross_supervision:
-                terms += [(pixels, labels, *own[two]), (pixels, views[two].labels, *own[one])]
+                terms += [(pixels, labels, *current[two]), (pixels, views[two].labels, *current[one])]
         temperature = self.options.pixel_level.temperature
         losses = [divide_by_count(*contrast_prototypes(*term, temperature)) for term in terms]
-        (first, first_present), (second, second_present) = own
+        (first, first_present), (second, second_present) = current
         joined = first * first_present[:, None] + second * second_present[:, None]
         bank.update(functional.normalize(joined, dim=1), first_present | second_present)
         return torch.stack(losses).sum() / 2

@@ -1,8 +1,8 @@
 """MCIS: mining cross-image semantics, by co-attention between two images that share a class.
 
 Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Supervised Semantic Segmentation, ECCV
-2020. The loss is L_basic + L_co-att + L_contrastive, each a classification loss of both images of a pair. What is done
-otherwise than in the released code, and why, stands in docs/methods.md.
+2020. The loss is L_basic + L_co-att + L_contrastive, each a classification loss of both images of a pair.
+docs/methods.md lists the differences from the released code.
 """
 
 from typing import Literal
@@ -21,13 +21,13 @@ from rca.models.pooling import share_of_peak
 
 
 class ContrastiveOptions(Settings):
-    """The contrastive co-attention: what is left of an image without that which it shares with its partner.
+    """The contrastive co-attention: classify what remains of an image without the objects it shares with its partner.
 
     Attributes:
-        weight: Of the term in the loss; 0 leaves it out.
-        start_epoch: The first epoch with it, counted from 0.
-        mask: What is taken away is where "learned", a 1x1 convolution, finds it in the co-attention (the paper), or
-            where the "maps" of the shared classes in the co-attention are high.
+        weight: Weight of the term in the loss; 0 leaves it out.
+        start_epoch: The first epoch with the term, counted from 0.
+        mask: How the shared objects are found in the co-attention: "learned" by a 1x1 convolution (the paper), or by
+            the "maps" of the shared classes.
     """
 
     weight: float = Field(default=1.0, ge=0)
@@ -40,12 +40,13 @@ class McisOptions(Settings):
 
     Attributes:
         affinity: How the positions of two images are compared.
-        co_attention_weight: Of the loss on what an image finds in its partner, with the classes of both; 0 leaves it
-            out.
-        self_pair_weight: Of the loss on what an image finds in itself, with all of its classes; 0 leaves it out.
+        co_attention_weight: Weight of the loss on the co-attention of a pair, with the classes of both images; 0 leaves
+            it out.
+        self_pair_weight: Weight of the loss on the attention of an image to itself, with all of its classes; 0 leaves
+            it out.
         contrastive: The contrastive co-attention.
-        classifier: "shared" classifies all with the host's own classifier (the paper), "own" gives co-attention one of
-            its own (the released code).
+        classifier: "shared" classifies the co-attention with the host's classifier (the paper), "own" with a second
+            one (the released code).
     """
 
     affinity: AffinityOptions = AffinityOptions()
@@ -71,17 +72,16 @@ class Mcis(Method):
             self.shared = nn.Conv2d(channels, 1, 1, bias=False)
 
     def _classify(self, features: Tensor) -> Tensor:
-        return (self.own_host if self.options.classifier == "own" else self.host)(features)
+        return self.own_host(features) if self.options.classifier == "own" else self.host(features)
 
     def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
-        """The maps of what each image finds in another one, see `Method.score_beside`."""
-        found = summarise(self.affinity(features, others), others, valid, _size(features))
-        return self._classify(found)
+        """The maps of each image's co-attention to another image, see `Method.score_beside`."""
+        return self._classify(summarise(self.affinity(features, others), others, valid, _size(features)))
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """Classification of the images, of what they share with their partners, and of what they do not share.
+        """Classify the images, the objects that they share with their partners, and the objects that they do not share.
 
-        The second half of the batch are the partners of the first.
+        The second half of the batch holds the partners of the first half.
         """
         options, contrastive = self.options, self.options.contrastive
         losses = super().compute_losses(output, batch, epoch)
@@ -95,11 +95,11 @@ class Mcis(Method):
         return losses
 
     def _compare_pairs(self, output: Output, batch: Sample, contrast: float) -> dict[str, Tensor]:
-        """The terms that look at an image and its partner; `contrast` is the weight of the contrastive one."""
+        """The terms on an image and its partner; `contrast` is the weight of the contrastive term."""
         losses = {}
         features, valid, tags = output.features, output.valid, batch.tags
         others, weight = _exchange(tags), batch.weight.expand(len(tags))
-        weight = torch.minimum(weight, _exchange(weight))  # a pair is as sure as its less sure image
+        weight = torch.minimum(weight, _exchange(weight))  # a pair weighs as much as its lighter image
         co_attention = self._co_attend(features, valid)
         maps = self._classify(co_attention)
         if self.options.co_attention_weight:
@@ -107,36 +107,37 @@ class Mcis(Method):
             losses["co_attention"] = self.options.co_attention_weight * loss
         if contrast:
             shared = self._find_shared(co_attention, maps, valid, tags * others)
-            own = tags * (1 - others)
+            unshared = tags * (1 - others)
             remaining = self._classify(features * (1 - shared))
-            # An image whose partner has all of its classes takes no part.
-            loss = self.host.classification_loss(remaining, valid, own, weight * own.amax(1))
+            # An image whose partner has all of its classes does not count.
+            loss = self.host.classification_loss(remaining, valid, unshared, weight * unshared.amax(1))
             losses["contrastive"] = contrast * loss
         return losses
 
     def _co_attend(self, features: Tensor, valid: Tensor) -> Tensor:
-        """What each image of the batch finds in its partner (2B, D, h, w), both by one affinity of the pair."""
+        """The co-attention of each image to its partner (2B, D, h, w), from one affinity matrix per pair."""
         (first, second), (valid_first, valid_second) = features.chunk(2), valid.chunk(2)
         affinity, size = self.affinity(first, second), _size(features)
         in_second = summarise(affinity, second, valid_second, size)
         return torch.cat([in_second, summarise(affinity.transpose(1, 2), first, valid_first, size)])
 
     def _find_shared(self, co_attention: Tensor, maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
-        """How much each position shows what both images of a pair show, 0..1 (2B, 1, h, w).
+        """The mask of the objects that both images of a pair show, 0..1 (2B, 1, h, w).
 
         Args:
-            co_attention: (2B, D, h, w), what each image finds in its partner.
-            maps: (2B, C, h, w), its class activation maps.
+            co_attention: (2B, D, h, w), the co-attention of each image to its partner.
+            maps: (2B, C, h, w), the class activation maps of the co-attention.
             valid: (2B, 1, h, w).
-            tags: (2B, C), the classes of both images.
+            tags: (2B, C), the classes that both images show.
         """
         if self.options.contrastive.mask == "learned":
-            return self.shared(co_attention).sigmoid()
+            logits: Tensor = self.shared(co_attention)
+            return logits.sigmoid()
         return share_of_peak(maps, valid, tags).amax(1, keepdim=True).clamp(0, 1)
 
 
 def _exchange(rows: Tensor) -> Tensor:
-    """What belongs to each image's partner (2B, ...), of what belongs to the images and then to the partners."""
+    """The rows (2B, ...) of each image's partner, given the rows of the images and then those of the partners."""
     return rows.roll(len(rows) // 2, 0)
 
 

@@ -1,8 +1,8 @@
 """RCA: regional semantic contrast and aggregation.
 
 Source: Zhou, Zhang, Zhao and Li, Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic
-Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + weight x L_NCE (equation of the total).
-Beyond the paper, the bank may hold the background too, and aggregation may score with the prototypes themselves.
+Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + weight x L_NCE (the paper's total loss).
+Beyond the paper, the bank can hold the background too, and the aggregation can score with the prototypes themselves.
 """
 
 from typing import Literal
@@ -31,21 +31,21 @@ from rca.models.output import Output
 from rca.models.pooling import pool_mean, pool_regions, share_of_peak
 
 PLAIN = "plain"
-"""The extra output (B, C, h, w): the host's maps of the plain features, where the method scores with other maps."""
+"""The extra output (B, C, h, w): the host's maps of the plain features, if the method scores with other maps."""
 UNSURE = -1
-"""The target of a position that takes no part in the loss on positions."""
+"""The target of a position that the loss on positions leaves out."""
 
 
 class MemoryOptions(Settings):
     """The memory bank.
 
     Attributes:
-        size: Regions kept of each class; with 0 a batch is contrasted with itself alone.
-        update: How a region takes its slot.
-        momentum: How much of a slot remains under "momentum".
-        gate: Regions enter only where the classifier's probability of their class is above this.
-        background: Where every tagged map is below this share of its maximum lies the background; its regions have a
-            row of their own. null keeps none, as in the paper.
+        size: Slots per class; with 0 a batch is contrasted with itself only.
+        update: How a region gets its slot.
+        momentum: Share of a slot that remains under "momentum".
+        gate: A region enters only if the classifier's probability of its class is above this.
+        background: The background is where every tagged map is below this share of its maximum; its regions get a row
+            of their own. null keeps no background, as in the paper.
     """
 
     size: int = Field(default=500, ge=0)
@@ -59,11 +59,11 @@ class ContrastOptions(Settings):
     """The semantic contrast.
 
     Attributes:
-        weight: Of the term in the loss; 0 leaves it out.
-        temperature: Of the InfoNCE.
-        start_epoch: The first epoch with contrast, counted from 0: the bank fills before.
-        mixup: a of Beta(a, a), from which the share of a mixed embedding is drawn; null mixes none.
-        hard_negatives: How many negatives take part, those most similar to the query; null takes all.
+        weight: Weight of the term in the loss; 0 leaves it out.
+        temperature: Temperature of the InfoNCE.
+        start_epoch: The first epoch with contrast, counted from 0; the bank fills before.
+        mixup: a of Beta(a, a), from which the shares of mixed embeddings are drawn; null does not mix.
+        hard_negatives: Number of negatives that count, the most similar to the query; null for all.
     """
 
     weight: float = Field(default=0.01, ge=0)
@@ -77,18 +77,19 @@ class AggregationOptions(Settings):
     """The semantic aggregation.
 
     Attributes:
-        form: "softmax" joins each position's features with the mixture of prototypes that it resembles (the paper);
-            "parametric" does so with learned queries, keys and values (as the released code, but normalised). "scores"
-            joins nothing: a class's map is the share of its prototypes in what a position resembles, the background's
-            among the others; it is trained where the plain maps are sure. "none" leaves the aggregation out.
-        prototypes: Of each row of the memory.
-        temperature: Of the softmax over cosine similarities.
-        start_epoch: The first epoch with prototypes, counted from 0; they are clustered anew before each epoch.
-        auxiliary_weight: Of the classification loss on the plain maps ("softmax" and "parametric").
-        position_weight: Of the loss at the positions that are sure ("scores").
+        form: "softmax" concatenates each position's features with the mixture of prototypes most similar to it (the
+            paper); "parametric" does so with learned queries, keys and values (the released code, but normalised).
+            "scores" concatenates nothing: the map of a class is the softmax of the similarities to its prototypes,
+            against those of the other classes and of the background, trained where the plain maps are sure. "none"
+            leaves the aggregation out.
+        prototypes: Prototypes per row of the memory.
+        temperature: Temperature of the softmax over cosine similarities.
+        start_epoch: The first epoch with prototypes, counted from 0; they are clustered before each epoch.
+        auxiliary_weight: Weight of the classification loss on the plain maps ("softmax" and "parametric").
+        position_weight: Weight of the loss at sure positions ("scores").
         sure: A position is sure of a class where its plain map exceeds this share of its maximum ("scores").
-        image_rounds: How often an image's positions are then scored anew with prototypes of the image itself, which
-            know its light and its individuals as the memory cannot ("scores").
+        image_rounds: Number of times that an image is scored again with prototypes of its own, which know its light
+            and its individual objects ("scores").
     """
 
     form: Literal["none", "softmax", "parametric", "scores"] = "softmax"
@@ -105,7 +106,7 @@ class RcaOptions(Settings):
     """The options of RCA; the defaults are the published ones.
 
     Attributes:
-        region_threshold: A region is where its class's map exceeds its mean ("mean"), or this share of its maximum.
+        region_threshold: A region is where the map of its class exceeds its mean ("mean") or this share of its maximum.
         memory: The memory bank.
         contrast: The semantic contrast.
         aggregation: The semantic aggregation.
@@ -149,25 +150,25 @@ class Rca(Method):
             self.aggregated_host = make_host(channels, classes)
 
     def forward(self, features: Tensor, valid: Tensor) -> Output:
-        """Score features (B, D, h, w), by what they recall of the memory where aggregation is on."""
+        """Score features (B, D, h, w), with the aggregated prototypes if aggregation is on."""
         plain, form = self.host(features), self.options.aggregation.form
         if form in ("none", "scores"):
             return Output(plain, features, valid)
         if form == "parametric":
-            recalled = self.attention(features, self.prototypes, self.prototypes_usable)
+            aggregated = self.attention(features, self.prototypes, self.prototypes_usable)
         else:
             temperature = self.options.aggregation.temperature
-            recalled = aggregate_prototypes(features, self.prototypes, self.prototypes_usable, temperature)
-        joined = self.join(torch.cat([features, recalled], 1))
+            aggregated = aggregate_prototypes(features, self.prototypes, self.prototypes_usable, temperature)
+        joined = self.join(torch.cat([features, aggregated], 1))
         return Output(self.aggregated_host(joined), features, valid, extras={PLAIN: plain})
 
     def locate(self, output: Output, tags: Tensor | None) -> Output:
-        """The maps of "scores", 0..1: shares among the classes that may be there; the plain ones without prototypes."""
+        """The maps of "scores": shares 0..1 among the possible classes; the plain maps until there are prototypes."""
         if self.options.aggregation.form != "scores" or not self.prototypes_usable[-1].any():
             return output
-        rows = self._resemble(output.features)
+        rows = self._score_rows(output.features)
         if tags is not None:
-            present = functional.pad(tags, (0, 1), value=1)  # the background may always be there
+            present = functional.pad(tags, (0, 1), value=1)  # the background is always possible
             rows = rows.masked_fill(present[..., None, None] == 0, -torch.inf)
         shares = rows.softmax(1)
         for _ in range(self.options.aggregation.image_rounds):
@@ -175,16 +176,16 @@ class Rca(Method):
         return output._replace(maps=shares[:, :-1], background=shares[:, -1:], extras={PLAIN: output.maps})
 
     def classify(self, output: Output) -> Tensor:
-        """The scores of the plain maps: maps that compare with prototypes say where a class would be, not whether."""
+        """The scores of the plain maps: maps of prototypes say where a class would be, not whether it is there."""
         return pool_mean(_plain_maps(output), output.valid)
 
-    def _resemble(self, features: Tensor) -> Tensor:
-        """How far each position resembles each row of the memory, as logits (B, R, h, w)."""
+    def _score_rows(self, features: Tensor) -> Tensor:
+        """The logits of each row of the memory at each position (B, R, h, w)."""
         temperature = self.options.aggregation.temperature
         return score_rows(features, self.prototypes, self.prototypes_usable, temperature)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """Classification and what the options add; then the batch's regions enter the memory."""
+        """Classification and the terms that the options add; then add the batch's regions to the memory."""
         aggregation, contrast = self.options.aggregation, self.options.contrast
         losses = super().compute_losses(output, batch, epoch)
         plain = _plain_maps(output)
@@ -196,31 +197,31 @@ class Rca(Method):
             positions = self._position_loss(output.features, plain.detach(), output.valid, background, batch.tags)
             losses["positions"] = aggregation.position_weight * positions
         regions = self._pool(output, plain.detach(), background, batch)
-        # The background is no class: it is what objects must differ from, and its regions need not be alike.
+        # The background is no class: objects must differ from it, but its regions need not resemble each other.
         queries = regions.select(regions.row < batch.tags.shape[1])
         if contrast.weight and epoch >= contrast.start_epoch and count_rows(queries.row):
             losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(queries.embedding, queries.row))
-        # Every rank takes up the regions of all, so that their banks are one process's bank.
+        # Every rank adds the regions of all ranks, so that each bank equals the bank of a single process.
         sure = Regions(*gather_rows(*regions.select(regions.confidence > self.options.memory.gate)))
         self.memory.update(sure, epoch)
         return losses
 
     def _find_background(self, plain: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
-        """The region of each image's background (B, 1, h, w), or no channel (B, 0, h, w) where none is kept."""
+        """The background region of each image (B, 1, h, w), or no channel (B, 0, h, w) if no background is kept."""
         threshold = self.options.memory.background
         return plain[:, :0] if threshold is None else find_background(plain, valid, tags, threshold)
 
     def _pool(self, output: Output, plain: Tensor, background: Tensor, batch: Sample) -> Regions:
-        """The batch's regions, image by image, their embeddings with gradient."""
+        """The regions of the batch, image by image, with gradients through their embeddings."""
         regions = find_regions(plain, output.valid, batch.tags, self.options.region_threshold)
         masks = torch.cat([regions, background], 1)
         everywhere = background.flatten(2).any(2)
-        # A class whose map is constant has no region: a vector of zeros must not enter the memory in its place.
+        # A class with a constant map has no region, and a vector of zeros must not enter the memory.
         present = torch.cat([batch.tags > 0, everywhere], 1) & masks.flatten(2).any(2)
         image, row = present.nonzero(as_tuple=True)
         embedding = functional.normalize(pool_regions(output.features, masks)[image, row], dim=1)
         confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()
-        # The background has no classifier: its regions always enter.
+        # The background has no classifier, so its regions always enter.
         confidence = torch.cat([confidence, torch.ones_like(everywhere, dtype=confidence.dtype)], 1)[image, row]
         height, width = batch.valid.shape[-2:]
         box, region = locate_regions(masks[image, row], batch.frame[image], (height, width))
@@ -228,9 +229,9 @@ class Rca(Method):
 
     def _contrast(self, queries: Tensor, rows: Tensor) -> Tensor:
         options = self.options.contrast
-        entries, entry_rows, own = *self.memory.read(), None
+        (entries, entry_rows), own = self.memory.read(), None
         if self.memory.size == 0:
-            number = torch.arange(len(rows), device=rows.device) * world_size() + rank()  # no two ranks share one
+            number = torch.arange(len(rows), device=rows.device) * world_size() + rank()  # unique over all ranks
             entries, entry_rows, numbers = gather_rows(queries, rows, number)
             own = number[:, None] == numbers
         memory = (entries, entry_rows, options.temperature)
@@ -243,12 +244,12 @@ class Rca(Method):
     def _position_loss(
         self, features: Tensor, plain: Tensor, valid: Tensor, background: Tensor, tags: Tensor
     ) -> Tensor:
-        """Cross-entropy of the rows present in an image, at the positions whose plain map is sure."""
+        """Cross-entropy over the rows present in an image, at the positions where a plain map is sure."""
         highest, label = share_of_peak(plain, valid, tags).max(1)
         target = label.masked_fill(highest <= self.options.aggregation.sure, UNSURE)
         target = target.masked_fill(background[:, 0] > 0, plain.shape[1]).masked_fill(valid[:, 0] == 0, UNSURE)
         present = torch.cat([tags > 0, torch.ones_like(tags[:, :1], dtype=torch.bool)], 1)
-        rows = self._resemble(features).masked_fill(~present[..., None, None], -1e4)
+        rows = self._score_rows(features).masked_fill(~present[..., None, None], -1e4)
         total = functional.cross_entropy(rows, target, ignore_index=UNSURE, reduction="sum")
         return divide_by_count(total, (target != UNSURE).sum())
 
@@ -267,7 +268,7 @@ class Rca(Method):
         return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable}
 
     def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """The classes, and the background where the bank holds it."""
+        """The classes, and the background if the bank holds it."""
         return classes if self.options.memory.background is None else (*classes, "background")
 
 

@@ -11,7 +11,7 @@ from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
 from rca.methods.base import Method
-from rca.methods.hsc import Hsc, HscOptions, View
+from rca.methods.hsc import EmbeddedView, Hsc, HscOptions
 from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import contrast_prototypes, pool_strongest, repel
 from rca.models.output import Output
@@ -52,10 +52,10 @@ def find_losses(hsc: Method, epoch: int = 0, seed: int = 0) -> dict[str, Tensor]
     return hsc.compute_losses(forward(hsc, features, valid), batch, epoch)
 
 
-def look(hsc: Hsc, seed: int = 0) -> tuple[tuple[View, View], Output, Sample]:
+def look(hsc: Hsc, seed: int = 0) -> tuple[tuple[EmbeddedView, EmbeddedView], Output, Sample]:
     features, valid, batch = draw_batch(seed)
     output = forward(hsc, features, valid)
-    first, second = (hsc._look(view, valid[1], batch) for view in (output, output.second))
+    first, second = (hsc._embed(view, valid[1], batch) for view in (output, output.second))
     return (first, second), output, batch
 
 
@@ -68,9 +68,9 @@ def test_maps_are_normalised_as_the_host_does_at_inference() -> None:
     hsc.host.classifier.weight.data.abs_()
     features, valid, batch = draw_batch()
     output = hsc(features[1].abs() + 1, valid[1])  # maps that are nowhere 0
-    by_maximum = hsc._look(output, valid[1], batch).weights
+    by_maximum = hsc._embed(output, valid[1], batch).weights
     hsc.host.normalisation = "min_max"
-    by_range = hsc._look(output, valid[1], batch).weights
+    by_range = hsc._embed(output, valid[1], batch).weights
     (tag,), row = batch.tags[0].nonzero()[0].tolist(), slice(0, SMALL[0] * SMALL[1])
     assert by_maximum[row, tag].min() > 0.2
     assert by_range[row, tag].min() == 0
@@ -171,7 +171,7 @@ def test_the_roi_level_is_put_together_pair_by_pair(cross: bool) -> None:
     prototypes = hsc.roi_prototypes.vectors.clone()
     found = float(hsc._contrast_regions(views).detach())
 
-    def apart(one: View, two: View) -> float:
+    def apart(one: EmbeddedView, two: EmbeddedView) -> float:
         return float(repel(one.backgrounds, two.objects, one.present[:, 1], two.present[:, 0]).detach())
 
     expected = (apart(views[0], views[0]) + apart(views[1], views[1])) / 2

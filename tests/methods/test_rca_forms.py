@@ -170,7 +170,7 @@ def test_the_loss_on_positions_looks_at_sure_ones_alone() -> None:
     rca.start_epoch(1, seed=0)
     features, valid, batch = draw_batch(1)
     plain = rca(features, valid).maps.detach()
-    rows = rca._resemble(features)
+    rows = rca._score_rows(features)
     terms = []
     for image, y, x in np.ndindex(len(features), 5, 7):
         tags = batch.tags[image].nonzero()[:, 0].tolist()

@@ -1,9 +1,10 @@
-"""Co-attention: what each position of an image finds of itself in another image.
+"""Co-attention: attend from each position of one image to the positions of another.
 
 Source: Sun, Wang, Dai and Van Gool, Mining Cross-Image Semantics for Weakly Supervised Semantic Segmentation, ECCV 2020
 (the affinity matrix P and the co-attention summaries).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,11 +19,11 @@ class AffinityOptions(Settings):
     """How the positions of two images are compared.
 
     Attributes:
-        form: "dot" for F_m^T W F_n as it is (the paper); "scaled" divides it by the root of the channels; "cosine" is
-            the cosine. As it is, the softmax over positions soon gives all its weight to one of them.
-        projection: "free" for any W; "symmetric" for W = V^T V, one projection of both images; "none" for the identity,
-            at which W and V start.
-        temperature: What the result is divided by; null for 1, and for the cosine for 0.05.
+        form: "dot" is F_m^T W F_n (the paper); "scaled" divides it by the square root of the channels; "cosine" is the
+            cosine. With "dot" the softmax over positions soon gives all its weight to one of them.
+        projection: "free" for any W; "symmetric" for W = V^T V, one projection for both images; "none" for the
+            identity, at which W and V start.
+        temperature: The affinity is divided by it; null means 1, or 0.05 for the cosine.
     """
 
     form: Literal["dot", "scaled", "cosine"] = "dot"
@@ -31,12 +32,14 @@ class AffinityOptions(Settings):
 
 
 class Affinity(nn.Module):
-    """How much each position of an image resembles each position of another one.
+    """The similarity of each position of one image to each position of another.
 
     Args:
-        options: How they are compared.
-        channels: Of the features, D.
+        options: How positions are compared.
+        channels: Number of feature channels, D.
     """
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     def __init__(self, options: AffinityOptions, channels: int) -> None:
         super().__init__()
@@ -63,16 +66,16 @@ class Affinity(nn.Module):
 
 
 def summarise(affinity: Tensor, features: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """What each position of an image finds in another: a mean of that one's features, the more the more alike.
+    """The co-attention summary: for each position of an image, the attention-weighted mean of another's features.
 
     Args:
         affinity: (B, h w, h' w'), logits.
         features: (B, D, h', w'), of the other image.
-        valid: (B, 1, h', w'), likewise; where it is 0, there is padding, which takes no part.
+        valid: (B, 1, h', w'), 0 on padding of the other image, which gets no attention.
         size: h and w.
 
     Returns:
         (B, D, h, w).
     """
     shares = affinity.masked_fill(valid.flatten(2) == 0, -torch.inf).softmax(2)
-    return (features.flatten(2) @ shares.transpose(1, 2)).unflatten(2, size)
+    return torch.unflatten(features.flatten(2) @ shares.transpose(1, 2), 2, size)

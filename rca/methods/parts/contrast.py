@@ -1,4 +1,4 @@
-"""Semantic contrast: regions of a class draw together, those of different classes draw apart.
+"""Semantic contrast: pull regions of one class together and push regions of different classes apart.
 
 Source: Zhou et al., Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic Segmentation, CVPR 2022.
 """
@@ -20,7 +20,7 @@ def contrast_regions(
     """Region-level InfoNCE against a memory.
 
     For a query f and each stored region f+ of its class, -log(e(f+) / (e(f+) + sum of e(f-) over all stored regions of
-    other classes)) with e(x) = exp(f.x / temperature); the mean over the positives of a query.
+    other classes)) with e(x) = exp(f.x / temperature), averaged over the positives of the query.
 
     Args:
         queries: (R, D), L2-normalised.
@@ -28,8 +28,8 @@ def contrast_regions(
         entries: (M, D), L2-normalised.
         entry_classes: (M,), int64.
         temperature: Above 0.
-        hard_negatives: How many negatives take part, those most similar to the query; None takes all.
-        own: (R, M), bool: which entries are the query itself, and so neither positive nor negative; None for none.
+        hard_negatives: Number of negatives that count, the most similar to the query; None for all.
+        own: (R, M), bool: which entries are the query itself, neither positive nor negative; None for none.
 
     Returns:
         (R,), at least 0; 0 for a query without a positive or without a negative.
@@ -40,7 +40,7 @@ def contrast_regions(
     if own is not None:
         positive, negative = positive & ~own, negative & ~own
     usable = positive.any(1) & negative.any(1)
-    # With no entry at all there is no dimension to reduce; a query that is not usable must not give -inf - -inf.
+    # Without entries there is no dimension to reduce, and an unusable query would give -inf - -inf.
     if not bool(usable.any()):
         return queries.sum(1) * 0
     against = similarity[usable].masked_fill(~negative[usable], -torch.inf)
@@ -62,7 +62,7 @@ def contrast_mixed(
     hard_negatives: int | None = None,
     own: Tensor | None = None,
 ) -> Tensor:
-    """Region contrast with mixed embeddings: each query is blended with a partner and answers for both classes.
+    """Region contrast of mixed embeddings: each query is blended with a partner and contrasted for both classes.
 
     Args:
         queries: (R, D), L2-normalised.
@@ -71,16 +71,16 @@ def contrast_mixed(
         entry_classes: (M,), int64.
         temperature: Above 0.
         weight: (R, 1), the share of the query itself, 0..1, drawn from Beta(a, a).
-        partner: (R,), int64, whom each query is blended with.
+        partner: (R,), int64, the query that each query is blended with.
         hard_negatives: As in `contrast_regions`.
-        own: Likewise; a partner's entry is left out with the query's.
+        own: As in `contrast_regions`; the partner's entry is left out as well.
 
     Returns:
         (R,), at least 0.
     """
     mixed = functional.normalize(weight * queries + (1 - weight) * queries[partner], dim=1)
     own = None if own is None else own | own[partner]
-    parts = (entries, entry_classes, temperature, hard_negatives, own)
-    first = contrast_regions(mixed, classes, *parts)
-    second = contrast_regions(mixed, classes[partner], *parts)
+    memory = (entries, entry_classes, temperature, hard_negatives, own)
+    first = contrast_regions(mixed, classes, *memory)
+    second = contrast_regions(mixed, classes[partner], *memory)
     return weight[:, 0] * first + (1 - weight[:, 0]) * second

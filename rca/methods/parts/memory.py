@@ -1,7 +1,7 @@
-"""The regional memory bank: embeddings of object regions from over the whole dataset, class by class.
+"""The regional memory bank: embeddings of object regions from the whole dataset, class by class.
 
-Slots are filled with real regions only; what was never filled takes no part in anything. (The released code starts
-from noise that still makes up most of a rare class's bank at the end of training.)
+Only real regions fill slots, and empty slots are never read. (The released code starts from noise, which still makes up
+most of a rare class's bank at the end of the training.)
 """
 
 from typing import Literal
@@ -19,15 +19,15 @@ class MemoryBank(nn.Module):
     """A bank of L2-normalised embeddings.
 
     Args:
-        rows: How many kinds of regions are kept apart, R: the object classes, and the background where it is kept.
-        size: Slots for each row, N; with 0 nothing is kept.
-        channels: Of an embedding, D.
-        update: "fifo" writes each region over its row's oldest; "momentum" blends it into the slot of the same image
-            where there is one, and is fifo otherwise.
-        momentum: How much of a slot remains when a region is blended in, 0..1.
+        rows: Number of rows, R: one per object class, and one for the background if it is kept.
+        size: Slots per row, N; 0 keeps nothing.
+        channels: Channels of an embedding, D.
+        update: "fifo" overwrites the oldest region of the row; "momentum" blends a region into the slot of the same
+            image if there is one, and is fifo otherwise.
+        momentum: Share of a slot that remains when a region is blended in, 0..1.
 
     Raises:
-        ValueError: no row or channel, a size below 0 or a momentum outside 0..1.
+        ValueError: there is no row or no channel, the size is below 0, or the momentum is outside 0..1.
     """
 
     entries: Tensor
@@ -41,13 +41,13 @@ class MemoryBank(nn.Module):
     def __init__(self, rows: int, size: int, channels: int, update: Update = "fifo", momentum: float = 0.99) -> None:
         super().__init__()
         if min(rows, size + 1, channels) < 1:
-            given = (rows, size, channels)
-            raise ValueError(f"A bank needs at least one row and channel, and no size below 0, not {given}.")
+            shape = (rows, size, channels)
+            raise ValueError(f"A bank needs at least one row, one channel and a size of at least 0, not {shape}.")
         if not 0 <= momentum <= 1:
             raise ValueError(f"The momentum must lie in 0..1, not {momentum}.")
         self.size, self.update_rule, self.momentum = size, update, momentum
         self.register_buffer("entries", torch.zeros(rows, size, channels))
-        # How many regions each row has ever taken up: the next slot is that modulo N, the fill that up to N.
+        # The number of regions ever written to each row: modulo N it is the next slot, capped at N the fill.
         self.register_buffer("written", torch.zeros(rows, dtype=torch.int64))
         self.register_buffer("image", torch.full((rows, size), -1, dtype=torch.int64))
         self.register_buffer("epoch", torch.full((rows, size), -1, dtype=torch.int64))
@@ -56,22 +56,22 @@ class MemoryBank(nn.Module):
         self.register_buffer("region", torch.zeros(rows, size, GRID, GRID, dtype=torch.uint8))
 
     def filled(self) -> Tensor:
-        """(R, N), bool: which slots hold a region."""
+        """Which slots hold a region, (R, N), bool."""
         slots = torch.arange(self.size, device=self.written.device)
         return slots < self.written[:, None]
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """All stored embeddings (M, D), a copy that later updates do not reach, and their rows (M,)."""
+        """All stored embeddings (M, D), copied so that later updates do not change them, and their rows (M,)."""
         filled = self.filled()
         return self.entries[filled].clone(), filled.nonzero()[:, 0]
 
     @torch.no_grad()
     def update(self, regions: Regions, epoch: int) -> None:
-        """Take up regions; an image has at most one region of a row in a call.
+        """Add regions; an image has at most one region per row in a call.
 
         Args:
-            regions: Of a batch; embeddings are L2-normalised here.
-            epoch: When they were seen.
+            regions: The regions of a batch; their embeddings are L2-normalised here.
+            epoch: The epoch in which they were seen.
         """
         if self.size == 0:
             return
@@ -87,7 +87,7 @@ class MemoryBank(nn.Module):
             regions = regions.select(~blend)
         rank, count = _rank_in_row(regions.row, len(self.written))
         slots = (self.written[regions.row] + rank) % self.size
-        # Of more regions of a row than it has slots the last ones stay: no two may be written to one slot at once.
+        # If a row gets more regions than it has slots, the last ones stay: no slot is written twice in one step.
         last = rank >= count[regions.row] - self.size
         self._write(slots[last], regions.select(last), epoch)
         self.written += count
@@ -103,7 +103,7 @@ class MemoryBank(nn.Module):
 
 
 def _rank_in_row(rows: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """For each region its place among those of its row (R,), and the regions of each row (number,)."""
+    """The rank of each region among those of its row (R,), and the number of regions per row (number,)."""
     member = functional.one_hot(rows, number)
     before = member.cumsum(0) - member
     return before.gather(1, rows[:, None])[:, 0], member.sum(0)

@@ -1,4 +1,4 @@
-"""Pseudo regions: where a class's map is high, its mean feature, and where in the photograph it lies."""
+"""Pseudo regions: where the map of a class is high, and where that lies in the photograph."""
 
 from typing import Literal, NamedTuple
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from rca.models.pooling import pool_mean, share_of_peak
 
 GRID = 16
-"""Cells along each side of the grid that keeps a region's shape."""
+"""Cells per side of the grid that stores the shape of a region."""
 
 
 class Regions(NamedTuple):
@@ -17,11 +17,12 @@ class Regions(NamedTuple):
 
     Attributes:
         embedding: (R, D), L2-normalised.
-        row: (R,), int64: each region's row of the memory, its class.
-        image: (R,), int64: the position of its image in the manifest.
-        confidence: (R,), how sure the classifier was of the class, 0..1.
+        row: (R,), int64: the row of the memory, i.e. the class.
+        image: (R,), int64: the position of the image in the manifest.
+        confidence: (R,), the classifier's probability of the class, 0..1.
         box: (R, 4), float32: left, top, right and bottom in pixels of the photograph.
-        region: (R, GRID, GRID), uint8: how far each cell of a grid over the box belongs to it, 0..255.
+        region: (R, GRID, GRID), uint8: the share of each cell of a grid over the box that belongs to the region,
+            0..255.
     """
 
     embedding: Tensor
@@ -32,20 +33,20 @@ class Regions(NamedTuple):
     region: Tensor
 
     def select(self, chosen: Tensor) -> "Regions":
-        """Those that a mask (R,) or a list of numbers chooses."""
+        """The regions that a mask or a list of indices chooses."""
         return Regions(*(part[chosen] for part in self))
 
 
 def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["mean"] | float) -> Tensor:
-    """Pseudo regions: where a class's map is high.
+    """Pseudo regions: where the map of a class is high.
 
     Args:
         maps: (B, C, h, w), before ReLU.
         valid: (B, 1, h, w), 0 on padding.
         tags: (B, C) of 0 and 1.
-        threshold: "mean" for the map's own mean (RCA, section 3.2; regions may overlap). A number for that share of its
-            maximum, where no other tagged map has a larger share of its own: else two classes that go together, as
-            face and body do, have one region and one prototype.
+        threshold: "mean" for the mean of the map (RCA, section 3.2; regions may overlap). A number for that share of
+            the map's maximum, where no other tagged map reaches a larger share of its own maximum; otherwise two
+            classes that occur together, such as face and body, would share one region and one prototype.
 
     Returns:
         (B, C, h, w), 1 in the region and 0 outside. A constant map has an empty region.
@@ -57,13 +58,13 @@ def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["
 
 
 def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float) -> Tensor:
-    """The pseudo region of the background: where every tagged class's map is low.
+    """The pseudo region of the background: where the maps of all tagged classes are low.
 
     Args:
         maps: (B, C, h, w), before ReLU.
         valid: (B, 1, h, w), 0 on padding.
         tags: (B, C) of 0 and 1.
-        threshold: The share of its maximum that each tagged map stays below.
+        threshold: The share of its maximum that each tagged map must stay below.
 
     Returns:
         (B, 1, h, w), 1 in the region and 0 outside.
@@ -73,15 +74,15 @@ def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float)
 
 
 def locate_regions(masks: Tensor, frame: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where regions lie in their photographs.
+    """The position of regions in their photographs.
 
     Args:
         masks: (R, h, w) of 0 and 1, at the resolution of the features; no mask is empty.
-        frame: (R, 4), what `rca.data.loading.images.Sample.frame` says of each region's image.
+        frame: (R, 4), the `rca.data.loading.images.Sample.frame` of each region's image.
         size: Height and width of the batch's images, padding included.
 
     Returns:
-        The boxes (R, 4) and regions (R, GRID, GRID) of `Regions`.
+        `Regions.box` (R, 4) and `Regions.region` (R, GRID, GRID).
     """
     masks = masks.float()
     ends = []
@@ -90,7 +91,7 @@ def locate_regions(masks: Tensor, frame: Tensor, size: tuple[int, int]) -> tuple
         occupied = masks.amax(3 - axis)
         first, last = occupied.argmax(1), cells - occupied.flip(1).argmax(1)
         edges = torch.stack([first, last], 1)
-        # On a mirrored axis the first cell lies last in the photograph.
+        # On a mirrored axis the first cell is the last one in the photograph.
         edges = torch.where(factor[:, None] < 0, edges.flip(1), edges)
         ends.append((edges / cells, edges * (pixels / cells) * factor[:, None] + offset[:, None]))
     (across, horizontal), (down, vertical) = ends

@@ -1,7 +1,7 @@
 """The contrasts of HSC: between object and background, between classes, and between positions.
 
 Source: Wu, Li, Dai, Li, Liu and Xie, Hierarchical Semantic Contrast for Weakly Supervised Semantic Segmentation, IJCAI
-2023. Every function counts the rows of all ranks where several processes share a batch.
+2023. If several processes share a batch, every function counts the rows of all ranks.
 """
 
 import torch
@@ -11,18 +11,18 @@ from torch.nn import functional
 from rca.core.distributed import gather_rows, gather_with_gradient
 
 NEVER = -1e4
-"""A similarity that leaves a prototype out of a softmax; finite, so that no gradient becomes NaN."""
+"""The similarity that excludes a prototype from a softmax; finite, so that no gradient becomes NaN."""
 
 
 class MovingPrototypes(nn.Module):
     """Exponential moving averages of L2-normalised embeddings.
 
-    A prototype begins as the first embedding that it is given; before that it takes part in nothing. (The released code
-    begins with noise, which a class that is never seen remains.)
+    A prototype starts as the first embedding of its class, and is not used before. (In the released code it starts as
+    noise, and stays noise for a class that never occurs.)
 
     Args:
-        shape: Of the prototypes, channels last.
-        momentum: How much of a prototype remains in an update, 0..1.
+        shape: Shape of the prototypes, channels last.
+        momentum: Share of a prototype that remains in an update, 0..1.
     """
 
     vectors: Tensor
@@ -36,11 +36,11 @@ class MovingPrototypes(nn.Module):
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, present: Tensor) -> None:
-        """Move towards embeddings.
+        """Move the prototypes towards embeddings.
 
         Args:
-            embeddings: L2-normalised, of the prototypes' shape and the same on all ranks.
-            present: Without the channels, bool: which of them stand for something.
+            embeddings: Of the prototypes' shape, L2-normalised and equal on all ranks.
+            present: Of that shape without the channels, bool: which embeddings exist.
         """
         mixed = self.momentum * self.vectors + (1 - self.momentum) * embeddings
         moved = functional.normalize(torch.where(self.known[..., None], mixed, embeddings), dim=-1)
@@ -49,16 +49,16 @@ class MovingPrototypes(nn.Module):
 
 
 def pool_strongest(rows: Tensor, weights: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """For each class the mean of the rows that weigh most, by their weight, over the whole batch.
+    """For each class the weighted mean of its heaviest rows, over the whole batch.
 
     Args:
-        rows: (N, D), embeddings; gradients reach those of all ranks.
+        rows: (N, D), embeddings; gradients reach the rows of all ranks.
         weights: (N, K), at least 0.
-        number: How many rows of a class enter; with them all that weigh as much as the last of them, which may be most
-            of the background.
+        number: Number of rows per class. All rows as heavy as the last one enter too, which can be most of the
+            background.
 
     Returns:
-        The means (K, D), L2-normalised, and which classes have a row above 0 (K,), bool.
+        The means (K, D), L2-normalised, and which classes have a row with a weight above 0 (K,), bool.
     """
     (values,) = gather_rows(weights.topk(min(number, len(weights)), dim=0).values)
     threshold = values.topk(min(number, len(values)), dim=0).values[-1]
@@ -68,29 +68,29 @@ def pool_strongest(rows: Tensor, weights: Tensor, number: int) -> tuple[Tensor, 
     return functional.normalize(sums, dim=1), totals.sum(0) > 0
 
 
-def repel(one: Tensor, two: Tensor, present_one: Tensor, present_two: Tensor) -> Tensor:
-    """SimMin: the mean over all pairs of -log(1 - cosine), the cosine kept within 0.0005..0.9995.
+def repel(rows: Tensor, others: Tensor, present: Tensor, others_present: Tensor) -> Tensor:
+    """SimMin: the mean over all pairs of -log(1 - cosine), with the cosine clamped to 0.0005..0.9995.
 
     Args:
-        one: (N, D), L2-normalised.
-        two: (M, D), likewise.
-        present_one: (N,), bool: which rows stand for something.
-        present_two: (M,), likewise.
+        rows: (N, D), L2-normalised.
+        others: (M, D), L2-normalised.
+        present: (N,), bool: which rows exist.
+        others_present: (M,), bool: which of the others exist.
 
     Returns:
         (), 0 without a pair.
     """
-    terms = -torch.log1p(-(one @ two.T).clamp(0.0005, 0.9995))
-    pairs = present_one[:, None] & present_two
+    terms = -torch.log1p(-(rows @ others.T).clamp(0.0005, 0.9995))
+    pairs = present[:, None] & others_present
     return (terms * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 def attract(rows: Tensor, present: Tensor, prototype: Tensor) -> Tensor:
-    """The mean absolute difference to a prototype.
+    """The mean absolute difference of rows from a prototype.
 
     Args:
         rows: (N, D), L2-normalised.
-        present: (N,), bool: which rows stand for something.
+        present: (N,), bool: which rows exist.
         prototype: (D,).
 
     Returns:
@@ -102,19 +102,19 @@ def attract(rows: Tensor, present: Tensor, prototype: Tensor) -> Tensor:
 def contrast_prototypes(
     queries: Tensor, labels: Tensor, prototypes: Tensor, known: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """InfoNCE against one prototype of each class: -log(e(q.p_label) / sum of e(q.p) over the known prototypes p).
+    """InfoNCE against one prototype per class: -log(e(q.p_label) / sum of e(q.p) over the known prototypes p).
 
     e(x) is exp(x / temperature). No gradient reaches the prototypes.
 
     Args:
         queries: (N, D), L2-normalised.
-        labels: (N,), int64; below 0 for a query that takes no part.
+        labels: (N,), int64; below 0 for a query that does not count.
         prototypes: (K, D), L2-normalised.
-        known: (K,), bool: which prototypes stand for something.
+        known: (K,), bool: which prototypes exist.
         temperature: Above 0.
 
     Returns:
-        The sum () of the losses, and the number () of queries whose prototype is known.
+        The sum of the losses (), and the number of queries whose prototype exists ().
     """
     similarity = (queries @ prototypes.detach().T / temperature).masked_fill(~known, NEVER)
     usable = (labels >= 0) & known[labels.clamp(min=0)]
