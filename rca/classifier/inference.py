@@ -1,4 +1,4 @@
-"""Score maps of images: several scales, mirrored and not, summed (the field's common inference)."""
+"""Score maps of images, summed over several scales and both mirrorings (the field's usual inference)."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,6 +11,7 @@ from torch.nn import functional
 from rca.classifier.network import CamNetwork
 from rca.classifier.references import Beside, References
 from rca.classifier.views import InferenceSettings, encode_views, group_by_size
+from rca.core.arrays import Float32Array, UInt8Array
 from rca.core.files import read_photograph
 from rca.core.normalisation import normalise_maps
 from rca.data.loading.features import FeatureCache
@@ -29,19 +30,19 @@ def score_images(
     cache: FeatureCache | None = None,
     references: References | None = None,
 ) -> Iterator[tuple[ImageRecord, ScoreMaps]]:
-    """Score images with their tags given; maps of other classes are not kept.
+    """Score images, given their tags; maps of other classes are dropped.
 
     Args:
         network: In evaluation mode.
-        manifest: The dataset that the records are of.
-        records: What to score.
-        settings: How.
-        stride: Pixels of the image for each value of a map.
-        cache: The features of all views, where the backbone is frozen; None computes them.
-        references: What the images are seen beside, for a method that pairs images; None sees each alone.
+        manifest: The dataset of the records.
+        records: The images to score.
+        settings: Scales, flip, batch size and precision.
+        stride: Pixels of the image per value of a map.
+        cache: The features of all views, if the backbone is frozen; None computes them.
+        references: The references to score images beside, for a method that pairs images; None scores each alone.
 
     Yields:
-        A record and its maps, in an order that depends on the images' sizes.
+        A record and its maps, in an order that depends on the image sizes.
     """
     for batch in group_by_size(records, settings.batch_size):
         tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in batch]))
@@ -50,25 +51,25 @@ def score_images(
             images = np.stack([read_photograph(manifest.photograph(record)) for record in batch])
             maps, logits = score_batch(network, images, settings, stride, tags, beside)
         else:
-            views = ((torch.stack([cache.read(one.id, view) for one in batch]), None) for view in settings.views)
+            views = ((torch.stack([cache.read(record.id, view) for record in batch]), None) for view in settings.views)
             size = (batch[0].height, batch[0].width)
             maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags, beside)
-        for record, one, scores in zip(batch, maps, logits, strict=True):
+        for record, of_image, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
-            kept = normalise_maps(one[list(record.tags)], by=network.host.normalisation).half()
-            yield record, ScoreMaps(labels, kept.cpu().numpy(), scores.cpu().numpy())
+            tagged = normalise_maps(of_image[list(record.tags)], by=network.host.normalisation).half()
+            yield record, ScoreMaps(labels, tagged.cpu().numpy(), scores.cpu().numpy())
 
 
-def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
-    """The classes that an image shows as the classifier has it.
+def predict_tags(logits: Float32Array, threshold: float) -> tuple[int, ...]:
+    """The classes that the classifier predicts for an image.
 
     Args:
         logits: (C,).
-        threshold: The least probability of a class, 0..1, exclusive.
+        threshold: The smallest probability of a predicted class, above 0 and below 1.
 
     Returns:
-        The classes whose sigmoid reaches the threshold, ascending; where none does, the most probable one alone, since
-        an image of these datasets shows something.
+        The classes whose sigmoid reaches the threshold, ascending; the most probable class if none does, since every
+        image of these datasets shows something.
     """
     reached = np.flatnonzero(logits >= math.log(threshold / (1 - threshold)))
     return tuple(reached.tolist()) or (int(logits.argmax()),)
@@ -76,7 +77,7 @@ def predict_tags(logits: np.ndarray, threshold: float) -> tuple[int, ...]:
 
 def score_batch(
     network: CamNetwork,
-    images: np.ndarray,
+    images: UInt8Array,
     settings: InferenceSettings,
     stride: int,
     tags: Tensor | None = None,
@@ -86,14 +87,14 @@ def score_batch(
 
     Args:
         network: In evaluation mode.
-        images: (B, H, W, 3), uint8, RGB.
-        settings: How.
-        stride: Pixels of the image for each value of a map.
-        tags: As in `score_features`.
-        beside: Likewise.
+        images: (B, H, W, 3), RGB.
+        settings: Scales, flip and precision.
+        stride: Pixels of the image per value of a map.
+        tags: As for `score_features`.
+        beside: As for `score_features`.
 
     Returns:
-        As `score_features`.
+        As for `score_features`.
     """
     about = network.description
     device = next(network.parameters()).device
@@ -112,21 +113,21 @@ def score_features(
     tags: Tensor | None = None,
     beside: Beside | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Score images of one size by what the backbone made of their views.
+    """Score images of one size from the features of their views.
 
     Args:
         network: In evaluation mode.
-        encoded: What `CamNetwork.encode` gives for each of `settings.views`, in their order.
+        encoded: The result of `CamNetwork.encode` for each of `settings.views`, in their order.
         shape: Number, height and width of the images.
-        settings: How.
-        stride: Pixels of the image for each value of a map.
-        tags: (B, C) of 0 and 1, the classes that may be there; None for all.
-        beside: The images' references, for a method that pairs images; None sees each image alone.
+        settings: Scales and flip.
+        stride: Pixels of the image per value of a map.
+        tags: (B, C) of 0 and 1, the classes that may be present; None for all.
+        beside: The images' references, for a method that pairs images; None scores each image alone.
 
     Returns:
-        The class activation maps after ReLU, summed over scales and flips (B, C, ceil(H/stride), ceil(W/stride)), and
-        the classifier's mean score over the same (B, C), both float32. With references the maps are a mean of those of
-        the image alone and those beside references, each normalised.
+        The class activation maps after ReLU, summed over the views (B, C, ceil(H/stride), ceil(W/stride)), and the
+        classifier's scores, averaged over the views (B, C), both float32. With references, the maps are a weighted mean
+        of the image's maps alone and beside references, each normalised.
     """
     device, classes = next(network.parameters()).device, len(network.description.classes)
     number, height, width = shape
@@ -139,11 +140,11 @@ def score_features(
         output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
         outputs = [output]
         if beside is not None:
-            found = output._replace(maps=beside.score(network.method, output), refined=None)
-            outputs.append(network.host.refine(found, levels, tags))
+            paired = output._replace(maps=beside.score(network.method, output), refined=None)
+            outputs.append(network.host.refine(paired, levels, tags))
         logits += network.method.classify(output)
-        for total, one in zip(sums, outputs, strict=True):
-            activation = one.scores.relu()
+        for total, output in zip(sums, outputs, strict=True):
+            activation = output.scores.relu()
             activation = activation.flip(3) if view.mirrored else activation
             total += functional.interpolate(activation, size, mode="bilinear")
     maps = sums[0]

@@ -1,6 +1,6 @@
-"""The classification network: backbone, neck, and a host with a method on top; saved as one safetensors file."""
+"""The classification network: a backbone, a neck, and a method on a host; saved as one safetensors file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,21 +20,21 @@ from rca.models.storage import load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """All that is needed to build a network again.
+    """Everything needed to build the network again.
 
     Attributes:
-        backbone: Its name.
-        output_stride: Pixels for each feature.
+        backbone: The backbone's name.
+        output_stride: Pixels per feature.
         neck: Channels of the 1x1 convolution after the backbone; 0 for none.
-        host: The host's module.
-        method: The method's module.
-        options: The method's options, as given.
+        host: The host's name.
+        method: The method's name.
+        options: The method's options, as in the params file.
         classes: The class names.
-        mean: Normalisation of the images, for pixels in 0..1.
-        std: Likewise.
+        mean: Mean of the images' normalisation, per channel, for pixels in 0..1.
+        std: Standard deviation of the images' normalisation, per channel, for pixels in 0..1.
         initialisation: Backbone and origin of its weights, in words.
-        epochs: How many epochs it was trained.
-        host_options: The host's options, as given.
+        epochs: Number of epochs of the training.
+        host_options: The host's options, as in the params file.
         sources: The extra sources that it was trained on beside the split.
     """
 
@@ -54,14 +54,16 @@ class NetworkDescription:
 
 
 class CamNetwork(nn.Module):
-    """A backbone, a neck and a method.
+    """A backbone, a neck, and a method on a host.
 
     Args:
-        description: What to build.
+        description: The network to build.
 
     Raises:
-        UserError: an unknown host or method, options that they do not take, or a pair that does not go together.
+        UserError: the host or the method is unknown, refuses an option, or does not work with the other.
     """
+
+    __call__: Callable[..., Output]  # nn.Module leaves it untyped
 
     def __init__(self, description: NetworkDescription) -> None:
         super().__init__()
@@ -81,12 +83,12 @@ class CamNetwork(nn.Module):
 
     @property
     def host(self) -> Host:
-        """How the maps come about and learn from tags."""
+        """The host, which turns features into maps and learns from tags."""
         return self.method.host
 
     @property
     def needs_second_view(self) -> bool:
-        """Whether the loss looks at the batch a second time, at another scale."""
+        """Whether the loss needs the batch at a second scale."""
         return self.host.needs_second_view or self.method.needs_second_view
 
     def forward(self, images: Tensor, valid: Tensor, tags: Tensor | None = None) -> Output:
@@ -95,15 +97,15 @@ class CamNetwork(nn.Module):
         Args:
             images: (B, 3, H, W), normalised.
             valid: (B, 1, H, W), 1 on the image and 0 on padding.
-            tags: (B, C) of 0 and 1, the classes that may be there; None for all.
+            tags: (B, C) of 0 and 1, the classes that may be present; None for all.
         """
         features, levels = self.encode(images)
         return self.score(features, valid, levels, tags)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Levels | None]:
-        """What the backbone makes of images (B, 3, H, W): the features that are scored, and the levels a host needs.
+        """The features of images (B, 3, H, W), and the earlier levels if the host needs them.
 
-        All of it in float32, whatever the backbone computes with.
+        Both are float32, whatever the precision of the backbone.
         """
         if not self.host.needs_levels:
             return self.backbone(images)[1].float(), None
@@ -113,13 +115,13 @@ class CamNetwork(nn.Module):
     def score(
         self, features: Tensor, valid: Tensor, levels: Levels | None = None, tags: Tensor | None = None
     ) -> Output:
-        """Score a batch by what the backbone made of it.
+        """Score a batch from its features.
 
         Args:
             features: (B, D, h, w), at the output stride.
-            valid: (B, 1, h, w) or as large as the images, 1 on the image and 0 on padding.
-            levels: What `encode` gave with the features.
-            tags: As in `forward`.
+            valid: (B, 1, h, w) or of the images' size, 1 on the image and 0 on padding.
+            levels: The levels that `encode` returned with the features.
+            tags: As for `forward`.
         """
         with keep_digits(features.device):
             features = self.neck(features)
@@ -130,11 +132,11 @@ class CamNetwork(nn.Module):
             return self.host.refine(output, levels, tags)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
-        """The weighted terms of the loss, by name; host and method take in the batch.
+        """The weighted terms of the loss, by name; host and method may store something of the batch.
 
         Args:
-            output: Of `forward` or `score`, with the second view added where one is needed.
-            batch: What it was computed from.
+            output: The output of `forward` or `score`, with the second view if one is needed.
+            batch: The batch.
             epoch: Counted from 0.
         """
         with keep_digits(output.maps.device):
@@ -148,19 +150,19 @@ def save_network(path: Path, network: CamNetwork) -> None:
 
 
 def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
-    """Read what `save_network` wrote, on the CPU and in evaluation mode.
+    """Load a network that `save_network` wrote, on the CPU and in evaluation mode.
 
     Args:
         path: The network's file.
-        memory: What a method's memory holds, by the names of `Method.memory_state`; it takes the place of the memory
-            that the network ended its training with. Empty for a method without.
+        memory: The tensors of the method's memory, by the names of `Method.memory_state`; they replace the memory at
+            the end of the training. Empty for a method without a memory.
 
     Raises:
         UserError: the file is missing or broken.
     """
     tensors, fields = load_tensors(path, "train_cam")
     if fields.get("enabled") is False:
-        raise UserError(f"{path} holds no network, since its run was trained on true masks: name another run's.")
+        raise UserError(f"{path} holds no network, since its run was trained on true masks: name another run's file.")
     fields.update({key: tuple(fields.get(key, ())) for key in ("classes", "mean", "std", "sources")})
     network = CamNetwork(NetworkDescription(**fields))
     network.load_state_dict({**tensors, **{f"method.{name}": tensor for name, tensor in memory.items()}})

@@ -1,8 +1,8 @@
-"""Snapshots of a memory: bank, prototypes and where every entry came from, in one safetensors file.
+"""Snapshots of a memory: bank, prototypes and the source of every entry, in one safetensors file.
 
-The tensors are those of `Method.memory_state`. The description names the rows of the bank, the images (an entry's
-`memory.image` is a position in that list), the run, the seed, how many epochs the memory has seen, and the checksum of
-the network that it belongs to.
+The tensors are those of `Method.memory_state`. The description holds the rows of the bank, the images (an entry's
+`memory.image` is an index into that list), the run, the seed, the number of epochs that the memory has seen, and the
+checksum of its network.
 """
 
 from pathlib import Path
@@ -20,14 +20,14 @@ from rca.models.storage import load_tensors, save_tensors
 
 
 class StartSettings(Settings):
-    """What a training starts from instead of a fresh memory.
+    """The network and the memory that a training starts from.
 
     Attributes:
-        network: A trained network whose weights are taken over; null keeps the initial ones, so that the memory is of
-            use only where the features are the same from the start (a frozen backbone without a neck).
-        network_sha256: Its checksum.
-        memory: A snapshot of a memory; null starts with an empty one.
-        memory_sha256: Its checksum.
+        network: A trained network whose weights are loaded; null keeps the initial weights, with which a memory is of
+            use only if the features never change (a frozen backbone without a neck).
+        network_sha256: The checksum of the network's file.
+        memory: A snapshot of a memory; null starts with an empty memory.
+        memory_sha256: The checksum of the snapshot.
     """
 
     network: Path | None = Field(default=None, strict=False)
@@ -43,12 +43,12 @@ def save_snapshot(
 
     Args:
         path: The file.
-        network: Whose method keeps a memory.
-        manifest: Of the dataset it was trained on.
-        run: Its run.
-        seed: Its seed.
-        epochs: How many epochs it was trained.
-        checksum: Of the network's file; None where none was written yet.
+        network: A network whose method keeps a memory.
+        manifest: The dataset that the network was trained on.
+        run: The network's run.
+        seed: The run's seed.
+        epochs: Number of epochs of the training so far.
+        checksum: The checksum of the network's file; None if there is no file yet.
     """
     about = {
         "method": network.description.method,
@@ -63,30 +63,33 @@ def save_snapshot(
 
 
 def start_from(network: CamNetwork, manifest: Manifest, settings: StartSettings) -> None:
-    """Take over the weights and the memory that a training starts from.
+    """Load the weights and the memory that a training starts from.
 
     Args:
-        network: Freshly built; it is changed in place.
-        manifest: Of the dataset that it is about to be trained on; entries of images that it lacks keep no image.
-        settings: What to take over.
+        network: A new network, changed in place.
+        manifest: The dataset to train on; entries of images that it lacks lose their image.
+        settings: The files to load.
 
     Raises:
-        UserError: a file is missing, broken or another one than meant, or does not fit the network.
+        UserError: a file is missing, broken, has another checksum, or does not fit the network.
     """
     if settings.network is not None:
         _check(settings.network, settings.network_sha256, "network")
         tensors, _ = load_tensors(settings.network, "train_cam")
-        own = {name: tensors[name] for name in tensors if name not in _memory_names(network)}
-        _fit(network, own, settings.network)
+        weights = {name: tensors[name] for name in tensors if name not in _memory_names(network)}
+        _fit(network, weights, settings.network)
     if settings.memory is not None:
         _check(settings.memory, settings.memory_sha256, "memory")
         tensors, about = load_tensors(settings.memory, "snapshot_memory")
         rows = list(network.method.name_rows(network.description.classes))
         if "memory.image" not in tensors or about.get("classes") != rows:
-            raise UserError(f"{settings.memory} is no snapshot of a memory with the rows {', '.join(rows)}.")
-        here = [manifest.index.get(image, -1) for image in about["images"]]
+            raise UserError(
+                f"{settings.memory} is no snapshot of a memory with the rows {', '.join(rows)}: name one in"
+                " train_cam.start.memory."
+            )
+        indices = [manifest.index.get(image, -1) for image in about["images"]]
         known = tensors["memory.image"] >= 0
-        positions = torch.tensor(here)[tensors["memory.image"].clamp(min=0)]
+        positions = torch.tensor(indices)[tensors["memory.image"].clamp(min=0)]
         tensors["memory.image"] = positions.where(known, -1)
         _fit(network, {f"method.{name}": tensor for name, tensor in tensors.items()}, settings.memory)
 
@@ -100,7 +103,7 @@ def _check(path: Path, expected: str | None, kind: str) -> None:
         raise UserError(f"The file {path} does not exist: set train_cam.start.{kind}.")
     checksum = hash_file(path)
     if checksum != expected:
-        raise UserError(f"{path} has the checksum {checksum}: set train_cam.start.{kind}_sha256 if it is the one.")
+        raise UserError(f"{path} has the checksum {checksum}: set train_cam.start.{kind}_sha256 to it.")
 
 
 def _fit(network: CamNetwork, tensors: dict[str, Tensor], path: Path) -> None:
@@ -108,5 +111,8 @@ def _fit(network: CamNetwork, tensors: dict[str, Tensor], path: Path) -> None:
     state = network.state_dict()
     for name, tensor in tensors.items():
         if name not in state or state[name].shape != tensor.shape:
-            raise UserError(f"{path} does not fit the network: its {name} is {tuple(tensor.shape)}.")
+            raise UserError(
+                f"{path} does not fit the network: its {name} is {tuple(tensor.shape)}. Name another file in"
+                " train_cam.start."
+            )
     network.load_state_dict(tensors, strict=False)

@@ -1,4 +1,4 @@
-"""The views of an image that inference sums over, and what a backbone makes of them."""
+"""The views of an image that inference sums over, and their features."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -21,10 +21,10 @@ class InferenceSettings(Settings):
     """How images are scored.
 
     Attributes:
-        scales: Factors by which the image is resized; the maps of all are summed.
-        flip: Score the mirrored image as well.
-        batch_size: Images of one size that are scored at once.
-        precision: Of the backbone: "float32", or "bfloat16" on a GPU (a CPU always takes float32).
+        scales: Factors by which the image is resized; the maps of all scales are summed.
+        flip: Also score the mirrored image.
+        batch_size: Number of images of one size that are scored at once.
+        precision: Precision of the backbone: "float32", or "bfloat16" on a GPU only.
     """
 
     scales: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
@@ -34,7 +34,7 @@ class InferenceSettings(Settings):
 
     @property
     def views(self) -> tuple[View, ...]:
-        """All ways in which an image is looked at."""
+        """All views of an image: each scale, as it is and mirrored."""
         mirrorings = (False, True) if self.flip else (False,)
         return tuple(View(scale, mirrored) for scale in self.scales for mirrored in mirrorings)
 
@@ -42,16 +42,16 @@ class InferenceSettings(Settings):
 def encode_views(
     encode: Callable[[Tensor], Encoding], batch: Tensor, views: tuple[View, ...], precision: Precision
 ) -> Iterator[Encoding]:
-    """What a backbone makes of each view of some images.
+    """Encode each view of some images.
 
     Args:
-        encode: From images to what it makes of them; in evaluation mode.
+        encode: Computes the features of images, in evaluation mode.
         batch: (B, 3, H, W), normalised, on the backbone's device.
-        views: How the images are looked at.
+        views: The views to encode.
         precision: As in `InferenceSettings`.
 
     Yields:
-        That for each view, in their order.
+        The encoding of each view, in their order.
     """
     for view in views:
         scaled = rescale(batch, view.scale)
@@ -63,8 +63,8 @@ def encode_views(
 def group_by_size(records: Iterable[ImageRecord], number: int) -> Iterator[list[ImageRecord]]:
     """Batches of up to `number` images of one height and width that belong to the same splits.
 
-    The last digits of a score depend on the size of its batch: with images of other splits in it, new photographs that
-    are held out would score those anew that are trained on.
+    The last digits of a score depend on the size of its batch. If batches mixed splits, new held-out photographs would
+    change the scores of training images.
     """
 
     def key(record: ImageRecord) -> tuple[tuple[str, ...], int, int]:

@@ -73,9 +73,8 @@ class SeamHost(Host):
         size = (valid.shape[2], valid.shape[3])
         scaled = [scale_maps(view.maps, view.valid, size) * tags for view in (first, second)]
         if options.equivariance_weight:
-            losses["equivariance"] = options.equivariance_weight * mean_of_rows(
-                find_difference(scaled[0], scaled[1], valid)
-            )
+            difference = find_difference(scaled[0], scaled[1], valid)
+            losses["equivariance"] = options.equivariance_weight * mean_of_rows(difference)
         if options.cross_weight:
             refined = [scale_maps(add_background(maps), inside, size) for maps, inside in views]
             targets = [keep_strongest(maps.detach()) for maps in reversed(scaled)]

@@ -1,4 +1,4 @@
-"""Tensors with a description of what they are, in one safetensors file."""
+"""Tensors with a description, in one safetensors file."""
 
 import json
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from rca.core.files import write_file
 from rca.core.tensors import explain_failure, read_about
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and their description (anything that JSON holds), whole or not at all."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+    """Write tensors and their description (JSON data), whole or not at all."""
     with write_file(path) as temporary:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, {"about": json.dumps(about, sort_keys=True)})
 
 
 def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote, on the CPU.
+    """Read the tensors and the description that `save_tensors` wrote, on the CPU.
 
     Args:
         path: The file.
