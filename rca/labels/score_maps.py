@@ -207,16 +207,16 @@ class Shard:
 
 
 @contextmanager
-def open_shard(path: Path, stage: str = "make_cam") -> Iterator[Shard]:
+def open_shard(path: Path) -> Iterator[Shard]:
     """Open a shard.
 
     Args:
-        path: The file.
-        stage: The stage that writes it, for the message.
+        path: The file; its name says whether its maps have walked.
 
     Raises:
         UserError: the file is missing or broken.
     """
+    stage = "walk_scores" if path.stem == "walked" else "make_cam"
     with explain_failure(path, stage):
         file = TensorFile(path)
     with closing(file):

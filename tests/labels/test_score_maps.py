@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from rca.core.errors import UserError
 from rca.labels import score_maps
-from rca.labels.score_maps import ScoreMaps, ShardWriter, enlarge, open_scores, open_shard, write_shard
+from rca.labels.score_maps import ScoreMaps, ShardWriter, enlarge, open_shard, write_shard
 
 
 def draw_maps(seed: int, labels: list[int], height: int, width: int) -> ScoreMaps:
@@ -141,29 +141,15 @@ def test_another_tensor_file_is_no_shard(tmp_path: Path) -> None:
         pass
 
 
-def test_maps_that_have_walked_go_before_those_that_were_made(tmp_path: Path, shard: Path, maps: dict) -> None:
-    walked, off = tmp_path / "walked", tmp_path / "off"
-    write_shard(walked, {"b.2": draw_maps(7, [1], 3, 4)}, {"walk": {"steps": 2}})
-    write_shard(off, {}, {"enabled": False})
-    with open_scores(walked, shard) as opened:
-        assert opened.ids == ["b.2"]
-        assert opened.about == {"walk": {"steps": 2}}
-    with open_scores(off, shard) as opened:
-        assert opened.ids == sorted(maps)
-    with (
-        pytest.raises(UserError, match="nothing does not exist: run walk_scores first"),
-        open_scores(tmp_path / "nothing", shard),
-    ):
-        pass
-
-
 def test_an_image_that_a_shard_lacks_is_named(shard: Path) -> None:
     with open_shard(shard) as opened, pytest.raises(UserError, match=r"0\.safetensors holds no maps .* nowhere"):
         opened.read("nowhere")
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"7\.safetensors does not exist"), open_shard(tmp_path / "7.safetensors"):
+@pytest.mark.parametrize(("name", "stage"), [("scores", "make_cam"), ("walked", "walk_scores")])
+def test_a_missing_shard_is_named(tmp_path: Path, name: str, stage: str) -> None:
+    message = rf"7/{name}\.safetensors does not exist: run {stage} first"
+    with pytest.raises(UserError, match=message), open_shard(tmp_path / f"7/{name}.safetensors"):
         pass
 
 
