@@ -19,11 +19,11 @@ from rca.report.memory import MemoryTables
 from rca.report.pipeline import Stage as StageFiles
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS, RunLayout
+from rca.stages.base.pins import PINS
 from rca.stages.base.stage import Stage
 
-PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
+PIPELINE, INSTANCES, PARAMS = Path("dvc.yaml"), Path("workflow/instances.yaml"), Path("params.yaml")
 # A variable there, other than the dataset's name.
-DATASET = "${dataset.name}"
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
 # Columns of words, even where they look like figures.
 NAMES = ("run", "metric", "kind", "split", "class", "nearest", "image", "centre")
@@ -68,7 +68,7 @@ def run(context: Context, task: RenderReportTask) -> None:
         table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
         results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in task.runs},
         memories={run: read_memory(layout.of(run, seeds[0])) for run in task.memory_runs},
-        pipeline=read_pipeline(PIPELINE),
+        pipeline=read_pipeline(PIPELINE, INSTANCES),
         measurements=read_measurements(layout.dataset, task),
         params=PARAMS.read_text(encoding="utf-8"),
         picture_width=task.picture_width,
@@ -87,30 +87,46 @@ def read_result(paths: RunLayout) -> SeedResult:
     directory = paths.evaluation
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist: run evaluate for run {paths.run} and seed {paths.seed} first.")
+    protocol = read_json(directory / "evaluation.json")["protocol"]
+    weak = protocol["supervision"] == "tags"  # other runs have neither thresholds nor a classification network
     return SeedResult(
         examples=RunExamples(
             directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))
         ),
         per_class=read_table(directory / "per_class.csv", ("kind", "split", "threshold", "class", "iou")),
-        protocol=read_json(directory / "evaluation.json")["protocol"],
-        threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou")),
-        histories={stage: read_made(directory / f"{stage}.csv", ("epoch",)) for stage in TRAININGS},
+        protocol=protocol,
+        threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou"), needed=weak),
+        histories={
+            stage: read_made(directory / f"{stage}.csv", ("epoch",), needed=weak and stage == "train_cam")
+            for stage in TRAININGS
+        },
     )
 
 
-def read_pipeline(path: Path) -> dict[str, StageFiles]:
-    """Read what each stage of dvc.yaml reads and writes, as it is written there, for all runs, seeds and shards.
+def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
+    """Read what each stage reads and writes, with * for what differs between runs, seeds and shards.
+
+    Args:
+        path: dvc.yaml.
+        instances: What names the items of stages that have them.
 
     Raises:
-        UserError: the file is missing or corrupt.
+        UserError: a file is missing or corrupt.
     """
-    stages = {}
+    stages, items = {}, load_params(instances)["stages"]
     for name, declared in load_params(path)["stages"].items():
         stage = declared.get("do", declared)
-        outputs = [out for key in ("outs", "plots", "metrics") for out in stage.get(key, ())]
-        found = (stage.get("deps", []), (next(iter(out)) if isinstance(out, dict) else out for out in outputs))
-        # The one key of `generate` is the dataset.
-        inputs, outputs = ([VARIABLE.sub("*", one.replace("${key}", DATASET)) for one in paths] for paths in found)
+        # pins.json is left out, since every stage depends on its own key of it.
+        pinned = [next(iter(file)) for file in stage.get("params", ()) if PINS.as_posix() not in file]
+        written = [out for key in ("outs", "plots", "metrics") for out in stage.get(key, ())]
+        found = (
+            [*stage.get("deps", ()), *pinned],
+            [next(iter(out)) if isinstance(out, dict) else out for out in written],
+        )
+        names = items.get(name, {}).get("items", ["*"])
+        inputs, outputs = (
+            [VARIABLE.sub("*", file.replace("${item}", item)) for file in files for item in names] for files in found
+        )
         stages[name] = StageFiles(inputs, outputs)
     return stages
 
@@ -146,9 +162,13 @@ def read_memory(paths: RunLayout) -> MemoryTables:
     )
 
 
-def read_made(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a table of a stage that a run may do without: then it has no lines."""
-    return read_table(path, columns) if path.is_file() else pd.DataFrame(columns=list(columns))
+def read_made(path: Path, columns: tuple[str, ...], needed: bool) -> pd.DataFrame:
+    """Read a table of a stage that a run may do without: then it has no lines.
+
+    Raises:
+        UserError: the table is corrupt, or it is needed and missing.
+    """
+    return read_table(path, columns) if needed or path.is_file() else pd.DataFrame(columns=list(columns))
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_manife
 from rca.evaluation.exhibits import write_memory
 from rca.evaluation.memory_statistics import Snapshot, read_snapshot
 from rca.evaluation.tables import build_table
-from rca.stages.context import Context
-from rca.stages.render_report import run
+from rca.stages.base.context import Context
+from rca.stages.render_report import STAGE, RenderReportTask
 
 ROOT = Path(__file__).parents[2]
 EVIL = "<script>alert(1)</script>"
@@ -37,15 +37,9 @@ PROTOCOL = {
     "supervision": "tags",
     "initialisation": {"classification": "small (from scratch)"},
 }
-PARAMS = """\
-runs: [cam, "a<b&c"]
-memory_runs: ["a<b&c"]
-seeds: [0, 1]
-shards: [0]
-dataset: {name: toy}
-render_report: {title: null, picture_width: 64}
-# <i>a comment</i>
-"""
+TASK = RenderReportTask(picture_width=64, runs=RUNS, memory_runs=RUNS[-1:], seeds=SEEDS, shards=(0,))
+INSTANCES = "stages: {generate_data: {items: [shapes]}, fetch_weights: {items: [classifier, segmenter]}}\n"
+PARAMS = 'runs: [cam, "a<b&c"]\n# <i>a comment</i>\n'  # the page shows it as it is
 
 
 @dataclass
@@ -169,6 +163,8 @@ def build_project(folder: Path) -> None:
     write_manifest(folder / "runs/toy/data", Manifest(Path("data/toy"), (EVIL, "cat"), tuple(records)))
     (folder / "params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "workflow").mkdir()
+    (folder / "workflow/instances.yaml").write_text(INSTANCES)
     remember(WRITTEN)
     metrics = {
         run: [write_evaluation(Path("runs/toy/evaluation") / f"{run}-{seed}", run, seed) for seed in SEEDS]
@@ -178,6 +174,7 @@ def build_project(folder: Path) -> None:
     build_table(metrics).to_csv("results/toy/table.csv", index=False, float_format="%.6f")
 
 
-def render(project: Path) -> Page:
-    run(Context("render_report"))
+def render(project: Path, **changes: Any) -> Page:
+    """Run the stage; `changes` are of its task."""
+    STAGE.run(Context("render_report", "toy"), TASK.model_copy(update=changes))
     return Page((project / "runs/toy/report/index.html").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reports import EVIL, HEIGHT, IDS, KINDS, PARAMS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, find_ious, render
+from reports import EVIL, HEIGHT, IDS, KINDS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, find_ious, render
 
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, PALETTE, write_json
@@ -20,8 +20,8 @@ from rca.report.charts import summarise_seeds
 from rca.report.gallery import RunExamples
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
 from rca.report.pipeline import draw_graph
+from rca.stages.base.stage import list_stages
 from rca.stages.render_report import read_pipeline
-from rca.stages.run import STAGES
 
 
 @pytest.fixture
@@ -202,11 +202,12 @@ def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) ->
 
 
 def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:
-    graph = draw_graph(read_pipeline(Path("dvc.yaml")))
+    graph = draw_graph(read_pipeline(Path("dvc.yaml"), Path("workflow/instances.yaml")))
     needs = {node.name: set(node.needs) for node in graph.nodes}
-    assert set(needs) == set(STAGES)
+    assert set(needs) == {"pin_stages", *list_stages()}
     assert needs["prepare_data"] == {"generate_data"}
-    assert needs["train_seg"] == {"fetch_weights", "prepare_data", "pin_masks"}
+    assert needs["pin_truth"] == {"prepare_data", "pin_images"}
+    assert needs["train_seg"] == {"fetch_weights", "prepare_data", "pin_images", "pin_masks", "pin_truth"}
     assert needs["tabulate"] == {"evaluate"}
     seen: set[str] = set()
     for node in graph.nodes:
@@ -286,11 +287,10 @@ def test_a_kind_that_one_run_lacks_leaves_a_gap(project: Path) -> None:
 
 
 def test_one_seed_has_no_spread(project: Path) -> None:
-    (project / "params.yaml").write_text(PARAMS.replace("seeds: [0, 1]", "seeds: [0]"))
     unknown = dict.fromkeys(("std", "difference", "low", "high"), float("nan"))
     table = pd.read_csv("results/toy/table.csv").assign(seeds=1, **unknown)
     table.to_csv("results/toy/table.csv", index=False)
-    page = render(project)
+    page = render(project, seeds=(0,))
     assert "±" not in page.words
     assert "paired over seeds" not in page.words
 
@@ -305,8 +305,7 @@ def test_a_training_that_was_switched_off_has_no_chart(project: Path) -> None:
 
 
 def test_a_title_of_ones_own(project: Path) -> None:
-    (project / "params.yaml").write_text(PARAMS.replace("title: null", "title: Nine & more"))
-    assert "<h1>Nine &amp; more</h1>" in render(project).text
+    assert "<h1>Nine &amp; more</h1>" in render(project, title="Nine & more").text
 
 
 def test_metrics_are_taken_apart() -> None:
