@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
+from stages import PREPARE, locate, run_stage, run_stages, shrink_preset, write_params
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from rca.core.distributed import count_rows, gather_rows, mean_of_rows, rank, su
 from rca.core.errors import UserError
 from rca.core.files import IGNORE
 from rca.core.launch import launch
-from rca.core.settings import load_params
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest
@@ -25,11 +24,9 @@ from rca.hosts.cam import CamHost
 from rca.methods.rca import Rca, RcaOptions
 from rca.segmentation.loss import LossSettings
 from rca.stages import train_cam, train_seg
-from rca.stages.context import Context
-from rca.stages.run import run_stage
+from rca.stages.base.layout import RunLayout
 from rca.training.trainer import OptimisationSettings, Trainer
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 COUNTS = ((3, 1), (0, 2), (2, 0), (0, 0))  # rows on rank 0 and rank 1
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
@@ -327,43 +324,40 @@ def test_there_must_be_an_image_for_each_process(manifest: Manifest, monkeypatch
 
 
 @pytest.fixture
-def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLayout:
     """A training in two processes of the run rca, on the embedded preset with four small pictures."""
     monkeypatch.chdir(tmp_path)
-    params = load_params(ROOT / "workflow/presets/shapes.yaml")
-    params["generate"] = {"shapes": {"train": 4, "val": 2, "size": 48, "seed": 0, "objects": [1, 2]}}
-    params["train_cam"]["optimisation"].update(epochs=1, batch_size=2, processes=2, freeze_batchnorm=True)
-    params["train_cam"]["augmentation"]["crop"] = 48
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    before = [Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run="rca")]
-    for context in (*before, Context("fetch_weights", item="train_cam")):
-        assert run_stage(context) == 0
-    return Context("train_cam", run="rca", seed=0)
+    params = shrink_preset(train=4, val=2, epochs=1, batch_size=2)
+    params["train_cam"]["optimisation"].update(processes=2, freeze_batchnorm=True)
+    params["resources"]["train_cam"]["gpu"] = 0
+    write_params(params)
+    run_stages(*PREPARE)
+    return locate("rca")
 
 
-def test_the_stage_trains_in_two_processes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_trains_in_two_processes(paths: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCA_TENSORBOARD", "curves")
-    assert run_stage(context) == 0
-    assert context.paths.network.is_file()
-    assert len(context.paths.cam_history.read_text().splitlines()) == 2
+    assert run_stage("train_cam", run="rca", seed=0) == 0
+    assert paths.network.is_file()
+    assert len(paths.cam_history.read_text().splitlines()) == 2
     log = Path("logs/train_cam.rca-0.log").read_text()
     assert log.count("epoch 1/1: ") == log.count("4 images, ") == 1
     curves = Path("curves/shapes/rca/0/train_cam")
     assert len(list(curves.iterdir())) == 1  # rank 0 alone writes them
     (point,) = EventAccumulator(str(curves)).Reload().Scalars("loss/classification")
-    (line,) = pd.read_csv(context.paths.cam_history).to_dict("records")
+    (line,) = pd.read_csv(paths.cam_history).to_dict("records")
     assert (point.step, point.value) == (1, pytest.approx(line["loss_classification"], rel=1e-6))
 
 
 def test_an_error_in_one_process_ends_all_with_its_sentence(
-    context: Context, capsys: pytest.CaptureFixture[str]
+    paths: RunLayout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One rank meets a broken photograph while the other waits for it in a collective."""
     photograph = sorted(Path("data/shapes/JPEGImages").iterdir())[0]
     photograph.write_bytes(photograph.read_bytes()[:200])
     capsys.readouterr()
-    assert run_stage(context) == 2
+    assert run_stage("train_cam", run="rca", seed=0) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: train_cam.rca-0: The photograph {photograph} is broken")
     assert error.count("\n") == 1
-    assert not list(context.paths.network.parents[1].rglob("*.*"))
+    assert not list(paths.network.parents[1].rglob("*.*"))

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import yaml
 from pydantic import Field, model_validator
 
 from rca.core.errors import UserError
-from rca.core.settings import Settings, build_settings, load_params, merge, parse_yaml, read_key
+from rca.core.settings import Settings, Unpinned, build_settings, load_params, merge, parse_yaml, split_unpinned
 
 SOURCE = Path("params.yaml")
 
@@ -135,19 +136,41 @@ def test_overrides_are_laid_over_key_by_key_and_leave_their_base_alone() -> None
     assert base == {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2], "c": {"k": 1}}
 
 
-def test_another_kind_brings_its_own_keys() -> None:
-    base = {"a": {"kind": "power", "alpha": 4}}
-    assert merge(base, {"a": {"kind": "constant", "threshold": 0.5}}) == {"a": {"kind": "constant", "threshold": 0.5}}
-    assert merge(base, {"a": {"kind": "power"}}) == base
-    assert merge(base, {"a": {"alpha": 8}}) == {"a": {"kind": "power", "alpha": 8}}
+@pytest.mark.parametrize("key", ["kind", "source", "format"])
+def test_another_kind_brings_its_own_keys(key: str) -> None:
+    base = {"a": {key: "power", "alpha": 4}}
+    assert merge(base, {"a": {key: "constant", "threshold": 0.5}}) == {"a": {key: "constant", "threshold": 0.5}}
+    assert merge(base, {"a": {key: "power"}}) == base
+    assert merge(base, {"a": {"alpha": 8}}) == {"a": {key: "power", "alpha": 8}}
+    assert merge({"a": {"alpha": 4}}, {"a": {key: "constant"}}) == {"a": {key: "constant"}}
+    assert merge({"a": None}, {"a": {key: "power"}}) == {"a": {key: "power"}}
 
 
-def test_a_dotted_key_is_read_or_named() -> None:
-    params = {"a": {"b": {"c": 0}}}
-    assert read_key(params, "a.b.c", SOURCE) == 0
-    for dotted in ("a.x", "a.b.c.d", "z"):
-        with pytest.raises(UserError, match=f"params.yaml lacks the key {dotted}: add it"):
-            read_key(params, dotted, SOURCE)
+class Work(Settings):
+    size: int = 3
+    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
+
+
+class Job(Settings):
+    name: str = "x"
+    work: Work = Work()
+    inner: Inner = Inner()
+    note: Annotated[str | None, Unpinned()] = None
+
+
+def test_settings_that_change_no_result_are_split_off() -> None:
+    job = Job(work=Work(workers=7), note="later")
+    pinned, unpinned = split_unpinned(job)
+    assert pinned == {"name": "x", "work": {"size": 3}, "inner": {"rate": 0.1, "sides": [1, 2]}}
+    assert unpinned == {"work": {"workers": 7}, "note": "later"}
+    assert split_unpinned(Job())[0] == pinned
+    assert build_settings(Job, merge(pinned, unpinned), "job", SOURCE) == job
+    assert split_unpinned(Inner()) == ({"rate": 0.1, "sides": [1, 2]}, {})
+
+
+def test_an_unpinned_setting_keeps_its_range() -> None:
+    with pytest.raises(UserError, match=r"work\.workers is 0: input should be greater than or equal to 1"):
+        build_settings(Work, {"workers": 0}, "work", SOURCE)
 
 
 @pytest.mark.parametrize(

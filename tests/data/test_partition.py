@@ -14,7 +14,7 @@ from rca.data.partition import (
     check_splits,
     group_by_shard,
     hide_maps,
-    pin_saliency,
+    list_saliency,
     read_training,
     select_from_shard,
     write_parts,
@@ -116,7 +116,7 @@ def test_another_split_and_another_mask_leave_a_training_alone(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("place", [1, 4])
-def test_another_saliency_map_leaves_trainings_alone_that_pin_none(
+def test_another_saliency_map_leaves_trainings_alone_that_use_none(
     tmp_path: Path, written: Path, whole: Manifest, place: int
 ) -> None:
     image = replace(whole.images[place], saliency_sha256="0" * 64)
@@ -125,10 +125,11 @@ def test_another_saliency_map_leaves_trainings_alone_that_pin_none(
     changed = {name for name, content in before.items() if after[name] != content}
     of_split = {"truth/train.csv", f"saliency/{assign_shard(image.id, 3)}.json"} if image.splits else set()
     assert changed == {"manifest.csv", *of_split}
-    pinned, anew = (pin_saliency(directory, "train") for directory in (written, tmp_path / "more"))
-    assert pinned == {one: f"of {one}" for one in ("a1", "b2", "c3", "web.e5")}
-    assert anew == {**pinned, image.id: "0" * 64}
-    assert pin_saliency(tmp_path / "more", "val").keys() == {"c3", "d4", "web.e5"}
+    earlier, later = (list_saliency(directory, "train", ["web"]) for directory in (written, tmp_path / "more"))
+    assert earlier == {one: f"of {one}" for one in ("a1", "b2", "c3", "web.e5")}
+    assert later == {**earlier, image.id: "0" * 64}
+    assert list_saliency(tmp_path / "more", "val").keys() == {"c3", "d4"}
+    assert list_saliency(tmp_path / "more", "val", ["web"]).keys() == {"c3", "d4", "web.e5"}
 
 
 def test_a_shard_need_not_hold_a_split(written: Path) -> None:

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scored import PLACE, build_project, make_masks
+from scored import PATHS, PLACE, build_project, make_masks
 from sklearn.metrics import jaccard_score, precision_score, recall_score
+from stages import run_stage
 
 from rca.cli.main import main
 from rca.core.files import IGNORE, read_json, write_mask
 from rca.evaluation import scoring
 from rca.evaluation.protocol import fingerprint_list
 from rca.evaluation.scoring import list_figures, score_folders
-from rca.stages.context import Context
-from rca.stages.run import run_stage
 
 CLASSES = ("cat", "dog", "cow", "hen")
 SIZES = {"a": (13, 17), "b": (9, 31), "c": (1, 5), "d": (22, 11), "e": (8, 9)}
@@ -173,16 +172,16 @@ def test_masks_of_the_pipeline_get_the_figures_of_evaluate(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     build_project()
     make_masks()
-    for path in Path("runs/shapes/cam/0/pseudo").glob("*/best/*1.png"):
+    for path in PATHS.masks_of("pseudo").glob("*/best/*1.png"):
         mask = np.array(Image.open(path))
         mask[9:30] = IGNORE
         write_mask(path, mask)
-    assert run_stage(Context("evaluate", **PLACE)) == 0
+    assert run_stage("evaluate", **PLACE) == 0
     metrics = read_json(Path("results/shapes/cam-0.json"))["pseudo"]["val"]["best"]
     protocol = read_json(Path("runs/shapes/evaluation/cam-0/evaluation.json"))["protocol"]
     found = list_figures(
         score_folders(
-            [Path(f"runs/shapes/cam/0/pseudo/{shard}/best") for shard in (0, 1)],
+            [PATHS.masks_of("pseudo") / f"{shard}/best" for shard in (0, 1)],
             [Path("data/shapes/SegmentationClass")],
             Path("data/shapes/classes.txt"),
             Path("data/shapes/ImageSets/Segmentation/val.txt"),

@@ -1,56 +1,41 @@
 """A project whose classification network has random weights: what comes after a training, within seconds."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from stages import locate, run_stages, shrink_preset, write_params
 
 from rca.classifier.network import CamNetwork, NetworkDescription, save_network
-from rca.core.settings import load_params
 from rca.data.manifest import Manifest, read_manifest
-from rca.stages.context import Context
-from rca.stages.run import run_stage
+from rca.stages.base.pins import Instance
 
-ROOT = Path(__file__).parents[2]
 SHARDS = (0, 1)
 PLACE: dict[str, Any] = {"run": "cam", "seed": 0}
+PATHS = locate(**PLACE)
 
 
 def build_project(**sections: dict[str, Any]) -> Manifest:
     """Put down, in the current folder, all that make_cam reads; `sections` change those of the preset."""
-    params = load_params(ROOT / "workflow/presets/shapes.yaml")
-    params["generate"] = {"shapes": {"train": 9, "val": 5, "size": 48, "seed": 0, "objects": [1, 2]}}
-    params["prepare_data"]["workers"] = 1
+    params = shrink_preset(train=9, val=5)
     params["make_cam"]["inference"] = {"scales": [1.0], "flip": True, "batch_size": 2}
     params["choose_threshold"]["candidates"] = 9
     params["train_seg"]["enabled"] = params["refine_crf"]["enabled"] = False
     params["evaluate"].update(refined=[], segmentation=[])
     for section, changes in sections.items():
         params[section].update(changes)
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    run_stages(Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run="cam"))
-    paths = Context("make_cam", **PLACE).paths
-    manifest = read_manifest(paths.dataset.manifest)
+    write_params(params)
+    run_stages(Instance("generate_data", item="shapes"), Instance("prepare_data"))
+    manifest = read_manifest(PATHS.dataset.manifest)
     normalisation = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "initialisation": "random weights"}
     about = NetworkDescription("small", 8, 0, "cam", "cam", {}, manifest.classes, **normalisation)
     torch.manual_seed(0)
-    save_network(paths.network, CamNetwork(about))
-    run_stages(*(Context("cache_features", shard=shard) for shard in SHARDS))  # off
-    run_stages(Context("train_seg", **PLACE))  # off
-    paths.cam_history.write_text("epoch\n")
+    save_network(PATHS.network, CamNetwork(about))
     return manifest
 
 
-def make_masks() -> None:
-    """Run the stages from make_cam to make_pseudo."""
-    run_stages(
-        *(Context(stage, **PLACE, shard=shard) for stage in ("make_cam", "walk_scores") for shard in SHARDS),  # no walk
-        Context("choose_threshold", **PLACE),
-        *(Context(stage, **PLACE, shard=shard) for stage in ("make_pseudo", "refine_crf") for shard in SHARDS),
-    )
-
-
-def run_stages(*contexts: Context) -> None:
-    for context in contexts:
-        assert run_stage(context) == 0, context.name
+def make_masks(refine: bool = False) -> None:
+    """Run the stages from make_cam to make_pseudo, and refine_crf where it is asked for."""
+    by_shard = [[Instance(stage, **PLACE, shard=shard) for shard in SHARDS] for stage in ("make_cam", "make_pseudo")]
+    run_stages(*by_shard[0], Instance("choose_threshold", **PLACE), *by_shard[1])
+    if refine:
+        run_stages(*(Instance("refine_crf", **PLACE, shard=shard) for shard in SHARDS))

@@ -13,11 +13,35 @@ from rca.stages.base.layout import Layout, RunLayout
 from rca.stages.base.pins import Instance, read_pins
 
 ROOT = Path(__file__).parents[2]
+# The stages before a training of the embedded dataset, of which no image is a run's alone.
+PREPARE = (
+    Instance("generate_data", item="shapes"),
+    Instance("prepare_data"),
+    Instance("pin_images"),
+    Instance("fetch_weights", item="classifier"),
+)
 
 
 def read_preset(name: str = "shapes") -> dict[str, Any]:
     """The plain data of a preset, of which no part shares another's mapping."""
     return yaml.safe_load(yaml.safe_dump(load_params(ROOT / f"workflow/presets/{name}.yaml")))
+
+
+def shrink_preset(train: int, val: int, **optimisation: Any) -> dict[str, Any]:
+    """The embedded preset with so few images, of 48x48 pixels, and trainings of one process that take a second.
+
+    Args:
+        train: Images for training.
+        val: Images held out.
+        optimisation: What changes in both trainings' section of this name.
+    """
+    params = read_preset()
+    params["generate_data"] = {"train": train, "val": val, "size": 48, "seed": 0, "objects": [1, 2]}
+    params["prepare_data"]["workers"] = 1
+    for section in ("train_cam", "train_seg"):
+        params[section]["optimisation"].update(optimisation)
+        params[section]["augmentation"]["crop"] = 48
+    return params
 
 
 def write_params(params: dict[str, Any]) -> None:

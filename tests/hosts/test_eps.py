@@ -7,24 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
+from stages import PREPARE, locate, run_stage, run_stages, shrink_preset, write_params
 from torch import Tensor
 
 from rca.classifier.registry import check_pair
 from rca.cli.main import main
 from rca.core.errors import UserError
-from rca.core.files import hash_file, read_json
-from rca.core.settings import load_params
+from rca.core.files import hash_file
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.hosts.eps import EpsHost, EpsOptions, estimate_saliency, shrink_saliency
 from rca.models.output import Output
-from rca.stages.context import Context
-from rca.stages.run import run_stage
+from rca.stages.base.pins import Instance
 
-ROOT = Path(__file__).parents[2]
 CLASSES, HEIGHT, WIDTH = 4, 5, 7
 
 
@@ -190,67 +187,39 @@ def test_kept_features_are_refused() -> None:
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The embedded preset cut down, with saliency maps and one run, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    params = load_params(ROOT / "workflow/presets/shapes.yaml")
-    shapes = {"train": 5, "val": 2, "size": 48, "seed": 0, "objects": [1, 2], "saliency": {"missed": 0.2, "false": 1}}
-    params.update(generate={"shapes": shapes}, runs=["cam"], memory_runs=[], seeds=[0])
+    params = shrink_preset(train=5, val=2, epochs=2, batch_size=2)
+    params["generate_data"]["saliency"] = {"missed": 0.2, "false": 1}
     params["dataset"]["saliency"] = "Saliency"
     params["run"]["cam"].update(host="eps", host_options={"overlap": 0.3})
-    params["train_cam"]["optimisation"].update(epochs=2, batch_size=2)
     params["train_cam"]["augmentation"]["crop"] = 40
+    params.update(runs=["cam"], seeds=[0])
     return params
 
 
-def run(params: dict[str, Any], *stages: str) -> list[int]:
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    contexts = {
-        "generate_data": Context("generate_data", item="shapes"),
-        "prepare_data": Context("prepare_data"),
-        "pin_method": Context("pin_method", run="cam"),
-        "fetch_weights": Context("fetch_weights", item="train_cam"),
-        "train_cam": Context("train_cam", run="cam", seed=0),
-    }
-    return [run_stage(contexts[stage]) for stage in stages]
-
-
-PREPARE = ("generate_data", "prepare_data", "pin_method", "fetch_weights")
+TRAIN = Instance("train_cam", run="cam", seed=0)
 
 
 def test_a_training_goes_by_saliency_and_gives_the_same_weights_again(params: dict[str, Any]) -> None:
-    assert run(params, *PREPARE, "train_cam") == [0] * 5
-    paths = Context("train_cam", run="cam", seed=0).paths
+    write_params(params)
+    run_stages(*PREPARE, TRAIN)
+    paths = locate("cam")
     first = hash_file(paths.network)
     assert "loss_saliency" in paths.cam_history.read_text().splitlines()[0]
-    assert run(params, "train_cam") == [0]
+    run_stages(TRAIN)
     assert hash_file(paths.network) == first
     for path in Path("data/shapes/Saliency").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    assert run(params, "prepare_data", "train_cam") == [0, 0]
+    run_stages(Instance("prepare_data"), Instance("pin_images"), TRAIN)
     assert hash_file(paths.network) != first
 
 
-def test_a_map_is_pinned_for_a_host_that_goes_by_it_and_for_no_other(params: dict[str, Any]) -> None:
-    assert run(params, *PREPARE) == [0] * 4
-    layout = Context("pin_method", run="cam").layout
-    pinned = layout.method("cam")
-    before = read_json(pinned)["saliency"]
-    assert before == {path.stem: hash_file(path) for path in Path("data/shapes/Saliency").glob("train_*")}
-    tables = [layout.manifest / name for name in ("splits/train.csv", "sources.csv")]
-    seen = [path.read_bytes() for path in tables]
-    edited = Path("data/shapes/Saliency/train_00002.png")
-    Image.fromarray(255 - np.asarray(Image.open(edited))).save(edited)
-    assert run(params, "prepare_data", "pin_method") == [0, 0]
-    assert read_json(pinned)["saliency"] == {**before, "train_00002": hash_file(edited)}
-    assert [path.read_bytes() for path in tables] == seen
-    params["run"]["cam"].update(host="cam", host_options={})
-    assert run(params, "pin_method") == [0]
-    assert "saliency" not in read_json(pinned)
-
-
 def test_a_dataset_without_saliency_is_refused(params: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    params["generate"]["shapes"]["saliency"] = params["dataset"]["saliency"] = None
-    assert run(params, *PREPARE, "train_cam") == [0, 0, 0, 0, 2]
+    params["generate_data"]["saliency"] = params["dataset"]["saliency"] = None
+    write_params(params)
+    run_stages(*PREPARE)
+    assert run_stage("train_cam", run="cam", seed=0) == 2
     message = "run cam: the host eps goes by saliency maps, but 5 of its 5 images (train_00000, ...) have none: "
     assert message in capsys.readouterr().err
     assert main(["check"]) == 2
     assert message in capsys.readouterr().err
-    assert not Context("train_cam", run="cam", seed=0).paths.network.exists()
+    assert not locate("cam").network.exists()

@@ -7,25 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
+from stages import PREPARE, locate, run_stage, run_stages, shrink_preset, write_params
 from torch import Tensor
 
 from rca.classifier.registry import check_processes
 from rca.core.errors import UserError
 from rca.core.files import hash_file
-from rca.core.settings import load_params
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, collate
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.attention_store import AttentionStore
 from rca.hosts.oaa import OaaHost, OaaOptions, compare_attention
 from rca.models.output import Output
-from rca.params.validate import read_params
-from rca.stages.context import Context
-from rca.stages.run import run_stage
+from rca.params.read import read_params
 
-ROOT = Path(__file__).parents[2]
 # Of the batch's images of 40x48 pixels: frame, and height and width without the padding.
 VIEWS = {
     "whole": ((1.0, 0.0, 1.0, 0.0), (40, 48)),
@@ -234,26 +230,22 @@ def test_a_training_that_would_accumulate_nothing_is_refused(tmp_path: Path) -> 
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The embedded preset cut down, with one run; the stages before the training have run."""
     monkeypatch.chdir(tmp_path)
-    params = load_params(ROOT / "workflow/presets/shapes.yaml")
-    params["generate"] = {"shapes": {"train": 5, "val": 2, "size": 48, "seed": 0, "objects": [1, 2]}}
-    params.update(runs=["cam"], memory_runs=[], seeds=[0])
+    params = shrink_preset(train=5, val=2, epochs=4, batch_size=2)
+    params.update(runs=["cam"], seeds=[0])
     params["run"]["cam"].update(host="oaa", host_options={"gate": 0.0})
-    params["train_cam"]["optimisation"].update(epochs=4, batch_size=2)
     params["train_cam"]["augmentation"]["crop"] = 40
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    stages = [Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run="cam")]
-    for context in (*stages, Context("fetch_weights", item="train_cam")):
-        assert run_stage(context) == 0
+    write_params(params)
+    run_stages(*PREPARE)
     return params
 
 
 def test_a_rerun_and_a_training_that_was_stopped_give_the_same_weights(
     params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = Context("train_cam", run="cam", seed=0)
-    assert run_stage(context) == 0
-    first = hash_file(context.paths.network)
-    assert "loss_integral" in context.paths.cam_history.read_text().splitlines()[0]
+    paths = locate("cam")
+    assert run_stage("train_cam", run="cam", seed=0) == 0
+    first = hash_file(paths.network)
+    assert "loss_integral" in paths.cam_history.read_text().splitlines()[0]
     assert not list(Path(".rca/checkpoints").iterdir())
     observe, seen = OaaHost.observe, []
 
@@ -266,20 +258,18 @@ def test_a_rerun_and_a_training_that_was_stopped_give_the_same_weights(
     with monkeypatch.context() as patched:
         patched.setattr(OaaHost, "observe", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_stage(context)
+            run_stage("train_cam", run="cam", seed=0)
     assert sorted(path.suffix for path in Path(".rca/checkpoints").iterdir()) == [".host", ".pt"]
-    assert run_stage(context) == 0
-    assert hash_file(context.paths.network) == first
+    assert run_stage("train_cam", run="cam", seed=0) == 0
+    assert hash_file(paths.network) == first
     assert not list(Path(".rca/checkpoints").iterdir())
 
 
-def test_several_processes_are_refused(params: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_are_refused(params: dict[str, Any]) -> None:
     check_processes("cam", 2, "here")
     params["train_cam"]["optimisation"]["processes"] = 2
     params["resources"]["train_cam"]["gpu"] = 0
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    message = "run.cam: the host oaa keeps a map of each image in files of one process, but train_cam"
+    write_params(params)
+    message = r"run\.cam: the host oaa keeps a map .* files of one process, but .*processes is 2: set it to 1\."
     with pytest.raises(UserError, match=message):
-        read_params(Path("params.yaml"))
-    assert run_stage(Context("train_cam", run="cam", seed=0)) == 2
-    assert "optimisation.processes is 2: set it to 1." in capsys.readouterr().err
+        read_params()

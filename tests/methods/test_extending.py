@@ -23,19 +23,34 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import rca
-from rca.params.validate import read_params
-from rca.stages.context import Context
-from rca.stages.run import run_stage
+from stages import PREPARE, run_stages
+from rca.params.read import read_params
+from rca.stages.base.pins import Instance
 
-name, *stages = sys.argv[1:]
 assert Path(rca.__file__).is_relative_to(Path.cwd())
-assert read_params(Path("params.yaml")).runs == ("cam", name)
-of_run = [Context("train_cam", run=name, seed=0), Context("make_cam", run=name, seed=0, shard=0)]
-before = [Context("generate_data", item="shapes"), Context("prepare_data"), Context("pin_method", run=name)]
-for context in (*before, Context("fetch_weights", item="train_cam"), Context("cache_features", shard=0), *of_run):
-    if not stages or context.stage in stages:
-        assert run_stage(context) == 0, context.name
+name, *stages = sys.argv[1:]
+assert read_params().runs == ("cam", name)
+of_run = [Instance("train_cam", run=name, seed=0), Instance("make_cam", run=name, seed=0, shard=0)]
+run_stages(*(instance for instance in (*PREPARE, *of_run) if not stages or instance.stage in stages))
 """
+EDIT = """
+import json
+from pathlib import Path
+from rca.params.pin import pin
+
+def read_pins():
+    pin()
+    return json.loads(Path("runs/pins.json").read_text())
+
+pins = [read_pins()]
+for name in ("methods/centre.py", "methods/parts/view_contrast.py"):  # the method, and what it imports
+    with open(f"rca/{name}", "a") as file:
+        file.write("# an edit")
+    pins.append(read_pins())
+print(json.dumps(pins))
+"""
+
+
 # A method that asks for all that the interface offers: pairs of images, a second view, a head and a memory of its own.
 FIFTH = """
 import torch
@@ -86,7 +101,6 @@ METHOD = Fifth
 """
 FIFTH_SECTION = """
   fifth:
-    <<: *cam
     method: fifth
     options: {weight: 0.5}
     train_cam: {second_view: 0.5}
@@ -94,14 +108,13 @@ FIFTH_SECTION = """
 ALONE = "    make_cam: {references: {number: 0}}\n"
 
 
-def make_project(folder: Path, name: str, code: str, section: str) -> None:
+def make_project(folder: Path, name: str, code: str, section: str) -> Path:
     """A copy of the package with a method's file, and the embedded preset with its section, cut down."""
     shutil.copytree(PACKAGE, folder / "rca", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / f"rca/methods/{name}.py").write_text(code)
     text = (ROOT / "workflow/presets/shapes.yaml").read_text()
     for old, new in (
         ("runs: [cam, rca]", f"runs: [cam, {name}]"),
-        ("memory_runs: [rca]", "memory_runs: []"),
         ("train: 400, val: 100, size: 96", "train: 4, val: 2, size: 48"),
         ("epochs: 32\n    batch_size: 8", "epochs: 3\n    batch_size: 2"),
         ("crop: 96", "crop: 48"),
@@ -110,47 +123,63 @@ def make_project(folder: Path, name: str, code: str, section: str) -> None:
         assert old in text
         text = text.replace(old, new)
     (folder / "params.yaml").write_text(text)
+    return folder
 
 
-def run_stages(folder: Path, name: str, *stages: str) -> None:
-    """Run some stages up to make_cam, or all of them."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-W", "error::UserWarning:rca", "-c", SCRIPT, name, *stages]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the worked example."""
+    return make_project(tmp_path, "centre", BLOCKS["python"], BLOCKS["yaml"])
+
+
+def run_python(project: Path, script: str, *arguments: str) -> str:
+    """What a script prints that imports the copy of the package."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(ROOT / "tests/helpers")])}
+    command = [sys.executable, "-W", "error::UserWarning:rca", "-c", script, *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_the_worked_example_trains_and_scores(tmp_path: Path) -> None:
-    make_project(tmp_path, "centre", BLOCKS["python"], BLOCKS["yaml"])
-    run_stages(tmp_path, "centre")
-    history = pd.read_csv(tmp_path / "runs/shapes/centre/0/train_cam.csv")
+def test_the_worked_example_trains_and_scores(project: Path) -> None:
+    run_python(project, SCRIPT, "centre")
+    history = pd.read_csv(project / "runs/shapes/centre/0/train_cam.csv")
     assert len(history) == 3
     assert (history["loss_centre"] > 0).all()
     assert (history["loss_centre"] < 0.05).all()  # the weight, times a distance that is below 1 for close regions
-    pinned = json.loads((tmp_path / "runs/shapes/methods/centre.json").read_text())
-    assert pinned["method"] == "centre"
-    assert {"methods/centre.py", "methods/parts/view_contrast.py", "hosts/cam.py"} < pinned["code"].keys()
-    assert len(list((tmp_path / "runs/shapes/centre/0").glob("scores/*"))) == 1
+    assert (project / "runs/shapes/centre/0/maps/0/scores.safetensors").is_file()
 
 
 def test_a_method_with_pairs_a_second_view_and_a_head_is_one_file(tmp_path: Path) -> None:
     make_project(tmp_path, "fifth", FIFTH, FIFTH_SECTION)
-    run_stages(tmp_path, "fifth")
+    run_python(tmp_path, SCRIPT, "fifth")
     of_run = tmp_path / "runs/shapes/fifth/0"
     history = pd.read_csv(of_run / "train_cam.csv")
     assert {"loss_classification", "loss_views", "loss_pairs"} <= set(history)
     assert (history[["loss_views", "loss_pairs"]] > 0).all(axis=None)
     assert any(name == "method.head.weight" for name in load_file(of_run / "model/network.safetensors"))
-    beside = load_file(of_run / "scores/0.safetensors")
+    beside = load_file(of_run / "maps/0/scores.safetensors")
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace(FIFTH_SECTION, FIFTH_SECTION + ALONE))
-    run_stages(tmp_path, "fifth", "make_cam")
-    alone = load_file(of_run / "scores/0.safetensors")
+    run_python(tmp_path, SCRIPT, "fifth", "make_cam")
+    alone = load_file(of_run / "maps/0/scores.safetensors")
     assert beside.keys() == alone.keys()
     assert all((beside[name] == alone[name]).all() for name in ("logits", "tags"))
     assert any((beside[name] != alone[name]).any() for name in beside if name.startswith("maps/"))
     named = {path for path in (tmp_path / "rca").rglob("*.py") if "fifth" in path.read_text().lower()}
     assert named == {tmp_path / "rca/methods/fifth.py"}
+
+
+def test_an_edit_to_the_method_concerns_its_own_runs_alone(project: Path) -> None:
+    before, *after = json.loads(run_python(project, EDIT))
+    assert len(after) == 2
+    for edited in after:
+        for stage in ("train_cam", "make_cam"):
+            assert edited[stage]["cam"] == before[stage]["cam"]
+            assert edited[stage]["centre"]["code"] != before[stage]["centre"]["code"]
+            assert edited[stage]["centre"]["settings"] == before[stage]["centre"]["settings"]
+        assert edited["make_pseudo"] == before["make_pseudo"]
+        before = edited
 
 
 def test_the_example_is_the_only_one() -> None:

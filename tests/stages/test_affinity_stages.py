@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
+from stages import locate, prepare, read_preset, write_params
 
 from rca.classifier.network import CamNetwork, NetworkDescription, save_network
 from rca.core.errors import UserError
@@ -15,11 +15,13 @@ from rca.core.files import read_json
 from rca.data.manifest import Manifest, write_manifest
 from rca.data.partition import assign_shard, write_parts
 from rca.labels.random_walk import WalkSettings
-from rca.labels.score_maps import ScoreMaps, open_scores, open_shard, write_shard
-from rca.stages import pin_scores, train_affinity, walk_scores
-from rca.stages.context import Context
+from rca.labels.score_maps import ScoreMaps, open_shard, write_shard
+from rca.stages import train_affinity
+from rca.stages.base.stage import load_stage
 
 SHARDS = 2
+PLACE: dict[str, Any] = {"run": "cam", "seed": 0}
+PATHS = locate(**PLACE, dataset="tiny")
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def maps(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         labels = np.array([tag + 1 for tag in record.tags], np.uint8)
         scores = random.beta(0.6, 0.6, (len(labels), -(-record.height // 4), -(-record.width // 4)))
         made[record.id] = ScoreMaps(labels, scores.astype(np.float16), random.normal(size=3).astype(np.float32))
-    data, network = Path("runs/tiny/data"), Context("walk_scores", "cam", 0).paths.network
+    data = Path("runs/tiny/data")
     data.mkdir(parents=True)
     write_manifest(data, manifest)
     write_parts(data, manifest, range(SHARDS))
@@ -41,55 +43,59 @@ def maps(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         write_maps(shard, made)
     torch.manual_seed(0)
     about = NetworkDescription("small", 8, 0, "cam", "cam", {}, manifest.classes, (0.5,) * 3, (0.5,) * 3, "")
-    save_network(network, CamNetwork(about))
+    save_network(PATHS.network, CamNetwork(about))
     return made
 
 
 def write_maps(shard: int, maps: dict[str, ScoreMaps]) -> None:
     own = {name: one for name, one in maps.items() if assign_shard(name, SHARDS) == shard}
-    write_shard(Context("make_cam", "cam", 0).paths.score_shard(shard), own, {"stride": 4, "tags": "given"})
+    write_shard(PATHS.maps_of(shard, "scores"), own, {"stride": 4, "tags": "given"})
+
+
+def place(walk: dict[str, Any] | None = None) -> None:
+    params = read_preset()
+    params.update(dataset={"name": "tiny", "format": "voc", "splits": ["train", "val"]}, runs=["cam"], seeds=[0])
+    params["generate_data"]["train"] = 0
+    params["train_affinity"] = {
+        "augmentation": {"scale": [1, 1], "crop": 48},
+        "optimisation": {"epochs": 2, "batch_size": 2},
+    }
+    params["walk_scores"] = {"enabled": True, "walk": walk or {"steps": 16}}
+    write_params(params)
+
+
+def run_one(stage: str, **shard: int) -> None:
+    """Run an instance so that its errors are raised."""
+    load_stage(stage).run(*prepare(stage, **PLACE, **shard))
 
 
 def pin() -> dict[str, str]:
-    context = Context("pin_scores", "cam", 0)
-    pin_scores.run(context)
-    return read_json(context.paths.pinned_scores)
-
-
-def place(**sections: Any) -> None:
-    params = {
-        "dataset": {"name": "tiny"},
-        "runs": ["cam"],
-        "shards": list(range(SHARDS)),
-        "run": {"cam": {}},
-        "train_cam": {"split": "train", "threads": 1},
-        "make_cam": {"threads": 1},
-        "train_affinity": {"augmentation": {"crop": 48}, "optimisation": {"epochs": 2, "batch_size": 2}},
-        "walk_scores": {"enabled": True, "walk": {"steps": 16}},
-        **sections,
-    }
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    """Run pin_scores; the checksums of all shards."""
+    for shard in range(SHARDS):
+        run_one("pin_scores", shard=shard)
+    parts = [read_json(PATHS.pinned_scores / f"{shard}.json") for shard in range(SHARDS)]
+    assert not set(parts[0]) & set(parts[1])
+    return parts[0] | parts[1]
 
 
 def run() -> dict[str, ScoreMaps]:
     """Run the stages; the maps that have walked."""
     pin()
-    train_affinity.run(Context("train_affinity", "cam", 0))
-    walked, paths = {}, Context("walk_scores", "cam", 0).paths
+    run_one("train_affinity")
+    walked = {}
     for shard in range(SHARDS):
-        walk_scores.run(Context("walk_scores", "cam", 0, shard))
-        with open_scores(*paths.final_scores(shard)) as opened:
+        run_one("walk_scores", shard=shard)
+        with open_shard(PATHS.maps_of(shard, "walked")) as opened:
             walked.update({name: opened.read(name) for name in opened.ids})
             walk = WalkSettings(**opened.about.pop("walk"))
             assert walk.steps == 16
-            with open_shard(paths.score_shard(shard)) as made:
+            with open_shard(PATHS.maps_of(shard, "scores")) as made:
                 assert opened.about == made.about
     return walked
 
 
 def test_walked_maps_are_as_their_like_and_the_same_again(maps: dict[str, ScoreMaps]) -> None:
     walked = run()
-    paths = Context("walk_scores", "cam", 0).paths
     assert walked.keys() == maps.keys()
     for name, one in walked.items():
         made = maps[name]
@@ -100,18 +106,17 @@ def test_walked_maps_are_as_their_like_and_the_same_again(maps: dict[str, ScoreM
             assert one.scores.max() == pytest.approx(1, abs=2e-3)
             # A walk levels what lies side by side.
             assert np.abs(np.diff(one.scores)).mean() < 0.8 * np.abs(np.diff(made.scores)).mean()
-    history = pd.read_csv(paths.affinity_history)
+    history = pd.read_csv(PATHS.affinity_history)
     assert list(history["epoch"]) == [1, 2]
     assert {"loss_object", "loss_background", "loss_boundary"} <= set(history.columns)
-    before = paths.affinity.read_bytes()
+    before = PATHS.affinity.read_bytes()
     run()
-    assert paths.affinity.read_bytes() == before
+    assert PATHS.affinity.read_bytes() == before
 
 
 def test_a_training_that_was_stopped_goes_on(maps: dict[str, ScoreMaps], monkeypatch: pytest.MonkeyPatch) -> None:
     run()
-    paths = Context("walk_scores", "cam", 0).paths
-    expected = paths.affinity.read_bytes()
+    expected = PATHS.affinity.read_bytes()
     save = train_affinity.Trainer._save
 
     def stop(self: Any, *arguments: Any) -> None:
@@ -120,11 +125,11 @@ def test_a_training_that_was_stopped_goes_on(maps: dict[str, ScoreMaps], monkeyp
 
     monkeypatch.setattr(train_affinity.Trainer, "_save", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_affinity.run(Context("train_affinity", "cam", 0))
+        run_one("train_affinity")
     monkeypatch.setattr(train_affinity.Trainer, "_save", save)
     assert list(Path(".rca/checkpoints").glob("train_affinity*.pt"))
-    train_affinity.run(Context("train_affinity", "cam", 0))
-    assert paths.affinity.read_bytes() == expected
+    run_one("train_affinity")
+    assert PATHS.affinity.read_bytes() == expected
     assert not list(Path(".rca/checkpoints").glob("*.pt"))
 
 
@@ -146,8 +151,8 @@ def test_maps_that_were_made_anew_after_they_were_pinned_are_refused(maps: dict[
     pin()
     shard = assign_shard("b2", SHARDS)
     write_maps(shard, {**maps, "b2": maps["b2"]._replace(scores=maps["b2"].scores / 2)})
-    with pytest.raises(UserError, match=rf"maps of b2 in .*scores/{shard}\.safetensors .* run pin_scores again"):
-        train_affinity.run(Context("train_affinity", "cam", 0))
+    with pytest.raises(UserError, match=rf"maps of b2 in .*maps/{shard}/scores\.safetensors .* run pin_scores again"):
+        run_one("train_affinity")
 
 
 def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> None:
@@ -159,6 +164,6 @@ def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> No
 
 def test_too_little_memory_is_told(maps: dict[str, ScoreMaps]) -> None:
     run()
-    place(walk_scores={"enabled": True, "walk": {"radius": 60, "memory_mb": 1}})
+    place(walk={"radius": 60, "memory_mb": 1})
     with pytest.raises(UserError, match=r"needs \d+ MB: raise walk\.memory_mb"):
-        walk_scores.run(Context("walk_scores", "cam", 0, assign_shard("b2", SHARDS)))
+        run_one("walk_scores", shard=assign_shard("b2", SHARDS))

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from stages import locate, read_preset, run_stage, write_params
 
 from rca.core.files import read_mask
-from rca.core.settings import load_params
 from rca.data.manifest import read_manifest
 from rca.labels.background import PowerBackground
 from rca.labels.score_maps import ScoreMaps, write_shard
-from rca.stages.context import Context
-from rca.stages.layout import Layout
-from rca.stages.run import run_stage
 
-SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 LABELS = {"a1": (1,), "b2": (1, 3), "c3": ()}
 
 
@@ -31,11 +26,11 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
     voc = make_voc()
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    params = load_params(SHAPES)
+    params = read_preset()
     dataset = {"name": "mine", "format": "folder", "splits": ["train"]}
-    params.update(generate={}, shards=[0], dataset=dataset)
+    params.update(generate_data={}, shards=[0], dataset=dataset)
     params["choose_threshold"].update(candidates=9)
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    write_params(params)
 
     def run(masked: tuple[str, ...]) -> dict:
         root = Path("data/mine")
@@ -46,20 +41,17 @@ def choose(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
             (voc / f"SegmentationClass/{name}.png").rename(root / f"masks/{name}.png")
         (root / "classes.txt").write_text("cat\ndog\ncow\n")
         (root / "tags.csv").write_text("id,tags\na1,cat\nb2,cat;cow\nc3,\n")
-        assert run_stage(Context("prepare_data")) == 0
-        layout = Layout("mine")
-        maps = {}
-        for record in read_manifest(layout.manifest).images:
+        assert run_stage("prepare_data") == 0
+        paths, maps = locate("cam", dataset="mine"), {}
+        for record in read_manifest(paths.dataset.manifest).images:
             labels = np.array(LABELS[record.id], np.uint8)
             scores = np.full((len(labels), record.height, record.width), 0.25, np.float16)
             if record.mask is not None:
                 truth = read_mask(root / record.mask)
                 scores[labels[:, None, None] == truth] = 0.75
             maps[record.id] = ScoreMaps(labels, scores, np.zeros(3, np.float32))
-        paths = layout.of("cam", 0)
-        write_shard(paths.score_shard(0), maps, {})
-        assert run_stage(Context("walk_scores", run="cam", seed=0, shard=0)) == 0  # off
-        assert run_stage(Context("choose_threshold", run="cam", seed=0)) == 0
+        write_shard(paths.maps_of(0, "scores"), maps, {})
+        assert run_stage("choose_threshold", run="cam", seed=0) == 0
         with open(paths.threshold_curve) as file:
             return {**json.loads(paths.threshold.read_text()), "curve": list(csv.DictReader(file))}
 

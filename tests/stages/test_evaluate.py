@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
-from scored import PLACE, build_project, make_masks
+from scored import PATHS, PLACE, build_project, make_masks
 from sklearn.metrics import jaccard_score
+from stages import run_stage, write_params
 
 from rca.core.files import IGNORE, read_json, read_mask, write_mask
+from rca.core.settings import load_params
 from rca.data.manifest import ImageRecord, Manifest
 from rca.data.partition import assign_shard
 from rca.evaluation.protocol import fingerprint_list
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge, open_shard
-from rca.stages.context import Context
-from rca.stages.run import run_stage
 
 BOTH = {
     "make_cam": {"predicted_tags": {"splits": ["val"]}},
@@ -35,7 +34,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mani
 
     def make(**sections: dict[str, Any]) -> Manifest:
         manifest = build_project(**sections)
-        make_masks()
+        make_masks(refine=sections.get("refine_crf", {}).get("enabled", False))
         return manifest
 
     return make
@@ -43,10 +42,9 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Mani
 
 def score() -> tuple[dict, dict]:
     """Run the stage; its metrics and protocol."""
-    context = Context("evaluate", **PLACE)
-    assert run_stage(context) == 0
-    written = read_json(context.paths.evaluation / "evaluation.json")
-    assert read_json(context.paths.metrics) == written["metrics"]
+    assert run_stage("evaluate", **PLACE) == 0
+    written = read_json(PATHS.evaluation / "evaluation.json")
+    assert read_json(PATHS.metrics) == written["metrics"]
     return written["metrics"], written["protocol"]
 
 
@@ -57,7 +55,7 @@ def read_pairs(
     pairs = []
     for record in manifest.select(split):
         truth = np.asarray(Image.open(manifest.truth(record)))
-        with open_shard(Context("evaluate", **PLACE).paths.score_shard(assign_shard(record.id, 2))) as shard:
+        with open_shard(PATHS.maps_of(assign_shard(record.id, 2), "scores")) as shard:
             mask = read(record, shard)
         pairs.append((truth[truth != IGNORE], mask[truth != IGNORE]))
     return np.concatenate([one for one, _ in pairs]), np.concatenate([one for _, one in pairs])
@@ -66,7 +64,7 @@ def read_pairs(
 def test_seeds_of_given_and_of_predicted_tags_are_scored_apart(build: Callable[..., Manifest]) -> None:
     manifest = build(**BOTH)
     metrics, protocol = score()
-    thresholds = read_json(Context("evaluate", **PLACE).paths.threshold)
+    thresholds = read_json(PATHS.threshold)
     found: dict[str, float] = {}
     tags: Tags
     for kind, tags in (("seed", "given"), ("seed_predicted_tags", "predicted")):
@@ -98,13 +96,12 @@ def test_refined_masks_of_given_and_of_predicted_tags_are_scored_apart(build: Ca
         evaluate={"refined": ["val"], "refined_predicted_tags": ["val"], "examples_split": "val"},
     )
     metrics, protocol = score()
-    refined = Context("evaluate", **PLACE).paths.refined
     found: dict[str, float] = {}
     for kind, ending in (("refined", ""), ("refined_predicted_tags", "_predicted_tags")):
         for choice in ("best", "fixed"):
 
             def read(record: ImageRecord, shard: Shard, folder: str = choice + ending) -> np.ndarray:
-                return read_mask(refined / shard.path.stem / folder / f"{record.id}.png")
+                return read_mask(PATHS.masks_of("refined") / shard.path.parent.name / folder / f"{record.id}.png")
 
             truth, mask = read_pairs(manifest, "val", read)
             expected = jaccard_score(truth, mask, labels=np.union1d(truth, mask), average="macro")
@@ -134,11 +131,11 @@ def test_the_protocol_names_lists_ignore_and_thresholds(build: Callable[..., Man
 
 def test_masks_that_leave_pixels_undecided_are_scored_both_ways(build: Callable[..., Manifest]) -> None:
     manifest = build()
-    for path in Path("runs/shapes/cam/0/pseudo").glob("*/best/*.png"):
+    for path in PATHS.masks_of("pseudo").glob("*/best/*.png"):
         mask = np.array(Image.open(path))
         mask[:20] = IGNORE
         write_mask(path, mask)
-    folder = Path("runs/shapes/cam/0/pseudo")
+    folder = PATHS.masks_of("pseudo")
     truth, mask = read_pairs(
         manifest,
         "train",
@@ -164,11 +161,11 @@ def test_each_file_is_read_once_however_many_splits_it_belongs_to(
     manifest = build(evaluate={"examples": 0})
     lists = Path("data/shapes/ImageSets/Segmentation")
     (lists / "all.txt").write_text((lists / "train.txt").read_text() + (lists / "val.txt").read_text())
-    params = yaml.safe_load(Path("params.yaml").read_text())
+    params = load_params(Path("params.yaml"))
     params["dataset"]["splits"] = ["train", "val", "all"]
     params["evaluate"].update(seed=["train", "all"], pseudo=["all", "val"])
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    assert run_stage(Context("prepare_data")) == 0
+    write_params(params)
+    assert run_stage("prepare_data") == 0
     opened: Counter[Path] = Counter()
 
     def count(path: Path) -> np.ndarray:
@@ -215,8 +212,7 @@ def test_so_many_examples_are_kept(build: Callable[..., Manifest], examples: int
 def test_the_classes_of_the_report_are_those_of_the_results(build: Callable[..., Manifest]) -> None:
     build()
     score()
-    paths = Context("evaluate", **PLACE).paths
-    assert (paths.evaluation / "per_class.csv").read_bytes() == paths.per_class.read_bytes()
+    assert (PATHS.evaluation / "per_class.csv").read_bytes() == PATHS.per_class.read_bytes()
 
 
 def test_a_figure_that_there_is_nothing_to_average_for_is_null(build: Callable[..., Manifest]) -> None:
@@ -231,6 +227,10 @@ def test_a_figure_that_there_is_nothing_to_average_for_is_null(build: Callable[.
 def test_seeds_of_predicted_tags_need_their_maps(
     build: Callable[..., Manifest], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(evaluate={"seed_predicted_tags": ["val"]})
-    assert run_stage(Context("evaluate", **PLACE)) == 2
+    build()
+    params = load_params(Path("params.yaml"))  # changed after the maps were made
+    params["make_cam"]["predicted_tags"] = {"splits": ["val"]}
+    params["evaluate"]["seed_predicted_tags"] = ["val"]
+    write_params(params)
+    assert run_stage("evaluate", **PLACE) == 2
     assert "add its split to make_cam.predicted_tags.splits" in capsys.readouterr().err

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
+from stages import locate, prepare, read_preset, write_params
 
 from rca.core.files import read_json, read_mask, read_photograph
 from rca.data.manifest import Manifest, write_manifest
@@ -15,15 +15,15 @@ from rca.data.partition import write_parts
 from rca.labels.background import build_background, label_pixels
 from rca.labels.crf import CrfSettings, refine_mask, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, write_shard
-from rca.stages import choose_threshold, make_pseudo, refine_crf
-from rca.stages.context import Context
-from rca.stages.switches import write_nothing
+from rca.stages.base.layout import MaskKind
+from rca.stages.base.stage import load_stage
 
 SALIENCY = {"kind": "saliency", "conflict": 0.8, "smallest": 0.3}
 BAND = {"kind": "two_thresholds", "low": 0.3, "high": 0.6}
 CONSTANT = {"kind": "constant", "threshold": 0.4}
 CRF = {"iterations": 3, "gaussian_sxy": 1, "bilateral_sxy": 20, "bilateral_weight": 4}
 NAMES = ("a1", "b2", "c3", "d4")
+PLACE: dict[str, Any] = {"run": "cam", "seed": 0}
 
 
 class Project:
@@ -36,38 +36,37 @@ class Project:
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
             scores = random.beta(0.6, 0.6, (len(labels), -(-record.height // 4), -(-record.width // 4)))
             self.maps[record.id] = ScoreMaps(labels, scores.astype(np.float16), np.zeros(3, np.float32))
-        self.paths = Context("make_pseudo", "cam", 0, params_file=self.write_params(CONSTANT)).paths
+        self.paths = locate(**PLACE, dataset="tiny")
         Path("runs/tiny/data").mkdir(parents=True)
         write_manifest(Path("runs/tiny/data"), manifest)
         write_parts(Path("runs/tiny/data"), manifest, [0])
-        write_shard(self.paths.score_shard(0), self.maps, {"stride": 4})
-        assert write_nothing(Context("walk_scores", "cam", 0, 0))
+        self.write_maps(self.maps)
 
-    def write_params(self, background: dict[str, Any], **refine: Any) -> Path:
-        params = {
-            "dataset": {"name": "tiny"},
-            "runs": ["cam"],
-            "shards": [0],
-            "run": {"cam": {"supervision": "tags"}},
-            "walk_scores": {},
-            "choose_threshold": {"split": "train", "background": background, "candidates": 9},
-            "refine_crf": {"crf": {**CRF, **refine.pop("crf", {})}, **refine},
-        }
-        path = Path("params.yaml")
-        path.write_text(yaml.safe_dump(params))
-        return path
+    def write_maps(self, maps: dict[str, ScoreMaps], predicted: dict[str, ScoreMaps] | None = None) -> None:
+        write_shard(self.paths.maps_of(0, "scores"), maps, {"stride": 4}, predicted or {})
 
-    def run(self, background: dict[str, Any], **refine: Any) -> dict[str, Any]:
+    def run(self, background: dict[str, Any], walk: bool = False, **refine: Any) -> dict[str, Any]:
         """Run the three stages; the thresholds."""
-        self.write_params(background, **refine)
-        choose_threshold.run(Context("choose_threshold", "cam", 0))
-        make_pseudo.run(Context("make_pseudo", "cam", 0, 0))
-        refine_crf.run(Context("refine_crf", "cam", 0, 0))
+        params = read_preset()
+        params.update(dataset={"name": "tiny", "format": "voc", "splits": ["train", "val"]}, runs=["cam"], shards=[0])
+        params["generate_data"]["train"] = 0
+        params["walk_scores"] = {"enabled": walk}
+        params["choose_threshold"] = {"background": background, "candidates": 9}
+        params["refine_crf"] = {"crf": {**CRF, **refine.pop("crf", {})}, **refine}
+        write_params(params)
+        self.run_stage("choose_threshold")
+        self.make_masks()
         return read_json(self.paths.threshold)
 
-    def read(self, kind: str, name: str, choice: str) -> np.ndarray:
-        folder = {"pseudo": self.paths.pseudo, "refined": self.paths.refined}[kind]
-        return read_mask(folder / f"0/{choice}/{name}.png")
+    def make_masks(self) -> None:
+        for stage in ("make_pseudo", "refine_crf"):
+            self.run_stage(stage, shard=0)
+
+    def run_stage(self, stage: str, **shard: int) -> None:
+        load_stage(stage).run(*prepare(stage, **PLACE, **shard))
+
+    def read(self, kind: MaskKind, name: str, choice: str) -> np.ndarray:
+        return read_mask(self.paths.masks_of(kind) / f"0/{choice}/{name}.png")
 
 
 @pytest.fixture
@@ -102,8 +101,8 @@ def test_pseudo_labels_follow_the_background_at_both_thresholds(project: Project
 
 def test_masks_are_made_of_maps_that_have_walked_where_they_have(project: Project) -> None:
     project.maps = {name: one._replace(scores=one.scores**2) for name, one in project.maps.items()}
-    write_shard(project.paths.walked_shard(0), project.maps, {"stride": 4, "walk": {}})
-    thresholds = project.run(CONSTANT)
+    write_shard(project.paths.maps_of(0, "walked"), project.maps, {"stride": 4, "walk": {}})
+    thresholds = project.run(CONSTANT, walk=True)
     record = project.manifest.images[0]
     one = project.maps[record.id]
     scores = enlarge(one.scores, record.height, record.width)
@@ -122,7 +121,7 @@ def test_the_crf_fills_what_a_mask_leaves_open(project: Project, background: dic
     project.run(background, crf={"unary": "labels"})
     crf = CrfSettings(**CRF, unary="labels")
     for record in project.manifest.images:
-        pseudo, found = (project.read(kind, record.id, "fixed") for kind in ("pseudo", "refined"))
+        pseudo, found = (project.read(kind, record.id, "fixed") for kind in get_args(MaskKind))
         labels = np.array([0, *project.maps[record.id].labels], np.uint8)
         if (pseudo == 255).all() or len(labels) == 1:
             np.testing.assert_array_equal(found, pseudo)
@@ -156,10 +155,9 @@ def test_masks_of_predicted_tags_are_those_that_such_tags_would_give(project: Pr
     given = project.maps
 
     def refine(maps: dict[str, ScoreMaps], predicted: dict[str, ScoreMaps]) -> None:
-        write_shard(project.paths.score_shard(0), maps, {"stride": 4}, predicted)
+        project.write_maps(maps, predicted)
         thresholds = read_json(project.paths.threshold)
-        make_pseudo.run(Context("make_pseudo", "cam", 0, 0))
-        refine_crf.run(Context("refine_crf", "cam", 0, 0))
+        project.make_masks()
         assert read_json(project.paths.threshold) == thresholds
 
     project.run(SALIENCY, crf={"unary": unary})
@@ -170,7 +168,7 @@ def test_masks_of_predicted_tags_are_those_that_such_tags_would_give(project: Pr
         np.testing.assert_array_equal(project.read("refined", "a1", f"{choice}_predicted_tags"), mask)
         own = project.read("refined", "b2", choice)
         np.testing.assert_array_equal(project.read("refined", "b2", f"{choice}_predicted_tags"), own)
-        folder = project.paths.refined / f"0/{choice}_predicted_tags"
+        folder = project.paths.masks_of("refined") / f"0/{choice}_predicted_tags"
         assert {path.stem for path in folder.iterdir()} == {"a1", "b2"}
     assert (expected["best"] != project.read("refined", "a1", "best")).any()
 
@@ -186,6 +184,6 @@ def test_the_number_of_workers_changes_nothing(project: Project) -> None:
     masks = []
     for workers in (1, 2):
         project.run(CONSTANT, workers=workers)
-        masks.append([path.read_bytes() for path in sorted(project.paths.refined.rglob("*.png"))])
+        masks.append([path.read_bytes() for path in sorted(project.paths.masks_of("refined").rglob("*.png"))])
     assert len(masks[0]) == 8
     assert masks[0] == masks[1]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scored import PLACE, build_project
+from scored import PATHS, PLACE, build_project
+from stages import run_stage
 
 from rca.classifier import inference
 from rca.classifier.inference import score_images
@@ -13,8 +14,6 @@ from rca.classifier.network import load_network
 from rca.data.partition import assign_shard
 from rca.labels import score_maps
 from rca.labels.score_maps import open_shard
-from rca.stages.context import Context
-from rca.stages.run import run_stage
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +24,8 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_cam() -> Path:
     """Run the stage on the first shard and return where that lies."""
-    context = Context("make_cam", **PLACE, shard=0)
-    assert run_stage(context) == 0
-    return context.paths.score_shard(0)
+    assert run_stage("make_cam", **PLACE, shard=0) == 0
+    return PATHS.maps_of(0, "scores")
 
 
 def test_a_stopped_shard_goes_on_where_it_was_and_ends_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +77,7 @@ def test_images_are_scored_with_predicted_tags_where_they_are_asked_for() -> Non
             "tags": "given",
             "predicted_tags": {"splits": ["val"], "threshold": 0.501},
         }
-        network = load_network(Context("make_cam", **PLACE).paths.network, {})
+        network = load_network(PATHS.network, {})
         differing = 0
         for image_id in shard.ids:
             record = manifest.images[manifest.index[image_id]]

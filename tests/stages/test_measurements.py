@@ -5,23 +5,20 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+from stages import run_stage, shrink_preset, write_params
 
 from rca.core.files import read_json
-from rca.stages.context import Context
-from rca.stages.run import run_stage
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    shapes = {"train": 3, "val": 2, "size": 48, "seed": 0, "objects": [1, 2]}
-    Path("params.yaml").write_text(yaml.safe_dump({"dataset": {"name": "shapes"}, "generate": {"shapes": shapes}}))
+    write_params(shrink_preset(train=3, val=2))
 
 
 def test_time_and_memory_of_a_stage() -> None:
     start = time.monotonic()
-    assert run_stage(Context("generate_data", item="shapes")) == 0
+    assert run_stage("generate_data", item="shapes") == 0
     elapsed = time.monotonic() - start
     measured = read_json(Path("logs/generate_data.shapes.json"))
     assert 0 < measured.pop("seconds") <= elapsed + 0.01
@@ -32,5 +29,6 @@ def test_time_and_memory_of_a_stage() -> None:
 
 
 def test_a_stage_that_fails_is_not_measured() -> None:
-    assert run_stage(Context("generate_data", item="photos")) == 2
+    assert run_stage("prepare_data") == 2  # without a dataset
+    assert Path("logs/prepare_data.log").is_file()
     assert not list(Path("logs").glob("*.json"))
