@@ -51,6 +51,8 @@ def run(context: Context, settings: ChooseThresholdTask) -> None:
     """Write both thresholds, and the curve of mIoU over thresholds."""
     paths, shards = context.paths, settings.shards
     keep_only(paths.maps, map(str, shards))
+    for shard in shards:  # maps that walked under an earlier setting; make_pseudo depends on the folder as well
+        keep_only(paths.maps / str(shard), [paths.maps_of(shard, kind).name for kind in ("scores", settings.maps)])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
     sweep = ThresholdSweep(len(manifest.classes), thresholds)

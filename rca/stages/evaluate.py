@@ -24,6 +24,7 @@ from rca.evaluation.protocol import TAGS, fingerprint_list
 from rca.labels.score_maps import open_shard
 from rca.stages.base.context import Context
 from rca.stages.base.layout import MapKind, MaskKind, RunLayout
+from rca.stages.base.leftovers import keep_masks
 from rca.stages.base.stage import Stage
 
 
@@ -100,6 +101,7 @@ def run(context: Context, task: EvaluateTask) -> None:
     paths = context.paths
     for path in list_stale(paths, task):
         remove(path)
+    keep_masks(paths, task.refined_masks, task.shards)
     manifest = read_manifest(context.layout.manifest)
     thresholds = read_json(paths.threshold) if weak else {"split": None}
     folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
@@ -136,8 +138,6 @@ def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
     if not weak:
         yield from (paths.model, paths.memory_history, paths.cam_history, paths.maps, paths.masks)
         yield from (paths.threshold, paths.threshold_curve)
-    if not task.refined_masks:
-        yield paths.masks_of("refined")
     if not task.segmented:
         yield from (paths.pinned_masks, paths.segmenter, paths.seg_history, paths.predictions)
     if not weak or task.maps == "scores":

@@ -1,6 +1,6 @@
 """Turn one shard's score maps into pseudo labels, at the best and at the fixed threshold."""
 
-from rca.core.files import keep_only, read_json, write_directory, write_mask
+from rca.core.files import read_json, write_directory, write_mask
 from rca.core.progress import track
 from rca.core.settings import Settings, Supervision
 from rca.data.manifest import read_manifest
@@ -31,7 +31,6 @@ def run(context: Context, task: MakePseudoTask) -> None:
     thresholds = read_json(paths.threshold)
     background = build_background(thresholds["background"])
     score_file, masks = paths.maps_of(shard, task.maps), paths.masks_of("pseudo") / str(shard)
-    keep_only(score_file.parent, [f"{kind}.safetensors" for kind in dict.fromkeys(("scores", task.maps))])
     with open_shard(score_file) as maps, write_directory(masks) as directory:
         for choice in CHOICES:
             (directory / choice).mkdir()

@@ -4,11 +4,12 @@ DVC cannot depend on some files of a directory: without the pins, masks of other
 so would another number of shards.
 """
 
-from rca.core.files import hash_file, keep_only, write_json
+from rca.core.files import hash_file, write_json
 from rca.core.settings import Supervision
 from rca.data.manifest import read_manifest
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.stages.base.context import Context
+from rca.stages.base.leftovers import keep_masks
 from rca.stages.base.stage import Stage
 
 
@@ -17,11 +18,13 @@ class PinMasksTask(TrainingMaskSettings):
 
     Attributes:
         enabled: Whether a segmentation network is trained at all.
+        refined_masks: Whether pseudo labels are refined.
         supervision: What the run's networks learn from.
         shards: The parts that the images are split into, counted from 0.
     """
 
     enabled: bool
+    refined_masks: bool
     supervision: Supervision
     shards: tuple[int, ...]
 
@@ -30,7 +33,7 @@ def run(context: Context, task: PinMasksTask) -> None:
     """Write which masks these are, and the checksum of each by the image's id."""
     paths = context.paths
     folder = paths.masks_of(task.masks)
-    keep_only(folder, map(str, task.shards))
+    keep_masks(paths, task.refined_masks, task.shards)
     records = read_manifest(context.layout.manifest, f"splits/{task.split}").select(task.split)
     checksums = {record.id: hash_file(task.find(folder, record.id, len(task.shards))) for record in records}
     masks = f"{task.masks}, {task.threshold} threshold"
@@ -43,6 +46,7 @@ STAGE = Stage(
     run=run,
     shared={
         **{name: f"train_seg.{name}" for name in ("split", "masks", "threshold", "enabled")},
+        "refined_masks": "refine_crf.enabled",
         "supervision": "run.supervision",
         "shards": "shards",
     },

@@ -119,8 +119,9 @@ class TrainCamTask(TrainCamSettings):
 def run(context: Context, task: TrainCamTask) -> None:
     """Train, then write the network and its history."""
     check_processes(task.host, task.optimisation.processes, f"run {context.run}")
-    if not task.frozen:  # the stage depends on the folder that holds such features, so old ones must not stay
-        shutil.rmtree(context.layout.training_features, ignore_errors=True)
+    if not task.frozen:  # this stage and make_cam depend on the folder that holds such features, so old ones must go
+        for features in (context.layout.training_features, context.layout.other_features):
+            shutil.rmtree(features, ignore_errors=True)
     launch(_train, task.optimisation.processes, context, task)
 
 

@@ -56,9 +56,14 @@ class Layout:
         """
         return self.runs / "classifier/train/features"
 
+    @property
+    def other_features(self) -> Path:
+        """The features of the images that are not trained on, a directory for each shard."""
+        return self.runs / "classifier/other"
+
     def feature_shard(self, shard: int) -> tuple[Path, Path]:
         """The features of a shard: of the images that are trained on, and of the others."""
-        return self.training_features / str(shard), self.runs / "classifier/other" / str(shard)
+        return self.training_features / str(shard), self.other_features / str(shard)
 
     @property
     def pinned_images(self) -> Path:
