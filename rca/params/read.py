@@ -104,17 +104,24 @@ def read_run(
 def inherit(name: str, described: Mapping[str, Mapping[str, Any]], source: Path) -> dict[str, Any]:
     """The plain data of a run laid over that of its `base`, and of the base's own.
 
+    Options of another host or method than the base's replace the base's.
+
     Raises:
         UserError: a base is unknown, or runs are each other's base.
     """
     chain = [name]
     while (base := described[chain[-1]].get("base")) is not None:
-        if base not in described:
+        if not isinstance(base, str) or base not in described:
             raise UserError(f"{source}: run.{chain[-1]}.base names {base}, but there is no section run.{base}: add it.")
         if base in chain:
             raise UserError(f"{source}: run.{base}.base leads back to {base}: remove it there.")
         chain.append(base)
     data: dict[str, Any] = {}
     for link in reversed(chain):
-        data = merge(data, described[link])
+        own = described[link]
+        for kind, options in (("host", "host_options"), ("method", "options")):
+            inherited = data.get(kind, RunSettings.model_fields[kind].default)
+            if own.get(kind, inherited) != inherited:
+                data.pop(options, None)
+        data = merge(data, own)
     return data
