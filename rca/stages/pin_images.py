@@ -6,6 +6,7 @@ stages and runs that use it, and no others.
 
 import hashlib
 import json
+from typing import Any
 
 from rca.core.files import write_json
 from rca.core.settings import Settings
@@ -38,35 +39,38 @@ class PinImagesTask(Settings):
         threshold_split: The images whose true masks the best threshold is chosen on.
         segmentation_split: The images that segmentation networks are trained on.
         predicted_splits: The images that are segmented.
+        segmented: Whether there are segmentation networks at all.
     """
 
     trainings: dict[str, TrainingInputs]
     threshold_split: str
     segmentation_split: str
     predicted_splits: tuple[str, ...]
+    segmented: bool
 
 
 def run(context: Context, task: PinImagesTask) -> None:
     """Write a checksum for each stage and run that depends on some images alone."""
     layout = context.layout
-    splits = {inputs.split for inputs in task.trainings.values()} | {task.threshold_split, task.segmentation_split}
-    check_splits(layout.manifest, sorted(splits | set(task.predicted_splits)))
-    truth = {split: hash_images(read_manifest(layout.manifest, f"truth/{split}")) for split in splits}
-    pins = {
-        "train_cam": {run: pin_training(layout, inputs) for run, inputs in task.trainings.items()},
-        "choose_threshold": truth[task.threshold_split],
-        "pin_truth": truth[task.segmentation_split],
-        "train_seg": hash_images(read_manifest(layout.manifest, f"splits/{task.segmentation_split}")),
-        "predict_seg": {
-            split: hash_images(read_manifest(layout.manifest, f"splits/{split}")) for split in task.predicted_splits
-        },
-    }
+
+    def pin(part: str, split: str) -> str:
+        check_splits(layout.manifest, [split])
+        return hash_images(read_manifest(layout.manifest, f"{part}/{split}"))
+
+    pins: dict[str, Any] = {"train_cam": {run: pin_training(layout, inputs) for run, inputs in task.trainings.items()}}
+    if task.trainings:
+        pins["choose_threshold"] = pin("truth", task.threshold_split)
+    if task.segmented:
+        pins["pin_truth"] = pin("truth", task.segmentation_split)
+        pins["train_seg"] = pin("splits", task.segmentation_split)
+        pins["predict_seg"] = {split: pin("splits", split) for split in task.predicted_splits}
     write_json(layout.pinned_images, pins)
     print(f"images of {len(task.trainings)} runs")
 
 
 def pin_training(layout: Layout, inputs: TrainingInputs) -> str:
     """The checksum of all images that a training sees, and of their saliency maps where it uses them."""
+    check_splits(layout.manifest, [inputs.split])
     images = hash_images(read_training(layout.manifest, inputs.split, inputs.sources))
     if not inputs.saliency:
         return images
@@ -90,5 +94,6 @@ STAGE = Stage(
         "threshold_split": "choose_threshold.split",
         "segmentation_split": "train_seg.split",
         "predicted_splits": "predict_seg.splits",
+        "segmented": "train_seg.enabled",
     },
 )
