@@ -15,7 +15,8 @@ from rca.classifier.network import CamNetwork, NetworkDescription, save_network
 from rca.classifier.registry import check_pair, check_processes
 from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
 from rca.core.distributed import rank
-from rca.core.files import write_directory, write_text
+from rca.core.errors import UserError
+from rca.core.files import read_json, write_directory, write_text
 from rca.core.launch import launch
 from rca.core.settings import Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
@@ -151,8 +152,7 @@ def _train(context: Context, settings: TrainCamTask) -> None:
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
     print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
-    tables = [layout.manifest / f"{part}.csv" for part in (f"splits/{settings.split}", "sources")]
-    checkpoint = context.checkpoint((*tables, weights, layout.pinned_images))
+    checkpoint = context.checkpoint([weights], find_pinned_images(context))
     # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
     history_so_far, of_host = checkpoint.with_suffix(".memory"), checkpoint.with_suffix(".host")
     network.host.begin(records, of_host, optimisation.epochs)
@@ -190,6 +190,19 @@ def _train(context: Context, settings: TrainCamTask) -> None:
     for folder in (history_so_far, of_host):
         shutil.rmtree(folder, ignore_errors=True)
     checkpoint.unlink(missing_ok=True)
+
+
+def find_pinned_images(context: Context) -> str:
+    """The checksum of the images that the run is trained on.
+
+    Raises:
+        UserError: they were not pinned.
+    """
+    path, run = context.layout.pinned_images, context.paths.run
+    trainings = read_json(path)["train_cam"]
+    if run not in trainings:
+        raise UserError(f"{path} has no images of the run {run}: run pin_images again.")
+    return str(trainings[run])
 
 
 def _build(settings: TrainCamTask, weights: Path, classes: tuple[str, ...]) -> CamNetwork:

@@ -77,14 +77,18 @@ class Context:
         folder, paths = os.environ.get("RCA_TENSORBOARD"), self.paths
         return Path(folder, self.dataset, paths.run, str(paths.seed), self.stage) if folder else None
 
-    def checkpoint(self, inputs: Iterable[Path]) -> Path:
+    def checkpoint(self, inputs: Iterable[Path], images: str = "") -> Path:
         """Where a stage keeps its state, outside the declared outputs, which engines delete before a stage runs.
 
         The name is a fingerprint of the instance's pinned settings and code and of its inputs, so a checkpoint of
         others is never taken. Files and folders that a stage keeps beside it have the same name with another suffix.
         Checkpoints with another fingerprint are deleted.
+
+        Args:
+            inputs: Files.
+            images: The checksum of the images, where pin_images has one for this instance.
         """
-        digest = hashlib.sha256(f"{self.name} {self.code} {self.settings}".encode())
+        digest = hashlib.sha256(f"{self.name} {self.code} {self.settings} {images}".encode())
         for path in inputs:
             digest.update(hash_file(path).encode())
         checkpoint = CHECKPOINTS / f"{self.name}-{digest.hexdigest()[:16]}.pt"
