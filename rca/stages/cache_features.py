@@ -37,6 +37,7 @@ class CacheFeaturesTask(Settings):
         splits: The images that score maps are made of.
         threads: Processor cores; another number changes the last digits.
         shards: The parts that the images are split into, counted from 0.
+        network_needed: Whether any run has a classification network.
     """
 
     backbone: BackboneSettings
@@ -46,6 +47,7 @@ class CacheFeaturesTask(Settings):
     splits: tuple[str, ...]
     threads: int
     shards: tuple[int, ...]
+    network_needed: bool
 
 
 def run(context: Context, task: CacheFeaturesTask) -> None:
@@ -143,9 +145,10 @@ STAGE = Stage(
         **{name: f"train_cam.{name}" for name in ("backbone", "augmentation", "split")},
         **{name: f"make_cam.{name}" for name in ("inference", "splits", "threads")},
         "shards": "shards",
+        "network_needed": "classifier_needed",
     },
     axes=("shard",),
-    needed=lambda task: task.backbone.trainable == "none",
+    needed=lambda task: task.network_needed and task.backbone.trainable == "none",
     cores="threads",
     resources="make_cam",
 )
