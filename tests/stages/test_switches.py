@@ -1,148 +1,178 @@
-import subprocess
-import sys
-from dataclasses import replace
+"""Which instances each stage has: what is switched off or not needed has none."""
+
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import yaml
+from stages import read_preset, run_stage, write_params
 
-from rca.models.storage import load_tensors, save_tensors
-from rca.stages.context import Context
-from rca.stages.run import run_stage
-from rca.stages.switches import write_nothing
+from rca.core.errors import UserError
+from rca.params.instances import INSTANCES, describe, list_instances
+from rca.params.pin import pin
+from rca.params.read import read_params
+from rca.params.schema import load_stages
+from rca.stages.base.pins import Instance, read_pins
 
-ROOT = Path("runs/tiny/rca/0")
+LABELLING = ("train_cam", "make_cam", "choose_threshold", "make_pseudo", "refine_crf", "pin_masks")
+SEGMENTING = ("train_seg", "predict_seg", "evaluate")
+WALK = ("pin_scores", "train_affinity", "walk_scores")
+SINGLE = {"prepare_data", "pin_images", "tabulate", "render_report"}  # stages of one instance
+
+
+def name(stages: tuple[str, ...], *instances: Any) -> dict[str, list[Any]]:
+    return {stage: list(instances) for stage in stages}
+
+
+# Of the embedded preset, the runs, items or shards of each other stage.
+DEFAULT = {
+    "generate_data": ["shapes"],
+    "fetch_weights": ["classifier", "segmenter"],
+    **name((*LABELLING, *SEGMENTING), "cam", "rca"),
+    "snapshot_memory": ["rca"],
+    **name(("cache_features", *WALK, "pin_truth")),
+}
+FULL_ALONE = {
+    "fetch_weights": ["segmenter"],
+    **name((*LABELLING, "snapshot_memory")),
+    **name((*SEGMENTING, "pin_truth"), "full"),
+}
+FULL = {"full": {"supervision": "masks"}}
+FROZEN = {
+    "backbone": {
+        "name": "mobilenet_v2",
+        "trainable": "none",
+        "weights": {"source": "torchvision", "name": "IMAGENET1K_V1"},
+    },
+    "augmentation": {"scale": [1.0, 1.0], "crop": None, "jitter": 0},
+}
+NO_SEGMENTATION = {"train_seg": {"enabled": False}, "evaluate": {"segmentation": []}}
+# What params say otherwise than the preset, and the stages whose instances differ then.
+CASES: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    "default": ({}, {}),
+    "walk": ({"walk_scores": {"enabled": True}}, name(WALK, "cam", "rca")),
+    "one run walks": ({"run": {"rca": {"walk_scores": {"enabled": True}}}}, name(WALK, "rca")),
+    "one run does not walk": (
+        {"walk_scores": {"enabled": True}, "run": {"rca": {"walk_scores": {"enabled": False}}}},
+        name(WALK, "cam"),
+    ),
+    "no refinement": (
+        {"refine_crf": {"enabled": False}, "evaluate": {"refined": []}, "train_seg": {"masks": "pseudo"}},
+        name(("refine_crf",)),
+    ),
+    "no segmentation": (
+        NO_SEGMENTATION,
+        {"fetch_weights": ["classifier"], **name(("pin_masks", "train_seg", "predict_seg"))},
+    ),
+    "full supervision beside another run": (
+        {"runs": ["cam", "full"], "run": FULL, "walk_scores": {"enabled": True}},
+        {
+            **name((*LABELLING, *WALK), "cam"),
+            **name(SEGMENTING, "cam", "full"),
+            **name(("snapshot_memory",)),
+            **name(("pin_truth",), "full"),
+        },
+    ),
+    "full supervision alone": ({"runs": ["full"], "run": FULL, "walk_scores": {"enabled": True}}, FULL_ALONE),
+    "frozen backbone": ({"train_cam": FROZEN}, name(("cache_features",), 0, 1)),
+    "frozen backbone and full supervision alone": ({"runs": ["full"], "run": FULL, "train_cam": FROZEN}, FULL_ALONE),
+    "no memory": ({"run": {"rca": {"method": "hsc", "options": {}}}}, name(("snapshot_memory",))),
+    "nothing generated": ({"generate_data": {"train": 0}}, name(("generate_data",))),
+}
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
-def place(stage: str, run: dict[str, Any] | None = None, **sections: Any) -> Context:
-    """A stage of run rca in a project whose params hold `sections`, and what the run overrides."""
-    params = {
-        "dataset": {"name": "tiny"},
-        "runs": ["rca"],
-        "shards": [0, 1],
-        "run": {"rca": {"supervision": "tags", **(run or {})}},
-        **sections,
+def write(changes: dict[str, Any]) -> None:
+    """Write the embedded preset with what differs from it; sections of a run and of a stage are updated."""
+    params = read_preset()
+    for key, value in changes.items():
+        for inner_key, inner in value.items() if isinstance(value, dict) else ():
+            old = params.setdefault(key, {}).get(inner_key)
+            params[key][inner_key] = {**old, **inner} if isinstance(old, dict) else inner
+        if not isinstance(value, dict):
+            params[key] = value
+    write_params(params)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stage_has_the_instances_that_leave_anything_to_do(case: str) -> None:
+    changes, differing = CASES[case]
+    write(changes)
+    found = {
+        stage: next(listed[key] for key in ("runs", "items", "shards") if key in listed)
+        for stage, listed in list_instances(read_params()).items()
+        if stage not in SINGLE
     }
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    return Context(stage, run="rca", seed=0, shard=1 if stage in ("refine_crf", "walk_scores") else None)
+    assert found == DEFAULT | differing
+    assert set(load_stages()) == SINGLE | set(found)
 
 
-def list_files() -> list[str]:
-    return sorted(path.as_posix() for path in ROOT.rglob("*"))
+def test_an_instance_that_does_not_exist_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write(NO_SEGMENTATION)
+    assert run_stage("train_seg", run="rca", seed=0) == 2
+    assert capsys.readouterr().err == "error: train_seg has nothing to do with these params.\n"
+    assert not Path("logs").exists()
+    assert run_stage("snapshot_memory", run="cam", seed=0) == 2
+    assert "there is no run cam, of rca" in capsys.readouterr().err
 
 
-def test_masks_that_are_not_refined_leave_an_empty_folder() -> None:
-    old = ROOT / "refined/1/best/a.png"
-    old.parent.mkdir(parents=True)
-    old.touch()
-    (ROOT / "refined/0").mkdir()
-    assert write_nothing(place("refine_crf", refine_crf={"enabled": False}))
-    assert list_files() == [f"{ROOT}/refined", f"{ROOT}/refined/0", f"{ROOT}/refined/1"]
+def test_the_segmentation_of_one_run_cannot_be_off_alone() -> None:
+    write({"run": {"rca": {"train_seg": {"enabled": False}}}})
+    with pytest.raises(
+        UserError, match=r"run\.rca\.train_seg\.enabled cannot differ between runs: set it in train_seg"
+    ):
+        read_params()
 
 
-@pytest.mark.parametrize("section", [{}, {"enabled": False}])
-def test_score_maps_do_not_walk_unless_they_are_told_to(section: dict[str, Any]) -> None:
-    assert write_nothing(place("pin_scores", walk_scores=section))
-    assert (ROOT / "scores.json").read_text() == "{}\n"
-    assert write_nothing(place("train_affinity", walk_scores=section))
-    assert load_tensors(ROOT / "affinity.safetensors", "train_affinity") == ({}, {"enabled": False})
-    assert pd.read_csv(ROOT / "train_affinity.csv").empty
-    old = ROOT / "walked/1.safetensors"
-    old.parent.mkdir()
-    old.write_bytes(b"the maps of an earlier setting")
-    assert write_nothing(place("walk_scores", walk_scores=section))
-    assert load_tensors(old, "walk_scores") == ({}, {"enabled": False})
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"enabled": 0}, "refine_crf.enabled is 0: input should be a valid boolean"),
+        ({"enabled": "false"}, 'refine_crf.enabled is "false": input should be a valid boolean'),
+        ("off", "refine_crf must be a section of keys, not 'off'"),
+    ],
+)
+def test_a_switch_is_on_or_off(section: Any, message: str) -> None:
+    params = read_preset()
+    params["refine_crf"] = section
+    write_params(params)
+    with pytest.raises(UserError) as caught:
+        read_params()
+    assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("stage", ["pin_scores", "train_affinity", "walk_scores"])
-def test_a_run_may_let_its_score_maps_walk(stage: str) -> None:
-    assert not write_nothing(place(stage, {"walk_scores": {"enabled": True}}, walk_scores={"enabled": False}))
-    assert write_nothing(place(stage, {"walk_scores": {"enabled": False}}, walk_scores={"enabled": True}))
+def test_the_list_for_dvc_is_written_where_it_differs() -> None:
+    write({})
+    assert pin()
+    before = INSTANCES.read_text()
+    assert not pin()
+    write({"train_cam": {"neck": 8}})
+    assert not pin()
+    assert INSTANCES.read_text() == before
+    write({"walk_scores": {"enabled": True}})
+    assert pin()
+    assert INSTANCES.read_text() != before
 
 
-def test_fewer_shards_leave_nothing_behind_even_where_the_first_reader_is_off() -> None:
-    kept = [f"scores/{name}" for name in ("0.safetensors", "1.safetensors")] + ["pseudo/1/best", "refined/0/best"]
-    for name in (*kept, "scores/2.safetensors", "walked/2.safetensors", "pseudo/2/best", "refined/3/best"):
-        (ROOT / name).mkdir(parents=True)
-    for stage in ("pin_scores", "choose_threshold", "pin_masks"):
-        context = place(stage, {"supervision": "masks"}, walk_scores={}, train_seg={"enabled": False})
-        assert run_stage(context) == 0
-    found = {f"{path.parent.name}/{path.name}" for folder in ("scores", "walked") for path in (ROOT / folder).iterdir()}
-    found |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*/*")}
-    assert found == set(kept)
+def test_resources_and_threads_are_of_the_stage_or_of_what_it_names() -> None:
+    write({"resources": {"make_cam": {"gpu": 1, "mem_mb": 7}, "other": {"mem_mb": 5}}, "refine_crf": {"workers": 3}})
+    params = read_params()
+    found = {stage: describe(params, stage, declared) for stage, declared in load_stages().items()}
+    assert found["cache_features"]["mem_mb"] == found["make_cam"]["mem_mb"] == 7  # it has no section of its own
+    assert (found["tabulate"]["mem_mb"], found["tabulate"]["gpu"], found["tabulate"]["threads"]) == (5, 0, 1)
+    assert found["refine_crf"]["threads"] == 3
 
 
-def test_a_segmenter_that_is_not_trained_segments_nothing() -> None:
-    assert write_nothing(place("pin_masks", train_seg={"enabled": False}))
-    assert (ROOT / "masks.json").read_text() == "{}\n"
-    (ROOT / "masks.json").unlink()
-    assert write_nothing(place("train_seg", train_seg={"enabled": False}))
-    assert load_tensors(ROOT / "segmenter.safetensors", "train_seg") == ({}, {"enabled": False})
-    assert pd.read_csv(ROOT / "train_seg.csv").empty
-    old = ROOT / "predictions/val/a.png"
-    old.parent.mkdir(parents=True)
-    assert write_nothing(place("predict_seg"))
-    assert list_files() == [f"{ROOT}/{name}" for name in ("predictions", "segmenter.safetensors", "train_seg.csv")]
-
-
-def test_a_run_on_true_masks_needs_no_stage_before_its_segmentation() -> None:
-    on_masks = {"supervision": "masks"}
-    sections = {"refine_crf": {}, "walk_scores": {"enabled": True}}
-    labelling = ("pin_scores", "train_affinity", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
-    for stage in ("train_cam", "make_cam", *labelling):
-        assert write_nothing(replace(place(stage, on_masks, **sections), shard=1))
-        assert not write_nothing(replace(place(stage, **sections), shard=1))
-    for stage in ("pin_masks", "train_seg", "predict_seg"):
-        assert not write_nothing(place(stage, on_masks, train_seg={}))
-
-
-@pytest.mark.parametrize("stage", ["refine_crf", "train_seg"])
-@pytest.mark.parametrize("section", [{}, {"enabled": True}, {"enabled": "false"}, {"enabled": None}, "off", None])
-def test_a_stage_that_is_not_told_to_be_off_runs(stage: str, section: Any) -> None:
-    assert not write_nothing(place(stage, **{stage: section}))
-    assert list_files() == []
-
-
-def test_a_run_may_say_otherwise_than_its_section() -> None:
-    for own in (True, False):
-        context = place("train_seg", {"train_seg": {"enabled": own}}, train_seg={"enabled": not own})
-        assert write_nothing(context) == (not own)
-
-
-@pytest.mark.parametrize("content", [None, b"junk"])
-def test_a_segmenter_that_cannot_be_read_is_left_to_the_stage(content: bytes | None) -> None:
-    if content:
-        ROOT.mkdir(parents=True)
-        (ROOT / "segmenter.safetensors").write_bytes(content)
-    assert not write_nothing(place("predict_seg"))
-
-
-def test_a_trained_segmenter_segments() -> None:
-    save_tensors(ROOT / "segmenter.safetensors", {}, {"backbone": "small"})
-    assert not write_nothing(place("predict_seg"))
-
-
-def test_a_switch_is_on_or_off(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_stage(place("refine_crf", refine_crf={"enabled": 0})) == 2
-    assert "refine_crf.enabled is 0: input should be a valid boolean" in capfd.readouterr().err
-
-
-def test_a_stage_that_is_off_starts_without_torch() -> None:
-    place("train_seg", train_seg={"enabled": False})
-    script = """
-import sys
-from rca.stages.run import main
-for stage in ("train_seg", "predict_seg"):
-    assert main([stage, "--run", "rca", "--seed", "0"]) == 0
-assert not {"torch", "torchvision", "pandas", "sklearn"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-    assert Path("logs/predict_seg.rca-0.log").read_text() == "switched off\n"
+def test_pins_have_exactly_these_instances() -> None:
+    write(CASES["full supervision beside another run"][0])
+    pin()
+    data, pins = read_pins().data, read_pins()
+    for stage, listed in list_instances(read_params()).items():
+        for key in ("runs", "items"):
+            assert key not in listed or list(data[stage]) == listed[key]
+    _, context, task = pins.prepare(Instance("train_seg", run="full", seed=1))
+    assert (context.run, context.seed, context.shard) == ("full", 1, None)
+    assert task.enabled
