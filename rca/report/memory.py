@@ -203,7 +203,7 @@ def cut_region(photograph: np.ndarray, box: Sequence[float], coverage: np.ndarra
     scale = CROP / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     crop = Image.fromarray(photograph[top:bottom, left:right]).resize(size, Image.Resampling.LANCZOS)
-    grey = crop.convert("L").point(lambda value: round(DIMMED * value)).convert("RGB")
+    grey = crop.convert("L").point(lambda value: (DIMMED * value + 50) // 100).convert("RGB")
     return Image.composite(crop, grey, Image.fromarray(coverage).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -7,16 +7,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rca.core.files import IGNORE, PALETTE
 
-# How much of a class's colour an overlay shows, the rest being the photograph in grey.
-OPACITY = 0.65
-# How bright the photograph stays where a mask says background, so that objects stand out.
-DIMMED = 0.45
+# Percent of a class's colour in an overlay; the rest is the photograph in grey.
+OPACITY = 65
+# Brightness in percent of the photograph where a mask says background, so that objects stand out.
+DIMMED = 45
 # Width in pixels of the stripes where a mask says ignore; VOC's palette has a colour near white for 255, a flat
 # one would look like a class.
 STRIPE = 3
 
-_COLOURS = np.array(PALETTE, dtype=np.float32).reshape(256, 3)
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_COLOURS = np.array(PALETTE, dtype=np.int32).reshape(256, 3)
 
 
 def scale_photograph(photograph: np.ndarray, width: int) -> np.ndarray:
@@ -51,15 +50,16 @@ def blend_mask(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3), uint8, RGB.
     """
-    grey = (photograph.astype(np.float32) @ _LUMINANCE)[..., None]
+    # In integers, grey included (ITU-R 601): a product of matrices has other last digits on another CPU.
+    grey = np.asarray(Image.fromarray(photograph).convert("L"), np.int32)[..., None]
     label = mask[..., None]
-    result = np.where(label == 0, DIMMED * grey, (1 - OPACITY) * grey + OPACITY * _COLOURS[mask])
+    percent = np.where(label == 0, DIMMED * grey, (100 - OPACITY) * grey + OPACITY * _COLOURS[mask])
     rows, columns = np.indices(mask.shape)
     striped = (rows + columns) // STRIPE % 2 == 0
-    ignored = np.where(striped[..., None], 255.0, 0.5 * grey + 110)
-    result = np.where(label == IGNORE, ignored, result)
-    result[find_edges(mask)] = 255
-    return result.round().astype(np.uint8)
+    percent = np.where(label == IGNORE, np.where(striped[..., None], 25_500, 50 * grey + 11_000), percent)
+    blended = ((percent + 50) // 100).astype(np.uint8)
+    blended[find_edges(mask)] = 255
+    return blended
 
 
 def draw_overlay(mask: np.ndarray) -> Image.Image:

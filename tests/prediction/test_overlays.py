@@ -71,7 +71,7 @@ def test_a_long_name_is_cut_and_its_share_is_kept() -> None:
 def test_the_overlay_shows_the_whole_mask_at_a_size_to_look_at(height: int, width: int) -> None:
     mask = np.zeros((height, width), np.uint8)
     mask[:, width // 2 :] = 1
-    sheet = overlays.draw_overlay(np.full((height, width, 3), 90, np.uint8), mask, find(0, 1))
+    sheet = overlays.draw_overlay(np.full((height, width, 3), 100, np.uint8), mask, find(0, 1))
     size = overlays.fit_size(width, height)
     assert max(size) <= 1600
     assert size[0] / size[1] == pytest.approx(width / height, rel=0.5 / min(size) + 0.01)
@@ -80,8 +80,8 @@ def test_the_overlay_shows_the_whole_mask_at_a_size_to_look_at(height: int, widt
     picture = np.asarray(sheet)[: size[1]]
     left = (sheet.width - size[0]) // 2
     middle = picture[size[1] // 2]
-    assert (middle[left + size[0] // 4] == round(0.45 * 90)).all()  # background: dimmed grey
-    assert middle[left + size[0] * 3 // 4].tolist() == [round(0.35 * 90 + 0.65 * 128), 32, 32]
+    assert (middle[left + size[0] // 4] == 45).all()  # background: dimmed grey
+    assert middle[left + size[0] * 3 // 4].tolist() == [118, 35, 35]  # 35 % of 100, 65 % of (128, 0, 0)
     assert swatch(1) in colours_of(sheet.crop((0, size[1], sheet.width, sheet.height)))
 
 

@@ -140,7 +140,7 @@ def test_a_region_is_bright_and_the_rest_of_its_box_dim() -> None:
     picture = np.asarray(cut_region(photograph, (20, 10, 50, 30), coverage)).astype(int)
     assert picture.shape == (85, 128, 3)  # 30 x 20 pixels, enlarged
     assert (picture[:, :50] == (200, 100, 0)).all()
-    grey = round(DIMMED * (0.299 * 200 + 0.587 * 100))
+    grey = round(DIMMED * (0.299 * 200 + 0.587 * 100) / 100)
     assert abs(picture[:, -50:] - grey).max() <= 1
     # What reaches over the edge, or is thinner than a pixel, is cut to what there is.
     assert cut_region(photograph, (-5, -5, 5, 3), coverage).size == (128, 77)
