@@ -3,10 +3,9 @@
 Without a process group every function is that of one process: nothing is copied, scaled or sent.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, distributed
+from torch.autograd.function import BackwardCFunction
 
 
 def world_size() -> int:
@@ -100,15 +99,16 @@ class _GatherWithGradient(torch.autograd.Function):
     """The rows of all ranks; backwards, each rank's rows take the sum of the gradients that all ranks have for them."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
+    def forward(ctx: BackwardCFunction, rows: Tensor) -> Tensor:
         owner = torch.full((len(rows),), rank(), device=rows.device)
         every, owners = gather_rows(rows, owner)
-        ctx.own = owners == rank()
+        ctx.save_for_backward(owners == rank())
         return every
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_over_ranks(gradients[0].contiguous())[ctx.own]
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> Tensor:
+        (own,) = ctx.saved_tensors
+        return sum_over_ranks(gradients[0].contiguous())[own]
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.images import decode_mask, decode_photograph, open_picture
 
@@ -58,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write JSON with sorted keys and a final newline."""
     write_text(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -93,7 +94,7 @@ def make_palette() -> list[int]:
 PALETTE = make_palette()
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
+def write_mask(path: Path, mask: UInt8Array) -> None:
     """Write a mask as palette PNG.
 
     Args:
@@ -105,7 +106,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     image.save(path, format="PNG")
 
 
-def read_mask(path: Path, what: str = "mask") -> np.ndarray:
+def read_mask(path: Path, what: str = "mask") -> UInt8Array:
     """Read a mask, or another map of one channel.
 
     Args:
@@ -122,7 +123,7 @@ def read_mask(path: Path, what: str = "mask") -> np.ndarray:
         return decode_mask(image, path, what)
 
 
-def read_photograph(path: Path) -> np.ndarray:
+def read_photograph(path: Path) -> UInt8Array:
     """Read a photograph.
 
     Pixels come as they are stored: an EXIF tag that asks viewers to turn the picture is left aside, since masks, boxes

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 
 
@@ -67,14 +68,14 @@ def open_picture(path: Path, what: str, max_pixels: int = MAX_PIXELS, decode: bo
         yield image
 
 
-def decode_mask(image: Image.Image, path: Path, what: str = "mask") -> np.ndarray:
+def decode_mask(image: Image.Image, path: Path, what: str = "mask") -> UInt8Array:
     """The values of a picture that `open_picture` gave; otherwise as `rca.core.files.read_mask`."""
     if image.mode not in ("P", "L"):
         raise _refuse("wrong-mode", f"The {what} {path} is a {image.mode} picture, not one 8-bit channel")
     return np.array(image, dtype=np.uint8)
 
 
-def decode_photograph(image: Image.Image, path: Path) -> np.ndarray:
+def decode_photograph(image: Image.Image, path: Path) -> UInt8Array:
     """The pixels of a picture that `open_picture` gave; otherwise as `rca.core.files.read_photograph`."""
     with _name_fault(path, "photograph"):
         return np.array(image.convert("RGB"))

@@ -7,19 +7,21 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from multiprocessing.queues import SimpleQueue
 
 import torch
 from torch import distributed
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from rca.core.errors import UserError
 
 # A process that did not fail itself may hang in a collective with one that did: it is ended after so many seconds.
 GRACE = 5.0
+# The stream that a text is for, "stdout" or "stderr", or "error" for the sentence of a UserError; and the text.
+Messages = SimpleQueue[tuple[str, str]]
 
 
-def launch(function: Callable[..., None], processes: int, *arguments: Any) -> None:
+def launch(function: Callable[..., None], processes: int, *arguments: object) -> None:
     """Call a function in so many processes that form a process group, or in this one where one is asked for.
 
     They take a GPU each and talk by NCCL where CUDA is there, else by gloo. What rank 0 prints is printed here, what
@@ -41,14 +43,16 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
             f"{processes} processes need {processes} GPUs, but this job sees {torch.cuda.device_count()}: lower"
             " optimisation.processes, or raise gpu under resources."
         )
-    messages = multiprocessing.get_context("spawn").SimpleQueue()
+    messages: Messages = multiprocessing.get_context("spawn").SimpleQueue()
     # It warns of each process that it ends; the sentence of the one that failed is enough. In the processes torch would
     # warn of every parameter that might have been idle and was not.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
         started = (processes, folder, messages, function, arguments)
-        group = start_processes(_work, started, processes, join=False, start_method="spawn")
+        group = start_processes(  # type: ignore[no-untyped-call]  # torch leaves it without types
+            _work, started, processes, join=False, start_method="spawn"
+        )
         errors: list[str] = []
         try:
             while not group.join(timeout=0.1, grace_period=GRACE):
@@ -64,7 +68,14 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
             _relay(messages)
 
 
-def _work(rank: int, processes: int, folder: str, messages: Any, function: Callable[..., None], arguments: Any) -> None:
+def _work(
+    rank: int,
+    processes: int,
+    folder: str,
+    messages: Messages,
+    function: Callable[..., None],
+    arguments: tuple[object, ...],
+) -> None:
     """What each process does."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, _Messenger(messages, name) if rank == 0 else open(os.devnull, "w"))  # noqa: SIM115
@@ -83,7 +94,7 @@ def _work(rank: int, processes: int, folder: str, messages: Any, function: Calla
     distributed.destroy_process_group()
 
 
-def _relay(messages: Any) -> list[str]:
+def _relay(messages: Messages) -> list[str]:
     """Print what the processes sent, except their errors, which are returned."""
     errors = []
     while not messages.empty():
@@ -98,7 +109,7 @@ def _relay(messages: Any) -> list[str]:
 class _Messenger(io.TextIOBase):
     """A text stream that sends what is written to the process that launched this one."""
 
-    def __init__(self, messages: Any, name: str) -> None:
+    def __init__(self, messages: Messages, name: str) -> None:
         self.messages, self.name = messages, name
 
     def write(self, text: str) -> int:

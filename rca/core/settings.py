@@ -46,7 +46,7 @@ def list_pinned(settings: Settings) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, except that `1e-4` is a number (as in YAML 1.2) and a key given twice is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -67,7 +67,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> object:
     """Parse YAML safely, by the rules of a params file.
 
     Raises:
@@ -94,7 +94,7 @@ def load_params(path: Path) -> dict[str, Any]:
     return params
 
 
-def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, object], override: Mapping[str, object]) -> dict[str, object]:
     """Lay `override` over `base`: mappings are merged key by key, anything else is replaced.
 
     A mapping also replaces one of another kind (`kind`, `source` or `format` differ), which has other keys.
@@ -109,11 +109,11 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _are_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _are_alike(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
     return all(new.get(key, old.get(key)) == old.get(key) for key in ("kind", "source", "format"))
 
 
-def build_settings(kind: type[SettingsType], data: Any, name: str, source: Path | str) -> SettingsType:
+def build_settings(kind: type[SettingsType], data: object, name: str, source: Path | str) -> SettingsType:
     """Turn plain data into settings.
 
     Args:

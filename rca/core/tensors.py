@@ -7,10 +7,10 @@ tensors that are all in memory. Here memory holds one tensor at a time, however 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,11 @@ from safetensors import SafetensorError, safe_open
 from rca.core.errors import UserError
 from rca.core.files import write_file
 
-DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("f2"), "F32": np.dtype("f4")}
+DTYPES: dict[str, np.dtype[np.generic]] = {
+    "U8": np.dtype(np.uint8),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -41,7 +45,7 @@ def explain_failure(path: Path, stage: str) -> Iterator[None]:
         raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
 
 
-def read_about(path: Path, stage: str) -> dict[str, Any]:
+def read_about(path: Path, stage: str) -> dict[str, object]:
     """What a file says of itself, in the JSON of its metadata.
 
     Args:
@@ -51,11 +55,13 @@ def read_about(path: Path, stage: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, broken or not of this project.
     """
-    try:
-        with explain_failure(path, stage), safe_open(path, "numpy") as file:
-            return json.loads(file.metadata()["about"])
-    except (KeyError, TypeError, json.JSONDecodeError):
-        raise UserError(f"{path} is not of this project: name one that {stage} wrote.") from None
+    about: object = None
+    broken = (KeyError, TypeError, json.JSONDecodeError)
+    with suppress(*broken), explain_failure(path, stage), safe_open(path, "numpy") as file:
+        about = json.loads(file.metadata()["about"])
+    if not isinstance(about, dict):
+        raise UserError(f"{path} is not of this project: name one that {stage} wrote.")
+    return about
 
 
 class Entry(NamedTuple):
@@ -67,7 +73,7 @@ class Entry(NamedTuple):
         start: Of its bytes in the file.
     """
 
-    dtype: np.dtype
+    dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     start: int
 
@@ -133,13 +139,13 @@ def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
 
-        def shrink(pairs: list[tuple[str, Any]]) -> Any:
+        def shrink(pairs: list[tuple[str, object]]) -> object:
             """Turn what the header says of a tensor into an entry at once, since it tells of many."""
-            found = dict(pairs)
-            if "data_offsets" not in found:
-                return found
-            shape = tuple(found["shape"])
-            return Entry(DTYPES[found["dtype"]], shapes.setdefault(shape, shape), 8 + length + found["data_offsets"][0])
+            match fields := dict(pairs):
+                case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), _]}:
+                    shape = tuple(side for side in sides if isinstance(side, int))
+                    return Entry(DTYPES[dtype], shapes.setdefault(shape, shape), 8 + length + start)
+            return fields
 
         entries = json.loads(file.read(length), object_pairs_hook=shrink)
     entries.pop("__metadata__", None)
@@ -157,7 +163,7 @@ def merge_files(
         metadata: What the file shall say of itself.
         further: Tensors to write beside them.
     """
-    found: list[tuple[str, np.dtype, tuple[int, ...], TensorFile | None]] = [
+    found: list[tuple[str, np.dtype[np.generic], tuple[int, ...], TensorFile | None]] = [
         *((name, tensor.dtype, tensor.shape, None) for name, tensor in further.items()),
         *(
             (name, entry.dtype, entry.shape, source)
