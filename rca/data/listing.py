@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from rca.core.arrays import UInt8Array
 from rca.data.faults import Fault
 from rca.data.manifest import MAIN
 
@@ -38,7 +37,7 @@ class Entry:
     splits: tuple[str, ...] = ()
     source: str = MAIN
     weight: float = 1.0
-    draw: Callable[[], np.ndarray] | None = None
+    draw: Callable[[], UInt8Array] | None = None
 
 
 @dataclass(frozen=True)

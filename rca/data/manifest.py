@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from rca.core.arrays import Float32Array
 from rca.core.errors import UserError
 from rca.core.files import read_json, write_file, write_json
 
@@ -166,7 +167,7 @@ class Manifest:
                 " have none: put the maps into a folder of the dataset and name it in dataset.saliency."
             )
 
-    def encode_tags(self, record: ImageRecord) -> np.ndarray:
+    def encode_tags(self, record: ImageRecord) -> Float32Array:
         """A record's tags as (C,) float32 of 0 and 1."""
         encoded = np.zeros(len(self.classes), dtype=np.float32)
         encoded[list(record.tags)] = 1
@@ -259,23 +260,37 @@ def _read_table(path: Path, classes: tuple[str, ...]) -> tuple[ImageRecord, ...]
         raise UserError(f"{path} is corrupt: run prepare_data again.") from None
 
 
-def summarise(manifest: Manifest) -> dict[str, Any]:
-    """Counts that tell whether a dataset is what one thinks it is.
+class SplitStatistics(TypedDict):
+    """Counts of a split's images: of all, of those with a true mask, by class, and by number of tags."""
 
-    Returns:
-        The number of images, and for each split the images, those with a mask, the images of each class and the
-        images of each number of tags; where there are further sources, the images of each.
-    """
+    images: int
+    with_mask: int
+    images_per_class: dict[str, int]
+    images_per_number_of_tags: dict[str, int]
+
+
+class Statistics(TypedDict):
+    """Counts of a dataset's images: of all, by split, and by extra source where there is one."""
+
+    images: int
+    splits: dict[str, SplitStatistics]
+    sources: NotRequired[dict[str, int]]
+
+
+def summarise(manifest: Manifest) -> Statistics:
+    """Count a dataset's images, to tell whether it is what one thinks it is."""
     sources = Counter(record.source for record in manifest.images if record.source != MAIN)
     splits = sorted({split for record in manifest.images for split in record.splits})
-    return {
+    statistics: Statistics = {
         "images": len(manifest.images),
         "splits": {split: _summarise_split(manifest, split) for split in splits},
-        **({"sources": {source: sources[source] for source in sorted(sources)}} if sources else {}),
     }
+    if sources:
+        statistics["sources"] = {source: sources[source] for source in sorted(sources)}
+    return statistics
 
 
-def _summarise_split(manifest: Manifest, split: str) -> dict[str, Any]:
+def _summarise_split(manifest: Manifest, split: str) -> SplitStatistics:
     records = manifest.select(split)
     per_class = Counter(tag for record in records for tag in record.tags)
     per_count = Counter(len(record.tags) for record in records)

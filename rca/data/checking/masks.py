@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE
 from rca.core.images import PictureError, decode_mask, open_picture
@@ -16,7 +17,7 @@ from rca.data.manifest import locate
 
 def examine_mask(
     root: Path, entry: Entry, size: tuple[int, int] | None, classes: int
-) -> tuple[np.ndarray | None, list[Fault]]:
+) -> tuple[UInt8Array | None, list[Fault]]:
     """An image's mask, None where it cannot be had, and what is wrong with it.
 
     Args:
@@ -42,7 +43,7 @@ def examine_mask(
     return mask, faults
 
 
-def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[np.ndarray | None, list[Fault]]:
+def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[UInt8Array | None, list[Fault]]:
     """A picture of one channel, None where it cannot be read, and what is wrong with it.
 
     Args:
@@ -64,14 +65,14 @@ def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[np
 
 
 def _compare_sizes(
-    found: np.ndarray, size: tuple[int, int] | None, what: str, name: str, path: Path
+    found: UInt8Array, size: tuple[int, int] | None, what: str, name: str, path: Path
 ) -> Iterator[Fault]:
     if size is not None and found.shape != size:
         sizes = f"{found.shape[1]}x{found.shape[0]}, its photograph {size[1]}x{size[0]}"
         yield Fault(f"{what} of another size", str(path), f"The {name} is {sizes}")
 
 
-def _examine_labels(mask: np.ndarray, classes: int, name: str, path: Path) -> Iterator[Fault]:
+def _examine_labels(mask: UInt8Array, classes: int, name: str, path: Path) -> Iterator[Fault]:
     labels = list_labels(mask)
     unknown = [str(label) for label in labels if label > classes and label != IGNORE]
     if unknown and classes:  # without classes that is told once
@@ -83,6 +84,6 @@ def _examine_labels(mask: np.ndarray, classes: int, name: str, path: Path) -> It
         yield Fault("all-ignore mask", str(path), f"The {name} is to be ignored ({IGNORE}) all over")
 
 
-def list_labels(mask: np.ndarray) -> list[int]:
+def list_labels(mask: UInt8Array) -> list[int]:
     """The labels in a mask, ascending."""
     return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()

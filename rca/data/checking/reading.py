@@ -8,8 +8,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, hash_file, write_mask
 from rca.core.progress import track
@@ -112,7 +111,7 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _keep_mask(root: Path, entry: Entry, mask: np.ndarray | None, draw_into: Path | None) -> str:
+def _keep_mask(root: Path, entry: Entry, mask: UInt8Array | None, draw_into: Path | None) -> str:
     """The checksum of a mask's file, which is written first if it was drawn; "" where there is none."""
     if entry.mask is None or mask is None:
         return ""
@@ -137,7 +136,7 @@ def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> 
             yield Fault("unknown tag", str(photograph), statement)
 
 
-def _find_tags(classes: tuple[str, ...], entry: Entry, mask: np.ndarray | None) -> tuple[int, ...]:
+def _find_tags(classes: tuple[str, ...], entry: Entry, mask: UInt8Array | None) -> tuple[int, ...]:
     """The image's classes as indices, ascending: those listed, or else those in its mask."""
     if entry.tags is None:
         return () if mask is None else tuple(label - 1 for label in list_labels(mask) if label not in (0, IGNORE))

@@ -10,14 +10,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.mask import decode
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE
+
+
+class _Image(TypedDict):
+    id: int
+    file_name: str
+    height: int
+    width: int
 
 
 class Instance(NamedTuple):
@@ -46,7 +54,7 @@ class CocoMask:
     width: int
     instances: tuple[Instance, ...]
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> UInt8Array:
         """The mask (H, W), uint8: 0 background, 1..C classes, 255 crowds."""
         mask = np.zeros((self.height, self.width), np.uint8)
         for label, counts in self.instances:
@@ -108,7 +116,7 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(classes, images, len(data.imgs) - len(images))
 
 
-def _describe(data: COCO, image: dict[str, Any]) -> AnnotatedImage:
+def _describe(data: COCO, image: _Image) -> AnnotatedImage:
     file = PurePosixPath(image["file_name"])
     if file.is_absolute() or ".." in file.parts:
         raise ValueError(f"the file name {file} leads out of the folder")
@@ -117,7 +125,7 @@ def _describe(data: COCO, image: dict[str, Any]) -> AnnotatedImage:
     return AnnotatedImage(file, classes, CocoMask(image["height"], image["width"], tuple(_order(data, image))))
 
 
-def _order(data: COCO, image: dict[str, Any]) -> Iterator[Instance]:
+def _order(data: COCO, image: _Image) -> Iterator[Instance]:
     """An image's crowds, then its instances from the largest area to the smallest."""
     labels = {category: number for number, category in enumerate(sorted(data.cats), 1)}
     instances = data.imgToAnns[image["id"]]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class _Section(Settings):
     dataset: DatasetSettings
 
 
-def build_dataset_settings(data: Any, source: Path | str) -> VocSettings | CocoSettings | FolderSettings:
+def build_dataset_settings(data: object, source: Path | str) -> VocSettings | CocoSettings | FolderSettings:
     """Turn the plain section `dataset` into the settings of its format.
 
     Args:

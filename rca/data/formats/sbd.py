@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.data.formats.files import read_lines
 
@@ -21,7 +22,7 @@ class SbdMask:
 
     path: Path
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> UInt8Array:
         """The mask (H, W), uint8: 0 background, 1..20 VOC's classes; SBD leaves no pixel undecided.
 
         Raises:

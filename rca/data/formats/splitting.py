@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rca.core.arrays import Float64Array
+
 TRIES = 200
 
 
@@ -51,7 +53,7 @@ def measure_imbalance(tags: Mapping[str, Sequence[str]], share: float, seed: int
         The root of the mean square, over the classes and the whole, of the difference between the share of its images
         that are held out and the one wanted, in units of its standard deviation under chance: 1 is what one expects.
     """
-    counts: dict[str | None, np.ndarray] = {}
+    counts: dict[str | None, Float64Array] = {}
     for image_id, of_image in tags.items():
         held_out = is_held_out(image_id, share, seed)
         for tag in (None, *set(of_image)):

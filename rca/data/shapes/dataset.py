@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from rca.core.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, write_directory, write_mask
 from rca.data.shapes import drawing as d
@@ -112,7 +113,7 @@ CLASSES = (
 CLASS_NAMES = tuple(c.name for c in CLASSES)
 
 
-def _ground(rng: Rng, side: int, colours: np.ndarray) -> np.ndarray:
+def _ground(rng: Rng, side: int, colours: Float64Array) -> Float32Array:
     """A mottled ground of two colours, often with a faint texture of the kinds that bodies have."""
     share = 0.5 * d.noise(rng, 4, side) + 0.3 * d.noise(rng, 11, side) + 0.2 * d.noise(rng, 40, side)
     frame = d.pose(rng, np.full(2, side / 2), side * rng.uniform(0.06, 0.2), 1)
@@ -120,10 +121,10 @@ def _ground(rng: Rng, side: int, colours: np.ndarray) -> np.ndarray:
     rows, cols = np.divmod(np.arange(side * side), side)
     texture = frame.texture(pattern, rows, cols, rng.random((8, 8, 2))).reshape(side, side, 1)
     tint = 1 + rng.uniform(-0.18, 0.18) * texture
-    return (((1 - share) * colours[0] + share * colours[1]) * tint).astype(np.float32)
+    return np.asarray(((1 - share) * colours[0] + share * colours[1]) * tint, np.float32)
 
 
-def _clutter(rng: Rng, canvas: np.ndarray) -> None:
+def _clutter(rng: Rng, canvas: Float32Array) -> None:
     """Add things of no class: rags with a body's texture, scraps with a part's colour but not its shape."""
     side = len(canvas)
     textures = [body.pattern for body in BODIES.values()]
@@ -149,12 +150,12 @@ class _Thing(NamedTuple):
 
     frame: Frame
     tip: Frame
-    limbs: np.ndarray
-    body: np.ndarray
-    part: np.ndarray
+    limbs: BoolArray
+    body: BoolArray
+    part: BoolArray
 
 
-def _place(rng: Rng, kind: _Class, side: int, seen: list[tuple[np.ndarray, int]]) -> _Thing | None:
+def _place(rng: Rng, kind: _Class, side: int, seen: list[tuple[BoolArray, int]]) -> _Thing | None:
     """Find room for an object that leaves enough of each in `seen` (visible mask, full area) to be seen."""
     for _ in range(PLACEMENT_TRIES):
         body, limbs = BODIES[kind.body].outline(rng)
@@ -174,7 +175,7 @@ def _place(rng: Rng, kind: _Class, side: int, seen: list[tuple[np.ndarray, int]]
 
 def draw_image(
     seed: int, split: str, index: int, size: int, objects: tuple[int, int] = (1, 3)
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[UInt8Array, UInt8Array, BoolArray]:
     """Draw one picture; it depends on the arguments alone.
 
     Args:
@@ -196,7 +197,7 @@ def draw_image(
     labels, parts = np.zeros((side, side), np.uint8), np.zeros((side, side), bool)
     first = index % len(CLASSES)  # in turn, so that nine pictures hold every class
     others = [int(c) for c in rng.permutation(len(CLASSES)) if c != first]
-    seen: list[tuple[np.ndarray, int]] = []
+    seen: list[tuple[BoolArray, int]] = []
     for which in [first, *others][: rng.integers(*objects, endpoint=True)]:
         kind = CLASSES[which]
         base = d.contrasting_colour(rng, ground)
@@ -212,7 +213,7 @@ def draw_image(
     return _photograph(rng, canvas, size), *_masks(labels, parts, size)
 
 
-def _photograph(rng: Rng, canvas: np.ndarray, size: int) -> np.ndarray:
+def _photograph(rng: Rng, canvas: Float32Array, size: int) -> UInt8Array:
     gain, top, bottom = rng.uniform(0.85, 1.15, 3)
     light = gain * np.linspace(top, bottom, len(canvas))[:, None, None]
     sharp = Image.fromarray((np.clip(canvas * light, 0, 1) * 255).astype(np.uint8))
@@ -222,7 +223,7 @@ def _photograph(rng: Rng, canvas: np.ndarray, size: int) -> np.ndarray:
     return np.clip(small + grain, 0, 255).astype(np.uint8)
 
 
-def _masks(labels: np.ndarray, parts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _masks(labels: UInt8Array, parts: BoolArray, size: int) -> tuple[UInt8Array, BoolArray]:
     blocks = (size, SUPERSAMPLING, size, SUPERSAMPLING)
     low, high = labels.reshape(blocks).min((1, 3)), labels.reshape(blocks).max((1, 3))
     mask = np.where(low == high, low, IGNORE).astype(np.uint8)

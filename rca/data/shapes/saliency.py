@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from pydantic import Field
 
+from rca.core.arrays import UInt8Array
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 
@@ -25,7 +26,7 @@ class ShapesSaliencySettings(Settings):
     blur: float = Field(default=0.02, ge=0, le=1)
 
 
-def draw_saliency(mask: np.ndarray, settings: ShapesSaliencySettings, rng: np.random.Generator) -> np.ndarray:
+def draw_saliency(mask: UInt8Array, settings: ShapesSaliencySettings, rng: np.random.Generator) -> UInt8Array:
     """Draw the saliency map of a picture.
 
     Args:
