@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from rca.core.progress import track
 from rca.data.manifest import Manifest
 from rca.evaluation.mask_counts import MaskCounts, Truth
 from rca.evaluation.masks import Key, Masks
-from rca.evaluation.metrics import PredictedIgnore, average_precision
+from rca.evaluation.metrics import Figures, Metrics, PredictedIgnore, average_precision
 from rca.evaluation.protocol import TAGS
 from rca.labels.thresholds import CHOICES
 
@@ -63,13 +62,13 @@ def collect_metrics(
     counts: Mapping[Key, MaskCounts],
     ranking: Mapping[str, float],
     manifest: Manifest,
-    thresholds: Mapping[str, Any],
+    thresholds: Mapping[str, float],
     ignore: PredictedIgnore,
-) -> dict[str, Any]:
-    """All figures in the nesting that `dvc metrics` shows, as fractions; null where there is nothing to average."""
-    metrics: dict[str, Any] = {}
+) -> Metrics:
+    """All figures as fractions; None where there is nothing to average."""
+    metrics: Metrics = {}
 
-    def plain(figures: dict[str, float]) -> dict[str, float | None]:
+    def plain(figures: dict[str, float]) -> Figures:
         return {name: None if math.isnan(value) else round(value, 6) for name, value in figures.items()}
 
     for (kind, split, choice), of_masks in counts.items():
@@ -81,7 +80,7 @@ def collect_metrics(
             place.update(plain(figures))
     for split, value in ranking.items():
         images = len(manifest.select(split))
-        metrics.setdefault("classification", {})[split] = plain({"map": value, "images": images})
+        metrics.setdefault("classification", {}).setdefault(split, {}).update(plain({"map": value, "images": images}))
     return metrics
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from rca.core.arrays import BoolArray, Float64Array, UInt8Array
 from rca.core.files import IGNORE
 from rca.evaluation.metrics import Confusion, PredictedIgnore, divide, mean
 
@@ -26,14 +27,14 @@ class Truth:
         boundary: (H, W), bool: the known pixels near a contour.
     """
 
-    def __init__(self, labels: np.ndarray, boundary_distance: float = BOUNDARY_DISTANCE) -> None:
+    def __init__(self, labels: UInt8Array, boundary_distance: float = BOUNDARY_DISTANCE) -> None:
         self.labels = labels
         self.known = labels != IGNORE
         self.reach = max(1, round(boundary_distance * math.hypot(*labels.shape)))
         self.boundary = mark_boundary(labels, self.reach) & self.known
 
 
-def mark_boundary(labels: np.ndarray, reach: int) -> np.ndarray:
+def mark_boundary(labels: UInt8Array, reach: int) -> BoolArray:
     """Find the pixels near a contour, those of all labels at once.
 
     Args:
@@ -45,7 +46,9 @@ def mark_boundary(labels: np.ndarray, reach: int) -> np.ndarray:
         For each label these are what `reach` erosions by a square of 3x3 pixels take from it.
     """
     side = 2 * reach + 1
-    near = ndimage.maximum_filter(labels, side, mode="nearest") != ndimage.minimum_filter(labels, side, mode="nearest")
+    near: BoolArray = ndimage.maximum_filter(labels, side, mode="nearest") != ndimage.minimum_filter(
+        labels, side, mode="nearest"
+    )
     near[:reach] = near[-reach:] = near[:, :reach] = near[:, -reach:] = True
     return near
 
@@ -67,7 +70,7 @@ class BoundaryCounts:
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros((4, classes + 1), np.int64)
 
-    def add(self, truth: Truth, prediction: np.ndarray) -> None:
+    def add(self, truth: Truth, prediction: UInt8Array) -> None:
         """Count one image.
 
         Args:
@@ -88,7 +91,7 @@ class BoundaryCounts:
         self.counts += other.counts
         return self
 
-    def iou(self, ignore: PredictedIgnore = "count_as_error") -> np.ndarray:
+    def iou(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
         """Intersection over union of each label's pixels near contours (C+1,); NaN where there is none."""
         both, truth, undecided, predicted = self.counts
         truth = truth if ignore == "exclude" else truth + undecided
@@ -112,7 +115,7 @@ class MaskCounts:
         self.confusion = Confusion(classes)
         self.boundary = BoundaryCounts(classes)
 
-    def add(self, truth: Truth, prediction: np.ndarray) -> None:
+    def add(self, truth: Truth, prediction: UInt8Array) -> None:
         """Count one image.
 
         Args:
@@ -159,7 +162,7 @@ class MaskCounts:
             "images": self.images,
         }
 
-    def list_labels(self, ignore: PredictedIgnore) -> np.ndarray:
+    def list_labels(self, ignore: PredictedIgnore) -> Float64Array:
         """IoU, boundary IoU, precision and recall of each label (C+1, 4), background first."""
         one = self.confusion
         return np.stack([one.iou(ignore), self.boundary.iou(ignore), one.precision(), one.recall(ignore)], 1)

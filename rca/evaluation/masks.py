@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
+from rca.core.arrays import UInt8Array
 from rca.core.files import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
@@ -35,11 +34,11 @@ class Masks:
     Args:
         folders: Of "pseudo" and "refined", which hold a folder for each shard, and of "segmentation", with one for
             each split.
-        thresholds: What the masks were made with.
+        thresholds: What the masks were made with, by choice.
         shards: The open score maps; none for a run that learns from true masks.
     """
 
-    def __init__(self, folders: Mapping[str, Path], thresholds: Mapping[str, Any], shards: Sequence[Shard]) -> None:
+    def __init__(self, folders: Mapping[str, Path], thresholds: Mapping[str, float], shards: Sequence[Shard]) -> None:
         self.folders, self.thresholds, self.shards = folders, thresholds, shards
 
     def find_shard(self, record: ImageRecord) -> Shard:
@@ -56,7 +55,7 @@ class Masks:
             return self.find_shard(record).has_predicted(record.id)
         return self._find(kind, record, split, CHOICES[0]).is_file()
 
-    def read(self, kind: str, record: ImageRecord, splits: Sequence[str]) -> Iterator[tuple[list[Key], np.ndarray]]:
+    def read(self, kind: str, record: ImageRecord, splits: Sequence[str]) -> Iterator[tuple[list[Key], UInt8Array]]:
         """An image's masks of a kind, each read or made once, with all that it counts for.
 
         Args:
@@ -75,7 +74,7 @@ class Masks:
         for choice, mask in found:
             yield [Key(kind, split, choice) for split in splits], mask
 
-    def _read_seeds(self, record: ImageRecord, tags: Tags) -> Iterator[tuple[str, np.ndarray]]:
+    def _read_seeds(self, record: ImageRecord, tags: Tags) -> Iterator[tuple[str, UInt8Array]]:
         """The masks that an image's score maps give, by threshold."""
         one = self.find_shard(record).read(record.id, tags)
         scores = enlarge(one.scores, record.height, record.width)

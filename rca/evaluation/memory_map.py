@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from rca.core.arrays import Float32Array, Float64Array, FloatArray, UInt8Array
 from rca.evaluation.memory_statistics import Snapshot, find_centroids
 
 # t-SNE means nothing for fewer distinct entries, and takes minutes for many more.
@@ -41,7 +42,7 @@ def place_entries(snapshot: Snapshot) -> pd.DataFrame:
     )
 
 
-def _reduce(entries: np.ndarray) -> np.ndarray:
+def _reduce(entries: Float32Array) -> FloatArray:
     """Entries (M, D) on the plane, (M, 2)."""
     distinct = len(np.unique(entries, axis=0))
     if distinct >= FEWEST and entries.shape[1] > 1:
@@ -50,16 +51,18 @@ def _reduce(entries: np.ndarray) -> np.ndarray:
         perplexity = min(PERPLEXITY, (distinct - 1) / 3)
         # Sums that threads share add up in another order, and t-SNE amplifies the last digit.
         with threadpool_limits(1):
-            return TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(entries)
-    places = np.zeros((len(entries), 2))
+            return np.asarray(
+                TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(entries), np.float32
+            )
+    plane = np.zeros((len(entries), 2))
     if len(entries):
         left, scale, _ = np.linalg.svd(entries - entries.mean(0), full_matrices=False)
         components = (left * scale)[:, :2]
-        places[:, : components.shape[1]] = components
-    return places
+        plane[:, : components.shape[1]] = components
+    return plane
 
 
-def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, np.ndarray]:
+def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, UInt8Array]:
     """Choose the regions that lie nearest to each class's prototypes, or to its centroid where it has no prototypes.
 
     A class shows the prototypes that most of its entries are nearest to, and a prototype one region of an image.
@@ -88,7 +91,7 @@ def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame(lines, columns=columns), np.array(regions, np.uint8).reshape(-1, *snapshot.region.shape[2:])
 
 
-def _rank_centres(snapshot: Snapshot, row: int) -> Iterator[tuple[str, int, np.ndarray]]:
+def _rank_centres(snapshot: Snapshot, row: int) -> Iterator[tuple[str, int, Float64Array]]:
     """A class's centres: their name, how many entries are nearest to them, each entry's cosine to them (fill,)."""
     entries = snapshot.read_row(row)
     usable = snapshot.usable[row].nonzero()[0] if row < len(snapshot.usable) else np.empty(0, np.int64)

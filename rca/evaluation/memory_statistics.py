@@ -1,13 +1,13 @@
 """What a memory bank holds: a snapshot read back, and how full, fresh, varied and pure each class's part of it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rca.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_mask
 from rca.core.progress import track
@@ -50,23 +50,23 @@ class Snapshot:
         usable: (P, K), bool: which prototypes stand for something.
     """
 
-    about: dict[str, Any]
+    about: dict[str, object]
     classes: tuple[str, ...]
     images: tuple[str, ...]
     epochs: int
-    entries: np.ndarray
-    filled: np.ndarray
-    image: np.ndarray
-    epoch: np.ndarray
-    confidence: np.ndarray
-    box: np.ndarray
-    region: np.ndarray
-    prototypes: np.ndarray
-    usable: np.ndarray
+    entries: Float32Array
+    filled: BoolArray
+    image: Int64Array
+    epoch: Int64Array
+    confidence: Float32Array
+    box: Float32Array
+    region: UInt8Array
+    prototypes: Float32Array
+    usable: BoolArray
 
-    def read_row(self, row: int) -> np.ndarray:
+    def read_row(self, row: int) -> Float64Array:
         """The stored embeddings of a row, (fill, D), float64."""
-        return self.entries[row, self.filled[row]].astype(np.float64)
+        return np.asarray(self.entries[row, self.filled[row]], np.float64)
 
     def name_image(self, row: int, slot: int) -> str:
         """The id of the image that an entry came from, "" where it is not known."""
@@ -96,7 +96,7 @@ def read_snapshot(path: Path) -> Snapshot:
     )
 
 
-def _find_fault(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+def _find_fault(arrays: dict[str, np.ndarray], about: Mapping[str, object]) -> str:
     """What keeps a file's content from being a snapshot, in a few words; "" if nothing does."""
     for key in (*_SHAPES, "prototypes", "prototypes_usable"):
         if key not in arrays:
@@ -126,13 +126,14 @@ def _find_fault(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     return ""
 
 
-def find_centroids(snapshot: Snapshot) -> np.ndarray:
+def find_centroids(snapshot: Snapshot) -> Float64Array:
     """The normalised mean of each row's entries, (R, D), float64; 0 for an empty row."""
     sums = np.stack([snapshot.read_row(row).sum(0) for row in range(len(snapshot.classes))])
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    centroids: Float64Array = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return centroids
 
 
-def describe_memory(snapshot: Snapshot, purity: np.ndarray | None = None) -> pd.DataFrame:
+def describe_memory(snapshot: Snapshot, purity: Float64Array | None = None) -> pd.DataFrame:
     """Describe a bank, a line for each row.
 
     Args:
@@ -173,7 +174,7 @@ def describe_memory(snapshot: Snapshot, purity: np.ndarray | None = None) -> pd.
     return pd.DataFrame(lines)
 
 
-def _average(values: np.ndarray) -> float:
+def _average(values: FloatArray) -> float:
     """The mean of the values that are numbers; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean(dtype=np.float64)) if len(known) else np.nan
@@ -184,7 +185,7 @@ def average_memory(table: pd.DataFrame) -> dict[str, float]:
     return {name: _average(table[name].to_numpy(np.float64)) for name in FIGURES}
 
 
-def measure_purity(snapshot: Snapshot, manifest: Manifest) -> np.ndarray:
+def measure_purity(snapshot: Snapshot, manifest: Manifest) -> Float64Array:
     """The share of each region's pixels that truly are of its row's class.
 
     A pixel weighs as much as the grid says that it belongs to the region; undecided pixels are left out. The
@@ -224,7 +225,7 @@ def _find_label(name: str, manifest: Manifest) -> int:
     raise UserError(f"The memory has the class {name}, which is not in the manifest: name the manifest of its dataset.")
 
 
-def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
+def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, Int64Array]]:
     """Each known image's position, and the rows and slots (M, 2) of its regions."""
     known = snapshot.filled & (snapshot.image >= 0)
     places, positions = np.argwhere(known), snapshot.image[known]
@@ -234,7 +235,7 @@ def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, np.ndarray]]:
     yield from zip(map(int, images), track(groups, "reading true masks", len(groups)), strict=False)
 
 
-def measure_region(truth: np.ndarray, box: np.ndarray, region: np.ndarray, label: int) -> float:
+def measure_region(truth: UInt8Array, box: Float32Array, region: UInt8Array, label: int) -> float:
     """The share of one region's known pixels that carry a label.
 
     Args:
@@ -255,7 +256,7 @@ def measure_region(truth: np.ndarray, box: np.ndarray, region: np.ndarray, label
     return float(weight[part == label].sum() / total) if total else np.nan
 
 
-def _find_cells(start: float, end: float, size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+def _find_cells(start: float, end: float, size: int, cells: int) -> tuple[Int64Array, Int64Array]:
     """The pixels of a side of `size` whose centres lie between start and end, and the cell that each lies in."""
     pixels = np.arange(size)
     pixels = pixels[(pixels + 0.5 >= start) & (pixels + 0.5 < end)]

@@ -3,13 +3,17 @@
 All figures are fractions over the whole dataset, not means over images (the definition of PASCAL VOC).
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from rca.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, UInt8Array
 from rca.core.files import IGNORE
 
 PredictedIgnore = Literal["count_as_error", "exclude"]
+Figures: TypeAlias = dict[str, float | None]
+# By kind and split, the figures, or those of each threshold: the nesting that `dvc metrics` shows.
+Metrics: TypeAlias = dict[str, dict[str, dict[str, float | Figures | None]]]
 
 
 class Confusion:
@@ -26,7 +30,7 @@ class Confusion:
         self.classes = classes
         self.counts = np.zeros((classes + 1, classes + 2), np.int64)
 
-    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+    def add(self, truth: UInt8Array, prediction: UInt8Array) -> None:
         """Count one image. Pixels whose truth is 255 are left out.
 
         Args:
@@ -51,23 +55,23 @@ class Confusion:
         self.counts += other.counts
         return self
 
-    def _counted(self, ignore: PredictedIgnore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _counted(self, ignore: PredictedIgnore) -> tuple[Int64Array, Int64Array, Int64Array]:
         """True positives, pixels of each true label and pixels of each predicted label, each (C+1,)."""
         square = self.counts[:, :-1]
         truth = square.sum(1) if ignore == "exclude" else self.counts.sum(1)
         return np.diagonal(square), truth, square.sum(0)
 
-    def iou(self, ignore: PredictedIgnore = "count_as_error") -> np.ndarray:
+    def iou(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
         """Intersection over union of each label (C+1,), background first; NaN where a label never occurs."""
         hit, truth, predicted = self._counted(ignore)
         return divide(hit, truth + predicted - hit)
 
-    def precision(self) -> np.ndarray:
+    def precision(self) -> Float64Array:
         """Which part of the pixels given a label have it (C+1,); NaN where none was given it."""
         hit, _, predicted = self._counted("exclude")
         return divide(hit, predicted)
 
-    def recall(self, ignore: PredictedIgnore = "count_as_error") -> np.ndarray:
+    def recall(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
         """Which part of the pixels that have a label were given it (C+1,); NaN where none has it."""
         hit, truth, _ = self._counted(ignore)
         return divide(hit, truth)
@@ -94,12 +98,12 @@ class ThresholdSweep:
         thresholds: (T,), ascending.
     """
 
-    def __init__(self, classes: int, thresholds: np.ndarray) -> None:
+    def __init__(self, classes: int, thresholds: Float64Array) -> None:
         self.classes, self.thresholds = classes, np.asarray(thresholds)
         # Pixels by (true label, label with the highest score, how many thresholds that score exceeds).
         self.counts = np.zeros((classes + 1, classes + 1, len(self.thresholds) + 1), np.int64)
 
-    def add(self, truth: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, truth: UInt8Array, scores: FloatArray, labels: UInt8Array) -> None:
         """Count one image.
 
         Args:
@@ -124,7 +128,7 @@ class ThresholdSweep:
         return result
 
 
-def average_precision(scores: np.ndarray, tags: np.ndarray) -> float:
+def average_precision(scores: Float32Array, tags: BoolArray) -> float:
     """Mean average precision of a classifier over the classes that occur.
 
     Args:
@@ -142,11 +146,13 @@ def average_precision(scores: np.ndarray, tags: np.ndarray) -> float:
     return float(average_precision_score(tags[:, occurring], scores[:, occurring], average="macro"))
 
 
-def divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+def divide(top: Int64Array, bottom: Int64Array) -> Float64Array:
     """The quotients, NaN where the divisor is 0."""
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    quotients = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=quotients, where=bottom > 0)
+    return quotients
 
 
-def mean(values: np.ndarray) -> float:
+def mean(values: Float64Array) -> float:
     """The mean of the values that are not NaN; NaN where all are."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -6,7 +6,9 @@ that looked at true masks or not.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Literal, TypedDict
+
+from rca.evaluation.metrics import PredictedIgnore
 
 # Kinds of masks in the order in which the pipeline makes them, and how each came to the tags of its images.
 TAGS = {
@@ -37,6 +39,37 @@ IGNORE_RULES = {
 }
 
 
+class ImageList(TypedDict):
+    """A list of images: how many it holds, and its fingerprint."""
+
+    images: int
+    sha256: str
+
+
+class EvaluationProtocol(TypedDict):
+    """How a run was scored, as `evaluate` writes it.
+
+    Attributes:
+        lists: The images of each split.
+        tags: For each kind of mask "given", "predicted" or "none".
+        tag_threshold: The least probability of a predicted tag; None where no tag was predicted.
+        predicted_ignore: What the headline does with pixels that a mask leaves undecided.
+        best_on: The split that the best threshold was chosen on; None where there was none.
+        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
+        supervision: What the run's networks learned from.
+        initialisation: Where the weights of each trained network came from.
+    """
+
+    lists: dict[str, ImageList]
+    tags: dict[str, str]
+    tag_threshold: float | None
+    predicted_ignore: PredictedIgnore
+    best_on: str | None
+    boundary_distance: float
+    supervision: Literal["tags", "masks"]
+    initialisation: dict[str, str]
+
+
 def fingerprint_list(ids: Iterable[str]) -> str:
     """What tells a list of images from another: the SHA-256 of its sorted lines, in hexadecimal."""
     return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
@@ -59,15 +92,8 @@ def describe_best(split: str | None) -> str:
     return f"the threshold with the highest seed mIoU on {split}, tags given"
 
 
-def describe_protocol(protocol: Mapping[str, Any]) -> list[str]:
-    """The protocol of an evaluation in sentences.
-
-    Args:
-        protocol: As `evaluate` writes it: `lists` (for each split its `images` and `sha256`), `tags` (for each kind of
-            mask "given", "predicted" or "none"), `tag_threshold`, `predicted_ignore`, `best_on` (the split that the
-            best threshold was chosen on; None where there was none), `boundary_distance`, `supervision` and
-            `initialisation` (of each network that was trained).
-    """
+def describe_protocol(protocol: EvaluationProtocol) -> list[str]:
+    """The protocol of an evaluation in sentences."""
     lists = ", ".join(describe_list(name, **one) for name, one in protocol["lists"].items())
     sentences = [f"Scored on {lists or 'nothing'}."]
     for tags, words in TAG_NAMES.items():
@@ -89,7 +115,7 @@ def describe_protocol(protocol: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def group_protocols(protocols: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[tuple[list[str], list[str]]]:
+def group_protocols(protocols: Mapping[str, Iterable[EvaluationProtocol]]) -> list[tuple[list[str], list[str]]]:
     """The runs that share a protocol, and its sentences.
 
     Args:

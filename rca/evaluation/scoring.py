@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -207,7 +206,7 @@ def _find_masks(folders: Sequence[Path], images: Sequence[str], what: str) -> li
     return [file for file in found.values() if file is not None]
 
 
-def list_figures(scores: Scores) -> dict[str, Any]:
+def list_figures(scores: Scores) -> dict[str, object]:
     """All figures with their protocol, as plain data; NaN becomes None."""
 
     def plain(values: dict[str, float]) -> dict[str, float | None]:

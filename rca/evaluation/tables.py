@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from rca.evaluation.protocol import TAGS, group_protocols
+from rca.core.arrays import Float64Array
+from rca.evaluation.metrics import Figures, Metrics
+from rca.evaluation.protocol import TAGS, EvaluationProtocol, group_protocols
 from rca.labels.thresholds import CHOICES
 
 # What the tables show of each kind, in this order; everything else is in the metrics files.
@@ -22,22 +24,55 @@ UNDECIDED = {
 }
 # Figures that need a name of their own beside the mask's.
 FIGURES = {**UNDECIDED, "weak_over_full": "weak over full"}
-COLUMNS = ["run", "metric", "tags", "images", "mean", "std", "seeds", "difference", "low", "high"]
 CONFIDENCE = 0.95  # of the interval of a difference
 
 
-def flatten(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
+class Row(NamedTuple):
+    """A line of the table: a run's figure.
+
+    Attributes:
+        run: The run.
+        metric: The figure's dotted name.
+        tags: See `rca.evaluation.protocol.TAGS`.
+        images: How many were scored; None where that is not known.
+        mean: Over the seeds.
+        std: Of a sample; NaN for one seed.
+        seeds: How many have the figure.
+        difference: To the first run, from `compare_pairs`; NaN for the first run.
+        low: The lower end of the difference's interval.
+        high: The upper end.
+    """
+
+    run: str
+    metric: str
+    tags: str
+    images: float | None
+    mean: float
+    std: float
+    seeds: int
+    difference: float
+    low: float
+    high: float
+
+
+COLUMNS = list(Row._fields)
+
+
+def read_rows(table: pd.DataFrame) -> Iterator[Row]:
+    """The lines of what `build_table` gave."""
+    yield from map(Row._make, table[COLUMNS].itertuples(index=False))
+
+
+def flatten(metrics: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float | None]]:
     """Yield a metric's dotted name, e.g. `seed.train.best.miou`, and its value."""
     for name, value in metrics.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
-        else:
+        elif value is None or isinstance(value, int | float):
             yield f"{prefix}{name}", value
 
 
-def add_weak_over_full(
-    metrics: Mapping[str, list[dict[str, Any]]], full: Mapping[str, str]
-) -> dict[str, list[dict[str, Any]]]:
+def add_weak_over_full(metrics: Mapping[str, list[Metrics]], full: Mapping[str, str]) -> dict[str, list[Metrics]]:
     """Add to each run's segmentation its mIoU as a share of that under full supervision, seed by seed.
 
     Args:
@@ -50,25 +85,23 @@ def add_weak_over_full(
     added = {run: [dict(one) for one in of_seeds] for run, of_seeds in metrics.items()}
     for run, reference in full.items():
         for one, bound in zip(added[run], metrics[reference], strict=True):
-            segmentation = {}
+            segmentation: dict[str, dict[str, float | Figures | None]] = {}
             for split, figures in one.get("segmentation", {}).items():
-                whole = bound["segmentation"][split]["miou"]
-                share = figures["miou"] / whole if whole and figures["miou"] is not None else None
+                miou, whole = figures["miou"], bound["segmentation"][split]["miou"]
+                share = miou / whole if isinstance(miou, float) and isinstance(whole, float) and whole else None
                 segmentation[split] = {**figures, "weak_over_full": share}
             one["segmentation"] = segmentation
     return added
 
 
-def build_table(metrics: dict[str, list[dict[str, Any]]]) -> pd.DataFrame:
+def build_table(metrics: Mapping[str, list[Metrics]]) -> pd.DataFrame:
     """Mean and standard deviation over seeds, and the paired difference to the first run.
 
     Args:
         metrics: For each run the metrics of its seeds, nested, as fractions; all runs have the same seeds in one order.
 
     Returns:
-        A line for each run and metric: `run`, `metric` (dotted name), `tags` (see `rca.evaluation.protocol.TAGS`),
-        `images` (how many were scored), `mean`, `std` (of a sample; NaN for one seed), `seeds`, and `difference`,
-        `low` and `high` from `compare_pairs`, NaN for the first run. Runs keep their order, kinds that of the pipeline.
+        A `Row` for each run and metric. Runs keep their order, kinds that of the pipeline.
         Where masks of any run leave pixels undecided, a kind and split also has the mIoU both ways and the coverage.
     """
     rows = []
@@ -135,12 +168,12 @@ def drop_headlines(table: pd.DataFrame) -> pd.DataFrame:
     return table[(figures[2] != "miou") | ~figures[0].isin(both)]
 
 
-def read_values(of_seeds: list[dict[str, float | None]], name: str) -> np.ndarray:
+def read_values(of_seeds: list[dict[str, float | None]], name: str) -> Float64Array:
     """A metric of each seed, NaN where a seed lacks it."""
     return np.array([one.get(name) for one in of_seeds], dtype=float)
 
 
-def compare_pairs(values: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
+def compare_pairs(values: Float64Array, reference: Float64Array) -> tuple[float, float, float]:
     """The mean difference of pairs and its two-sided interval under Student's t distribution.
 
     Args:
@@ -176,7 +209,7 @@ def format_differences(table: pd.DataFrame) -> str:
     return f"{sentence}\n\n{_draw(_arrange(compared, format_difference))}"
 
 
-def format_protocols(protocols: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
+def format_protocols(protocols: Mapping[str, Iterable[EvaluationProtocol]]) -> str:
     """What the figures of each run's seeds are figures of, a paragraph for runs that share a protocol."""
     groups = group_protocols(protocols)
     paragraphs = [f"{', '.join(runs)}: " * (len(groups) > 1) + " ".join(sentences) for runs, sentences in groups]
@@ -192,13 +225,13 @@ def format_latex(table: pd.DataFrame) -> str:
     return "\n".join([start, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
-def format_mean(row: Any, plus_minus: str) -> str:
+def format_mean(row: Row, plus_minus: str) -> str:
     """A line's mean and standard deviation in percent, e.g. `37.4 ± 1.0`."""
     spread = "" if math.isnan(row.std) else f"{plus_minus}{100 * row.std:.1f}"
     return f"{100 * row.mean:.1f}{spread}"
 
 
-def format_difference(row: Any) -> str:
+def format_difference(row: Row) -> str:
     """A line's difference and its interval in points, e.g. `+2.0 [+0.9, +3.1]`."""
     return f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
 
@@ -209,16 +242,16 @@ def _draw(lines: list[list[str]]) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *rest))
 
 
-def _arrange(table: pd.DataFrame, describe: Callable[[Any], str]) -> list[list[str]]:
+def _arrange(table: pd.DataFrame, describe: Callable[[Row], str]) -> list[list[str]]:
     """The cells of the printed table, header first.
 
     What has no threshold stands in a run's first line.
     """
     cells: dict[tuple[str, str, str], str] = {}
-    for row in drop_headlines(table).itertuples():
-        metric = take_apart(str(row.metric))
+    for row in read_rows(drop_headlines(table)):
+        metric = take_apart(row.metric)
         column = f"{metric.column}, {FIGURES[metric.figure]}" if metric.figure in FIGURES else metric.column
-        cells[str(row.run), metric.choice, column] = describe(row)
+        cells[row.run, metric.choice, column] = describe(row)
     columns = list(dict.fromkeys(column for _, _, column in cells))
     lines = [["run", "threshold", *columns]]
     for run in dict.fromkeys(table["run"].astype(str)):

@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as run_lengths
 from scipy import ndimage
 
+from rca.core.arrays import BoolArray, UInt8Array
 from rca.core.files import IGNORE, write_text
 from rca.core.progress import track
 from rca.exporting.masks import MaskSet
@@ -36,18 +36,18 @@ def export_coco(masks: MaskSet, out: Path, components: bool = False) -> int:
         UserError: a mask or a photograph is bad; nothing is written.
     """
     shared = os.path.commonpath([os.path.abspath(image.photograph.parent) for image in masks.images])
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for image in track(masks.images, "encoding", len(masks.images)):
         mask = masks.read(image)
         name = Path(os.path.abspath(image.photograph)).relative_to(shared).as_posix()
-        about = {"id": len(images) + 1, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]}
-        images.append(about)
+        number = len(images) + 1
+        images.append({"id": number, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]})
         for label, region in split_mask(mask, components):
-            own = {"id": len(annotations) + 1, "image_id": about["id"], "category_id": label}
-            annotations.append(own | encode_region(region))
+            place = {"id": len(annotations) + 1, "image_id": number, "category_id": label}
+            annotations.append({**place, **encode_region(region)})
     names = dict(enumerate(masks.classes, 1))
-    if any(one["category_id"] == IGNORE for one in annotations):
+    if any(annotation["category_id"] == IGNORE for annotation in annotations):
         names[IGNORE] = "ignore"
     data = {
         "info": {"description": "exported by rca"},
@@ -60,7 +60,7 @@ def export_coco(masks: MaskSet, out: Path, components: bool = False) -> int:
     return len(annotations)
 
 
-def split_mask(mask: np.ndarray, components: bool) -> Iterator[tuple[int, np.ndarray]]:
+def split_mask(mask: UInt8Array, components: bool) -> Iterator[tuple[int, BoolArray]]:
     """The regions of a mask (H, W), uint8, but the background: label and pixels (H, W), bool."""
     for label in np.unique(mask[mask > 0]).tolist():
         region = mask == label
@@ -72,7 +72,7 @@ def split_mask(mask: np.ndarray, components: bool) -> Iterator[tuple[int, np.nda
             yield label, numbered == number
 
 
-def encode_region(region: np.ndarray) -> dict[str, Any]:
+def encode_region(region: BoolArray) -> dict[str, object]:
     """A region (H, W), bool, as run lengths with its area and its box (left, top, width, height) in pixels."""
     encoded = run_lengths.encode(np.asfortranarray(region, dtype=np.uint8))
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_json, read_mask
 from rca.data.formats.files import read_lines
@@ -44,7 +45,7 @@ class MaskSet:
     images: tuple[LabelledImage, ...]
     upright: bool = False
 
-    def read(self, image: LabelledImage) -> np.ndarray:
+    def read(self, image: LabelledImage) -> UInt8Array:
         """Read a mask and check it against its photograph.
 
         Returns:

@@ -61,7 +61,8 @@ def export_onnx(model: Model, out: Path) -> Agreement:
         network, example, dynamo=True, input_names=["image"], output_names=["logits"], dynamic_shapes=(AXES,),
         external_data=False, verbose=False,
     )  # fmt: skip
-    assert program is not None  # the older exporter alone gives None
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program, as its older exporter does.")
     fields = {"labels": ("background", *about.classes), "mean": about.mean, "std": about.std, "model": model.describe()}
     program.model.metadata_props.update({key: json.dumps(value) for key, value in fields.items()})
     with write_file(out) as temporary:

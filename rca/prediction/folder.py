@@ -12,10 +12,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file, write_json, write_mask
 from rca.core.progress import track
@@ -44,7 +42,7 @@ class Task:
 
 
 def predict_folder(
-    model: Path, images: Sequence[str], out: Path, device: str = "auto", force: bool = False, **options: Any
+    model: Path, images: Sequence[str], out: Path, device: str = "auto", force: bool = False, **options: object
 ) -> None:
     """Segment photographs into a folder.
 
@@ -130,7 +128,7 @@ def warn_of_sizes(model: Model, sizes: Sequence[tuple[int, int]], scale: float) 
         )
 
 
-def write_results(out: Path, task: Task, photograph: np.ndarray, prediction: Prediction) -> None:
+def write_results(out: Path, task: Task, photograph: UInt8Array, prediction: Prediction) -> None:
     """Write the mask and the overlay of one photograph."""
     with write_file(out / task.mask) as temporary:
         write_mask(temporary, prediction.mask)
@@ -139,7 +137,7 @@ def write_results(out: Path, task: Task, photograph: np.ndarray, prediction: Pre
         overlay.save(temporary, format="JPEG", quality=90, subsampling=0)  # thin edges keep their colours
 
 
-def describe(out: Path, task: Task, prediction: Prediction) -> dict[str, Any]:
+def describe(out: Path, task: Task, prediction: Prediction) -> dict[str, object]:
     """One photograph's part of the JSON; its paths are relative to the folder of results."""
     height, width = prediction.mask.shape
     return {

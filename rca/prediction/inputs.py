@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.images import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
 
@@ -19,7 +20,7 @@ MOST_PIXELS = 1 << 30
 # EXIF's tag, and its value for a picture that is stored as it is looked at.
 ORIENTATION, UPRIGHT = 0x0112, 1
 
-ImageLike = str | Path | Image.Image | np.ndarray
+ImageLike = str | Path | Image.Image | UInt8Array
 
 
 def find_images(names: Sequence[str], skipped: Path | None = None) -> list[Path]:
@@ -75,7 +76,7 @@ def read_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def read_image(image: ImageLike) -> np.ndarray:
+def read_image(image: ImageLike) -> UInt8Array:
     """Read a photograph.
 
     Args:
@@ -117,7 +118,7 @@ def _read_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
-def _decode(image: Image.Image) -> np.ndarray:
+def _decode(image: Image.Image) -> UInt8Array:
     """Without copies that are not needed: a large image takes a gigabyte."""
     if not is_upright(image):
         image = ImageOps.exif_transpose(image)

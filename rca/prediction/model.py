@@ -2,11 +2,11 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from rca.core.arrays import Float32Array, UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import build_settings
@@ -48,8 +48,8 @@ class Prediction:
         found: The labels that the mask holds, ascending, the background among them.
     """
 
-    mask: np.ndarray
-    confidence: np.ndarray
+    mask: UInt8Array
+    confidence: Float32Array
     found: tuple[FoundClass, ...]
 
     @property
@@ -87,11 +87,11 @@ class Model:
         """Where the network computes."""
         return next(self.network.parameters()).device
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """All that is known of the model, as JSON holds it."""
         return {"file": self.path.as_posix(), "sha256": self.sha256, **asdict(self.description)}
 
-    def predict(self, image: ImageLike, **options: Any) -> Prediction:
+    def predict(self, image: ImageLike, **options: object) -> Prediction:
         """Segment an image.
 
         Args:
@@ -104,7 +104,7 @@ class Model:
         """
         return self.predict_with(read_image(image), read_options(options))
 
-    def predict_with(self, image: np.ndarray, options: PredictionOptions) -> Prediction:
+    def predict_with(self, image: UInt8Array, options: PredictionOptions) -> Prediction:
         """The same of an image (H, W, 3), uint8, RGB, with options that were read."""
         mask, confidence = segment(self.network, image, options)
         return Prediction(mask, confidence, count_classes(mask, confidence, self.description.classes))
@@ -124,7 +124,7 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     return Model(Path(path), load_segmenter(Path(path)).to(place))
 
 
-def read_options(options: dict[str, Any]) -> PredictionOptions:
+def read_options(options: dict[str, object]) -> PredictionOptions:
     """Options as typed settings.
 
     Raises:
@@ -150,7 +150,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def count_classes(mask: np.ndarray, confidence: np.ndarray, classes: tuple[str, ...]) -> tuple[FoundClass, ...]:
+def count_classes(mask: UInt8Array, confidence: Float32Array, classes: tuple[str, ...]) -> tuple[FoundClass, ...]:
     """Count what a mask holds.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from rca.core.arrays import UInt8Array
 from rca.core.files import PALETTE
 from rca.prediction.model import FoundClass
 from rca.report.pictures import blend_mask, scale_mask
@@ -17,7 +18,7 @@ MARGIN = 8
 INK, PAPER = (40, 44, 52), "white"
 
 
-def draw_overlay(photograph: np.ndarray, mask: np.ndarray, found: Sequence[FoundClass]) -> Image.Image:
+def draw_overlay(photograph: UInt8Array, mask: UInt8Array, found: Sequence[FoundClass]) -> Image.Image:
     """Draw a mask over its photograph, and below it each class's colour, name and share.
 
     Args:

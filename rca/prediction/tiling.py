@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from rca.core.arrays import Float32Array, UInt8Array
 from rca.core.progress import track
 from rca.core.settings import Settings
 from rca.data.loading.images import normalise
@@ -92,7 +93,7 @@ def place_tiles(length: int, tile: int, overlap: int) -> list[Span]:
 
 
 @torch.no_grad()
-def segment(network: Segmenter, image: np.ndarray, options: PredictionOptions) -> tuple[np.ndarray, np.ndarray]:
+def segment(network: Segmenter, image: UInt8Array, options: PredictionOptions) -> tuple[UInt8Array, Float32Array]:
     """Segment an image of any size.
 
     Probabilities are held for one row of tiles at a time, never for the whole of a large image.
@@ -126,7 +127,7 @@ def segment(network: Segmenter, image: np.ndarray, options: PredictionOptions) -
 
 
 def _segment_row(
-    network: Segmenter, image: np.ndarray, row: Span, columns: list[Span], options: PredictionOptions
+    network: Segmenter, image: UInt8Array, row: Span, columns: list[Span], options: PredictionOptions
 ) -> Tensor:
     """The weighted probabilities (C+1, tile, W) of one row of tiles, on the CPU."""
     about, device = network.description, next(network.parameters()).device

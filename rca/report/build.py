@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rca.data.manifest import Manifest
-from rca.evaluation.protocol import group_protocols
-from rca.evaluation.tables import FIGURES, drop_headlines, format_difference, take_apart
+from rca.data.manifest import Manifest, SplitStatistics, Statistics
+from rca.evaluation.protocol import EvaluationProtocol, group_protocols
+from rca.evaluation.tables import FIGURES, drop_headlines, format_difference, read_rows, take_apart
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.classes import arrange_classes
 from rca.report.gallery import Picture, RunExamples, write_comparison, write_gallery
@@ -23,7 +22,7 @@ from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
-from rca.report.pipeline import ROW, Stage, draw_graph, summarise_measurements
+from rca.report.pipeline import ROW, Measurement, Stage, draw_graph, summarise_measurements
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -53,7 +52,7 @@ class SeedResult:
 
     examples: RunExamples
     per_class: pd.DataFrame
-    protocol: dict[str, Any]
+    protocol: EvaluationProtocol
     threshold: pd.DataFrame
     histories: dict[str, pd.DataFrame]
 
@@ -71,7 +70,7 @@ class Source:
         results: For each run what its seeds left, in the order of the seeds.
         memories: What the first seed left of the memory of each run that keeps one.
         pipeline: The stages, by name.
-        measurements: What the stages' instances took, where that is known: as `summarise_measurements` takes it.
+        measurements: What the stages' instances took, where that is known.
         params: The text of the params file.
         picture_width: Of each example picture, in pixels.
     """
@@ -79,12 +78,12 @@ class Source:
     title: str | None
     dataset: str
     manifest: Manifest
-    statistics: dict[str, Any]
+    statistics: Statistics
     table: pd.DataFrame
     results: dict[str, list[SeedResult]]
     memories: dict[str, MemoryTables]
     pipeline: dict[str, Stage]
-    measurements: list[dict[str, Any]]
+    measurements: list[Measurement]
     params: str
     picture_width: int
 
@@ -148,7 +147,8 @@ def build_report(page: Path, source: Source) -> None:
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
         protocols=group_protocols({run: [one.protocol for one in seeds] for run, seeds in source.results.items()}),
-        splits=describe_splits(source.statistics),
+        splits=source.statistics["splits"],
+        average_tags=average_tags,
         class_tables=arrange_classes({run: [one.per_class for one in seeds] for run, seeds in source.results.items()}),
         charts=[
             *draw_threshold_charts(page, source.results, lines),
@@ -199,21 +199,18 @@ def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
     highest = table.groupby("metric")["mean"].max().to_dict()
     several = table["run"].nunique() > 1
     cells = {}
-    for row in table[table["run"] == run].itertuples():
+    for row in read_rows(table[table["run"] == run]):
         mean, best = f"{100 * row.mean:.1f}", f"{100 * highest[row.metric]:.1f}"
         spread = "" if math.isnan(row.std) else f"{100 * row.std:.1f}"
         difference = "" if math.isnan(row.difference) else format_difference(row)
-        cells[row.metric] = Cell(mean, spread, difference, int(row.seeds), several and mean == best)
+        cells[row.metric] = Cell(mean, spread, difference, row.seeds, several and mean == best)
     return cells
 
 
-def describe_splits(statistics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each split's counts, with the mean number of tags of an image."""
-    described = {}
-    for name, split in statistics["splits"].items():
-        tags = sum(int(count) * images for count, images in split["images_per_number_of_tags"].items())
-        described[name] = {**split, "tags": tags / max(split["images"], 1)}
-    return described
+def average_tags(split: SplitStatistics) -> float:
+    """The mean number of tags of a split's images."""
+    tags = sum(int(count) * images for count, images in split["images_per_number_of_tags"].items())
+    return tags / max(split["images"], 1)
 
 
 def draw_threshold_charts(

@@ -4,12 +4,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Okabe and Ito's colours, which colour-blind people tell apart, without yellow and black: those vanish on one of the
 # two grounds.
@@ -21,7 +24,7 @@ WIDTH, HEIGHT = 480, 300
 # Axes and letters take the colour that the viewer's scheme asks for: this one only marks them until then.
 _INK = "#5a6472"
 _STYLE = "<style>svg{color:#4b5563}@media (prefers-color-scheme:dark){svg{color:#b4bcc8}}</style>"
-_SETTINGS: dict[Any, Any] = {
+_SETTINGS: "dict[RcKeyType, object]" = {
     "svg.hashsalt": "rca",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
@@ -53,6 +54,42 @@ class RunExamples:
     ious: pd.DataFrame
 
 
+class GalleryImage(TypedDict):
+    """An image of the gallery.
+
+    Attributes:
+        id: The image's id.
+        height: On the page, in pixels.
+        truth: The labels of its true mask; None where none is known.
+        masks: By run and kind: None, or label and IoU by turns, the IoU in tenths of a percent and -1 where unknown.
+    """
+
+    id: str
+    height: int
+    truth: list[int] | None
+    masks: list[list[list[int] | None]]
+
+
+class Gallery(TypedDict):
+    """What the page's script makes the gallery of.
+
+    Attributes:
+        width: Of each picture, in pixels.
+        classes: Names of the classes, by label.
+        colours: Their colours as CSS.
+        kinds: Those that some run shows, each `[kind, name]`.
+        run_names: The runs.
+        images: The images.
+    """
+
+    width: int
+    classes: list[str]
+    colours: list[str]
+    kinds: list[list[str]]
+    run_names: list[str]
+    images: list[GalleryImage]
+
+
 def find_examples(runs: Iterable[RunExamples], manifest: Manifest) -> list[str]:
     """The ids of all images that some run shows, sorted.
 
@@ -66,7 +103,7 @@ def find_examples(runs: Iterable[RunExamples], manifest: Manifest) -> list[str]:
     return sorted({folder.name for folder in found})
 
 
-def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifest, width: int) -> dict[str, Any]:
+def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifest, width: int) -> Gallery:
     """Write the pictures of all examples, and arrange what the page's script makes the gallery of.
 
     Args:
@@ -75,18 +112,12 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         runs: What each run left.
         manifest: The dataset.
         width: Of each picture, in pixels.
-
-    Returns:
-        As plain data: `width`; `classes` and their `colours` as CSS, by label; `kinds`, those that some run shows, each
-        `[kind, name]`; `run_names`; and `images`, each with its `id`, its `height` on the page, the labels of its
-        `truth` (null where none is known) and its `masks`, by run and kind: null, or label and IoU by turns, the IoU in
-        tenths of a percent and -1 where it is not known.
     """
     identifiers = find_examples(runs.values(), manifest)
     found = {path.name for one in runs.values() for path in one.directory.glob("*/*.png")}
     kinds = [kind for kind in KIND_NAMES if f"{kind}.png" in found]
     ious = [read_ious(one.ious) for one in runs.values()]
-    images = []
+    images: list[GalleryImage] = []
     for image_id in identifiers:
         photograph = read_example_photograph(manifest, image_id, width)
         folder = page / "pictures" / "examples" / image_id
@@ -122,7 +153,7 @@ def read_ious(table: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
     return found
 
 
-def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> np.ndarray:
+def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> UInt8Array:
     """An image's photograph at the width of the page's pictures, (height, width, 3), uint8."""
     record = manifest.images[manifest.index[image_id]]
     return scale_photograph(read_photograph(manifest.photograph(record)), width)
@@ -142,18 +173,18 @@ def write_comparison(page: Path, run: str, examples: RunExamples, manifest: Mani
     return Picture("pictures/comparison.png", run, f"{', '.join(captions)} of {run}", *sheet.size)
 
 
-def _draw_row(photograph: np.ndarray, folder: Path) -> Iterator[Image.Image | None]:
+def _draw_row(photograph: UInt8Array, folder: Path) -> Iterator[Image.Image | None]:
     yield Image.fromarray(photograph)
     for kind in ("truth", *KIND_NAMES):
         source = folder / f"{kind}.png"
         yield Image.fromarray(blend_mask(photograph, _read_scaled(source, photograph))) if source.is_file() else None
 
 
-def _read_scaled(source: Path, photograph: np.ndarray) -> np.ndarray:
+def _read_scaled(source: Path, photograph: UInt8Array) -> UInt8Array:
     return scale_mask(read_mask(source), photograph.shape[1], photograph.shape[0])
 
 
-def _write_mask(source: Path, file: Path, photograph: np.ndarray) -> list[int]:
+def _write_mask(source: Path, file: Path, photograph: UInt8Array) -> list[int]:
     """Write a mask as a picture to lay over its photograph; the labels that it has, background left out."""
     mask = _read_scaled(source, photograph)
     draw_overlay(mask).save(file)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import read_photograph
 from rca.data.manifest import Manifest
@@ -55,7 +56,7 @@ class MemoryTables:
     statistics: pd.DataFrame
     map: pd.DataFrame
     regions: pd.DataFrame
-    coverage: np.ndarray
+    coverage: UInt8Array
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Mani
     return [pictures[number] for number in range(len(lines))]
 
 
-def cut_region(photograph: np.ndarray, box: Sequence[float], coverage: np.ndarray) -> Image.Image:
+def cut_region(photograph: UInt8Array, box: Sequence[float], coverage: UInt8Array) -> Image.Image:
     """A region in colour, with the rest of its box in dark grey.
 
     Args:

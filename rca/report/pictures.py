@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from rca.core.arrays import BoolArray, UInt8Array
 from rca.core.files import IGNORE, PALETTE
 
 # Percent of a class's colour in an overlay; the rest is the photograph in grey.
@@ -18,7 +19,7 @@ STRIPE = 3
 _COLOURS = np.array(PALETTE, dtype=np.int32).reshape(256, 3)
 
 
-def scale_photograph(photograph: np.ndarray, width: int) -> np.ndarray:
+def scale_photograph(photograph: UInt8Array, width: int) -> UInt8Array:
     """Bring a photograph to a width, keeping its proportions.
 
     Args:
@@ -32,12 +33,12 @@ def scale_photograph(photograph: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(photograph).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def scale_mask(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+def scale_mask(mask: UInt8Array, width: int, height: int) -> UInt8Array:
     """Bring a mask (H, W), uint8, to a size without inventing labels."""
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
-def blend_mask(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def blend_mask(photograph: UInt8Array, mask: UInt8Array) -> UInt8Array:
     """Lay a mask over its photograph.
 
     Background is the photograph in dark grey, a class is its palette colour over grey, ignore is striped in white, and
@@ -62,7 +63,7 @@ def blend_mask(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return blended
 
 
-def draw_overlay(mask: np.ndarray) -> Image.Image:
+def draw_overlay(mask: UInt8Array) -> Image.Image:
     """Draw a mask as a picture to lay over its photograph, at whatever opacity.
 
     Args:
@@ -81,12 +82,13 @@ def draw_overlay(mask: np.ndarray) -> Image.Image:
     return overlay
 
 
-def find_edges(mask: np.ndarray) -> np.ndarray:
+def find_edges(mask: UInt8Array) -> BoolArray:
     """Where a class's pixel touches another label above, below, left or right; (H, W), bool."""
     padded = np.pad(mask, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    touches = np.any([one != mask for one in neighbours], axis=0)
-    return touches & (mask != 0) & (mask != IGNORE)
+    touches: BoolArray = np.any([neighbour != mask for neighbour in neighbours], axis=0)
+    inside: BoolArray = (mask != 0) & (mask != IGNORE)
+    return touches & inside
 
 
 def draw_comparison(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import TypedDict
 
 # Height of a stage's row on the page, and the distance between two arcs beside it, in pixels.
 ROW, LANE = 40, 9
@@ -54,6 +54,25 @@ class Graph:
     height: int
 
 
+class Measurement(TypedDict):
+    """What one instance of a stage took: seconds, and the peaks of memory (None for the GPU's where it used none)."""
+
+    stage: str
+    seconds: float
+    memory_mb: float
+    gpu_memory_mb: float | None
+
+
+class Cost(TypedDict):
+    """What a stage took: the seconds of all instances and of the longest, and the highest peaks of memory."""
+
+    instances: int
+    seconds: float
+    longest: float
+    memory_mb: float
+    gpu_memory_mb: float | None
+
+
 def draw_graph(stages: Mapping[str, Stage]) -> Graph:
     """Order the stages and draw what they need as arcs at their left."""
     needs = {
@@ -82,28 +101,20 @@ def draw_graph(stages: Mapping[str, Stage]) -> Graph:
     return Graph(nodes, arcs, width, ROW * len(names))
 
 
-def summarise_measurements(measurements: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What each stage took over all its instances.
-
-    Args:
-        measurements: Of each instance its `stage`, `seconds`, `memory_mb` and `gpu_memory_mb` (None without a GPU).
-
-    Returns:
-        For each stage the number of `instances`, `seconds` of all and of the `longest`, and the peaks `memory_mb` and
-        `gpu_memory_mb` (None without a GPU).
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for one in measurements:
-        stage = found.setdefault(
-            one["stage"], {"instances": 0, "seconds": 0, "longest": 0, "memory_mb": 0, "gpu_memory_mb": None}
+def summarise_measurements(measurements: Iterable[Measurement]) -> dict[str, Cost]:
+    """The cost of each stage, over all its instances."""
+    costs: dict[str, Cost] = {}
+    for instance in measurements:
+        cost = costs.setdefault(
+            instance["stage"], {"instances": 0, "seconds": 0, "longest": 0, "memory_mb": 0, "gpu_memory_mb": None}
         )
-        stage["instances"] += 1
-        stage["seconds"] = round(stage["seconds"] + one["seconds"], 2)
-        stage["longest"] = max(stage["longest"], one["seconds"])
-        stage["memory_mb"] = max(stage["memory_mb"], one["memory_mb"])
-        if one["gpu_memory_mb"] is not None:
-            stage["gpu_memory_mb"] = max(stage["gpu_memory_mb"] or 0, one["gpu_memory_mb"])
-    return found
+        cost["instances"] += 1
+        cost["seconds"] = round(cost["seconds"] + instance["seconds"], 2)
+        cost["longest"] = max(cost["longest"], instance["seconds"])
+        cost["memory_mb"] = max(cost["memory_mb"], instance["memory_mb"])
+        if instance["gpu_memory_mb"] is not None:
+            cost["gpu_memory_mb"] = max(cost["gpu_memory_mb"] or 0, instance["gpu_memory_mb"])
+    return costs
 
 
 def _reads(stage: Stage, other: Stage) -> bool:

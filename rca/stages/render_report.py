@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from rca.evaluation.tables import COLUMNS
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
+from rca.report.pipeline import Measurement
 from rca.report.pipeline import Stage as StageFiles
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS, RunLayout
@@ -131,7 +131,7 @@ def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
     return stages
 
 
-def read_measurements(dataset: str, task: RenderReportTask) -> list[dict[str, Any]]:
+def read_measurements(dataset: str, task: RenderReportTask) -> list[Measurement]:
     """Read what the stages took when they last ran here, of the dataset, runs, seeds and shards that params list.
 
     That is no input: a clone that took the results from elsewhere has none, and it differs from one run to the next.
