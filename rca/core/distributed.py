@@ -1,6 +1,6 @@
-"""What the processes of one training tell each other, on torch.distributed.
+"""Sums, gathers and means over the processes of one training, on torch.distributed.
 
-Without a process group every function is that of one process: nothing is copied, scaled or sent.
+Without a process group, the functions neither copy, scale nor send anything.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch.autograd.function import BackwardCFunction
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return distributed.get_world_size() if _is_grouped() else 1
 
 
 def rank() -> int:
-    """The number of this process among them, counted from 0."""
+    """This process's rank, counted from 0."""
     return distributed.get_rank() if _is_grouped() else 0
 
 
@@ -24,7 +24,7 @@ def _is_grouped() -> bool:
 
 @torch.no_grad()
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over ranks of a tensor that has the same shape on each; no gradient flows."""
+    """Sum a tensor of the same shape on each rank over the ranks, without gradients."""
     total = values.detach()
     if world_size() > 1:
         total = total.clone()
@@ -33,7 +33,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def count_rows(tensor: Tensor) -> int:
-    """How many rows (dimension 0) a tensor has on all ranks together."""
+    """The number of rows (dimension 0) of a tensor on all ranks together."""
     if world_size() == 1:
         return len(tensor)
     return int(sum_over_ranks(torch.tensor(len(tensor), device=tensor.device)))
@@ -41,25 +41,25 @@ def count_rows(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The rows of all ranks, in the order of the ranks; no gradient flows.
+    """Gather the rows of all ranks, in rank order, without gradients.
 
     Args:
-        tensors: (R, ...); R is the same for all tensors of a rank and may differ from rank to rank, down to 0.
+        tensors: (R, ...); R is the same for all tensors of a rank, but may differ between ranks, down to 0.
 
     Returns:
-        The same tensors with the sum of all R as their number of rows, equal on all ranks.
+        The tensors with the rows of all ranks, equal on each rank.
     """
     if world_size() == 1:
         return tuple(tensor.detach() for tensor in tensors)
-    own = torch.tensor([len(tensors[0])], device=tensors[0].device)
-    every = [torch.empty_like(own) for _ in range(world_size())]
-    distributed.all_gather(every, own)
-    counts = [int(count) for count in every]
+    rows = torch.tensor([len(tensors[0])], device=tensors[0].device)
+    gathered = [torch.empty_like(rows) for _ in range(world_size())]
+    distributed.all_gather(gathered, rows)
+    counts = [int(count) for count in gathered]
     return tuple(_gather(tensor.detach(), counts) for tensor in tensors)
 
 
 def _gather(tensor: Tensor, counts: list[int]) -> Tensor:
-    """Gather one tensor, padded on the way: a collective sends the same number of rows from each rank."""
+    """Gather one tensor, padded on the way, since a collective sends equally many rows from each rank."""
     padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in counts]
@@ -68,14 +68,14 @@ def _gather(tensor: Tensor, counts: list[int]) -> Tensor:
 
 
 def mean_of_rows(values: Tensor) -> Tensor:
-    """The mean over the rows of all ranks, as this rank's share of it.
+    """This rank's share of the mean over the rows of all ranks.
 
-    DistributedDataParallel takes the plain mean of the ranks' gradients, and the Trainer that of their losses. So each
-    rank gives the sum of its rows times the number of ranks over the number of all rows: the mean of that over ranks is
-    the mean over all rows, however they are spread.
+    DistributedDataParallel averages the ranks' gradients, and the Trainer their losses. So each rank returns the sum of
+    its rows times the number of ranks, divided by the number of all rows: averaged over ranks, that is the mean over
+    all rows, however they are spread.
 
     Args:
-        values: (R,), one loss for each row; R may be 0 where another rank has rows.
+        values: (R,), a loss for each row; R may be 0 where another rank has rows.
     """
     if world_size() == 1:
         return values.mean()
@@ -83,11 +83,11 @@ def mean_of_rows(values: Tensor) -> Tensor:
 
 
 def divide_by_count(total: Tensor, count: Tensor) -> Tensor:
-    """`mean_of_rows` of what was already added up.
+    """`mean_of_rows` for losses that are already summed.
 
     Args:
         total: (), the sum of this rank's losses.
-        count: (), int64, how many those are.
+        count: (), int64, their number.
 
     Returns:
         (); 0 where no rank has any.
@@ -96,28 +96,28 @@ def divide_by_count(total: Tensor, count: Tensor) -> Tensor:
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """The rows of all ranks; backwards, each rank's rows take the sum of the gradients that all ranks have for them."""
+    """Gathers the rows of all ranks; backwards, sums over the ranks the gradients of each rank's rows."""
 
     @staticmethod
     def forward(ctx: BackwardCFunction, rows: Tensor) -> Tensor:
-        owner = torch.full((len(rows),), rank(), device=rows.device)
-        every, owners = gather_rows(rows, owner)
-        ctx.save_for_backward(owners == rank())
-        return every
+        ranks = torch.full((len(rows),), rank(), device=rows.device)
+        gathered, origins = gather_rows(rows, ranks)
+        ctx.save_for_backward(origins == rank())
+        return gathered
 
     @staticmethod
     def backward(ctx: BackwardCFunction, *gradients: Tensor) -> Tensor:
-        (own,) = ctx.saved_tensors
-        return sum_over_ranks(gradients[0].contiguous())[own]
+        (is_local,) = ctx.saved_tensors
+        return sum_over_ranks(gradients[0].contiguous())[is_local]
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """`gather_rows` of one tensor, for a loss that every rank computes of the whole batch.
+    """`gather_rows` of one tensor, with gradients, for a loss that every rank computes on the whole batch.
 
-    With DistributedDataParallel, which takes the mean of the ranks' gradients, the sum of the gradients that all ranks
-    have for a row is what one process would have.
+    The backward pass sums the gradients that all ranks have for a row. DistributedDataParallel then averages over the
+    ranks, which gives the gradient of a single process.
 
     Args:
-        rows: (R, ...), R may differ from rank to rank.
+        rows: (R, ...); R may differ between ranks.
     """
     return rows if world_size() == 1 else _GatherWithGradient.apply(rows)

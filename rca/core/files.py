@@ -1,6 +1,6 @@
-"""Files that a stage leaves behind: whole or not at all, in formats that need no pickle.
+"""The files that stages write: whole or not at all, in formats that need no pickle.
 
-Masks are 8-bit palette PNG in the colours of PASCAL VOC, 255 for ignore, since the field's tools read those.
+Masks are 8-bit palette PNGs in the colours of PASCAL VOC, with 255 for ignore, since the field's tools read those.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ IGNORE = 255
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place if the block ends without an error."""
+    """Yield a temporary path that replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -40,7 +40,7 @@ def write_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory beside `path`, which takes its place if the block ends without an error."""
+    """Yield a temporary directory that replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -102,7 +102,7 @@ def write_mask(path: Path, mask: UInt8Array) -> None:
         mask: (H, W), uint8: 0 background, 1..C classes, 255 ignore.
     """
     image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
-    image.putpalette(PALETTE)  # turns the one-channel picture into a palette picture, values as they are
+    image.putpalette(PALETTE)  # makes the one-channel picture a palette picture; its values stay
     image.save(path, format="PNG")
 
 
@@ -111,13 +111,13 @@ def read_mask(path: Path, what: str = "mask") -> UInt8Array:
 
     Args:
         path: The file.
-        what: What messages call it.
+        what: Its name in messages.
 
     Returns:
         (H, W), uint8, the values as stored.
 
     Raises:
-        PictureError: the file is missing, broken, or no 8-bit picture of one channel.
+        PictureError: the file is missing, broken, or not an 8-bit picture of one channel.
     """
     with open_picture(path, what) as image:
         return decode_mask(image, path, what)
@@ -126,10 +126,10 @@ def read_mask(path: Path, what: str = "mask") -> UInt8Array:
 def read_photograph(path: Path) -> UInt8Array:
     """Read a photograph.
 
-    Pixels come as they are stored: an EXIF tag that asks viewers to turn the picture is left aside, since masks, boxes
-    and scores lie on the stored pixels (as in VOC and COCO). Of an animation the first picture is read, an alpha
-    channel is dropped, grey and palettes become RGB, and CMYK is converted without its colour profile. More than 8
-    bits a channel are refused: which range of them is meant is not in the file.
+    The pixels are read as stored. EXIF orientation is ignored, since masks, boxes and scores lie on the stored pixels
+    (as in VOC and COCO). An animation gives its first picture, an alpha channel is dropped, grey and palettes become
+    RGB, and CMYK is converted without its colour profile. More than 8 bits a channel are refused: the file does not say
+    which range to show.
 
     Returns:
         (H, W, 3), uint8, RGB.
@@ -155,16 +155,16 @@ def hash_file(path: Path) -> str:
 
 
 def keep_only(directory: Path, names: Iterable[str]) -> None:
-    """Delete what a directory of the pipeline holds beside `names`.
+    """Delete everything in a directory of the pipeline but `names`.
 
-    An earlier setting (more shards, a run since removed) leaves files that a dependency on the whole directory would
-    count as input.
+    An earlier setting (more shards, a run since removed) leaves files that would count as input of a stage that depends
+    on the whole directory.
     """
     wanted = set(names)
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         if path.name in wanted or path.name == ".gitignore":
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)  # another shard of the same stage may be at it as well
+            shutil.rmtree(path, ignore_errors=True)  # another shard of the same stage may be deleting it too
         else:
             path.unlink(missing_ok=True)

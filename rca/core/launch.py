@@ -1,4 +1,4 @@
-"""Start the processes of one training on this machine and stand by until they end."""
+"""Start the processes of one training on this machine and wait for them."""
 
 import io
 import logging
@@ -15,22 +15,22 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from rca.core.errors import UserError
 
-# A process that did not fail itself may hang in a collective with one that did: it is ended after so many seconds.
+# When one process fails, the others may hang in a collective with it: they are ended after this many seconds.
 GRACE = 5.0
-# The stream that a text is for, "stdout" or "stderr", or "error" for the sentence of a UserError; and the text.
+# A text and where it goes: "stdout", "stderr", or "error" for the sentence of a UserError.
 Messages = SimpleQueue[tuple[str, str]]
 
 
 def launch(function: Callable[..., None], processes: int, *arguments: object) -> None:
-    """Call a function in so many processes that form a process group, or in this one where one is asked for.
+    """Call a function in several processes that form a process group, or in this one for one process.
 
-    They take a GPU each and talk by NCCL where CUDA is there, else by gloo. What rank 0 prints is printed here, what
-    the others print is dropped. Where one process fails all end.
+    With CUDA, each process takes a GPU and they communicate by NCCL, else by gloo. What rank 0 prints is printed here;
+    what the others print is dropped. When one process fails, all end.
 
     Args:
-        function: A module's own function.
-        processes: How many, at least 1.
-        arguments: Of the function, the same in each process.
+        function: Defined at the top of a module, so that it can be pickled.
+        processes: Their number, at least 1.
+        arguments: The function's arguments, the same in each process.
 
     Raises:
         UserError: there are fewer GPUs than processes, or a process raised it.
@@ -44,8 +44,8 @@ def launch(function: Callable[..., None], processes: int, *arguments: object) ->
             " optimisation.processes, or raise gpu under resources."
         )
     messages: Messages = multiprocessing.get_context("spawn").SimpleQueue()
-    # It warns of each process that it ends; the sentence of the one that failed is enough. In the processes torch would
-    # warn of every parameter that might have been idle and was not.
+    # The sentence of the process that failed is enough: torch would log each process that it ends, and in the processes
+    # warn that it searched for unused parameters and found none.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
@@ -76,26 +76,26 @@ def _work(
     function: Callable[..., None],
     arguments: tuple[object, ...],
 ) -> None:
-    """What each process does."""
+    """Run the function in one process of the group."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, _Messenger(messages, name) if rank == 0 else open(os.devnull, "w"))  # noqa: SIM115
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(rank)
-    # They meet at a file: a port could be taken.
+    # The processes meet at a file, since a port could be taken.
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("nccl" if on_gpu else "gloo", meeting, rank=rank, world_size=processes)
     try:
         function(*arguments)
     except UserError as error:
-        # Sent before this process leaves the group, so before the others fail for want of it.
+        # Sent before this process leaves the group and the others fail without it.
         messages.put(("error", str(error)))
         sys.exit(2)
     distributed.destroy_process_group()
 
 
 def _relay(messages: Messages) -> list[str]:
-    """Print what the processes sent, except their errors, which are returned."""
+    """Print what the processes sent; their errors are returned instead."""
     errors = []
     while not messages.empty():
         kind, text = messages.get()
@@ -107,7 +107,7 @@ def _relay(messages: Messages) -> list[str]:
 
 
 class _Messenger(io.TextIOBase):
-    """A text stream that sends what is written to the process that launched this one."""
+    """A text stream that sends its text to the process that launched this one."""
 
     def __init__(self, messages: Messages, name: str) -> None:
         self.messages, self.name = messages, name

@@ -16,11 +16,11 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """Yield `items` while showing how far the loop is and how long it will take.
 
     Args:
-        items: What to iterate over.
-        label: What is being done, e.g. "score maps".
-        total: How many items there are.
+        items: The items.
+        label: What the loop does, e.g. "score maps".
+        total: The number of items.
     """
-    # Where several jobs share a terminal, their bars would overwrite one another: the scheduler asks for lines.
+    # Bars of several jobs on one terminal would overwrite one another, so the scheduler asks for lines.
     if sys.stderr.isatty() and os.environ.get("RCA_PROGRESS") != "lines":
         terminal = getattr(sys.stderr, "terminal", sys.stderr)  # a bar does not belong in a log
         yield from tqdm(items, desc=label, total=total, leave=False, file=terminal)

@@ -1,7 +1,7 @@
-"""Typed, frozen, strict settings out of a params file.
+"""Typed, frozen, strict settings from a params file.
 
-Each stage and each method declares its own settings class beside the code that uses it; this module only knows how
-to read YAML, to lay a run's overrides over a section and to say in one sentence what is wrong.
+Each stage and each method declares its settings class beside the code that uses it. This module reads YAML, merges a
+run's overrides into a section, and says in one sentence what is wrong.
 """
 
 import json
@@ -17,7 +17,7 @@ from rca.core.errors import UserError
 
 
 class Settings(BaseModel):
-    """Base of every settings class: an unknown key, a wrong type or a value out of range is an error."""
+    """Base of every settings class: unknown keys, wrong types and values out of range are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -44,13 +44,13 @@ def list_pinned(settings: Settings) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that `1e-4` is a number (as in YAML 1.2) and a key given twice is an error."""
+    """PyYAML's safe loader, but `1e-4` is a number (as in YAML 1.2) and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                continue  # the safe loader refuses it with a sentence of its own
+                continue  # the safe loader refuses it
             key = key_node.value
             if key != "<<" and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -71,7 +71,7 @@ def parse_yaml(text: str) -> object:
     """Parse YAML safely, by the rules of a params file.
 
     Raises:
-        yaml.YAMLError: the text is no YAML, or a key stands twice in one mapping.
+        yaml.YAMLError: the text is not valid YAML, or a mapping repeats a key.
     """
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
 
@@ -80,7 +80,7 @@ def load_params(path: Path) -> dict[str, Any]:
     """Read a params file.
 
     Raises:
-        UserError: the file is missing, is no YAML, or is no mapping.
+        UserError: the file is missing, not valid YAML, or not a mapping.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist: write it with `rca preset shapes`.")
@@ -88,13 +88,13 @@ def load_params(path: Path) -> dict[str, Any]:
         params = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({reason}): mend it, or write it anew with `rca preset`.") from None
+        raise UserError(f"{path} is not valid YAML ({reason}): fix it, or rewrite it with `rca preset`.") from None
     if not isinstance(params, dict):
         raise UserError(f"{path} must be a mapping of sections, but it holds a {type(params).__name__}.")
     return params
 
 
-def merge(base: Mapping[str, object], override: Mapping[str, object]) -> dict[str, object]:
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `override` over `base`: mappings are merged key by key, anything else is replaced.
 
     A mapping also replaces one of another kind (`kind`, `source` or `format` differ), which has other keys.
@@ -118,15 +118,15 @@ def build_settings(kind: type[SettingsType], data: object, name: str, source: Pa
 
     Args:
         kind: The settings class.
-        data: What the params file holds for it.
-        name: The dotted key where `data` stands, for the message; "" for the whole file.
-        source: The params file, or what else holds the data, for the message.
+        data: The plain data.
+        name: The dotted key of `data`, for the message; "" for the whole file.
+        source: The file or option that holds the data, for the message.
 
     Raises:
         UserError: an unknown key, a missing key, a wrong type or a value out of range.
     """
     try:
-        # By way of JSON: there pydantic's strict mode takes a list for a tuple, but still no "3" for a 3.
+        # Through JSON: pydantic's strict mode then takes a list as a tuple, but still refuses "3" as 3.
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise UserError(f"{source}: {_describe(error, name)}") from None
@@ -135,12 +135,12 @@ def build_settings(kind: type[SettingsType], data: object, name: str, source: Pa
 
 
 def _describe(error: ValidationError, name: str) -> str:
-    """One sentence for the first thing that pydantic found."""
+    """The first error that pydantic reports, in one sentence."""
     first = error.errors(include_url=False)[0]
     key = ".".join([name, *(str(part) for part in first["loc"])]).removeprefix(".")
     kind = first["type"]
     if kind == "extra_forbidden":
-        return f"{key} is an unknown key: remove it or mend its spelling."
+        return f"{key} is an unknown key: remove it or fix its spelling."
     if kind == "missing":
         return f"{key} is missing: add it."
     reason = first["msg"].removeprefix("Value error, ")

@@ -1,6 +1,6 @@
-"""Safetensors files that are read and written tensor by tensor.
+"""Safetensors files, read and written one tensor at a time.
 
-The library maps a file into memory, where all that was read stays while the file is open, and writes a file from
+The library maps a file into memory, where everything that was read stays while the file is open, and writes a file from
 tensors that are all in memory. Here memory holds one tensor at a time, however large the file.
 """
 
@@ -28,7 +28,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @contextmanager
 def explain_failure(path: Path, stage: str) -> Iterator[None]:
-    """Turn what the library raises over a file into a sentence that says what to do.
+    """Turn the library's errors about a file into sentences that say what to do.
 
     Args:
         path: The file.
@@ -46,14 +46,14 @@ def explain_failure(path: Path, stage: str) -> Iterator[None]:
 
 
 def read_about(path: Path, stage: str) -> dict[str, object]:
-    """What a file says of itself, in the JSON of its metadata.
+    """Read a file's description, the JSON in its metadata.
 
     Args:
         path: The file.
         stage: The stage that writes it, for the message.
 
     Raises:
-        UserError: the file is missing, broken or not of this project.
+        UserError: the file is missing or broken, or has no description.
     """
     about: object = None
     broken = (KeyError, TypeError, json.JSONDecodeError)
@@ -68,9 +68,9 @@ class Entry(NamedTuple):
     """Where a tensor lies in its file.
 
     Attributes:
-        dtype: Of its numbers.
-        shape: Of the tensor.
-        start: Of its bytes in the file.
+        dtype: The type of its numbers.
+        shape: Its shape.
+        start: The position of its first byte in the file.
     """
 
     dtype: np.dtype[np.generic]
@@ -79,7 +79,7 @@ class Entry(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many bytes it takes."""
+        """Its size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -90,8 +90,8 @@ class TensorFile:
         path: The file.
 
     Attributes:
-        metadata: What the file says of itself.
-        entries: Its tensors, by name.
+        metadata: The file's metadata.
+        entries: Where its tensors lie, by name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,19 +104,19 @@ class TensorFile:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor.
+        """Read a tensor.
 
         Raises:
-            KeyError: the file has none of that name.
+            KeyError: the file has no tensor of that name.
         """
         entry = self.entries[name]
         return np.frombuffer(self.read_bytes(name), entry.dtype).reshape(entry.shape)
 
     def read_bytes(self, name: str) -> bytearray:
-        """A tensor's bytes.
+        """Read a tensor's bytes.
 
         Raises:
-            KeyError: the file has none of that name.
+            KeyError: the file has no tensor of that name.
         """
         entry = self.entries[name]
         content = bytearray(entry.length)
@@ -132,15 +132,15 @@ class TensorFile:
 
 @lru_cache(maxsize=1)  # a worker opens one file over and over
 def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], dict[str, Entry]]:
-    """The metadata and the entries of the file that is at a path just now."""
-    with safe_open(path, "numpy") as checked:  # the library looks whether header and size are sound
+    """The metadata and the entries of the file that is now at a path."""
+    with safe_open(path, "numpy") as checked:  # the library checks header and size
         metadata = checked.metadata() or {}
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
 
         def shrink(pairs: list[tuple[str, object]]) -> object:
-            """Turn what the header says of a tensor into an entry at once, since it tells of many."""
+            """Turn a tensor's fields into an entry at once: a header may describe hundreds of thousands of tensors."""
             match fields := dict(pairs):
                 case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), _]}:
                     shape = tuple(side for side in sides if isinstance(side, int))
@@ -155,15 +155,15 @@ def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict
 def merge_files(
     path: Path, sources: Iterable[TensorFile], metadata: Mapping[str, str], further: Mapping[str, np.ndarray]
 ) -> None:
-    """Write the tensors of several files into one, whole or not at all, as the library would write them.
+    """Merge the tensors of several files into one, whole or not at all, in the library's own layout.
 
     Args:
-        path: The file.
-        sources: Whose tensors to write, but for those of a name in `further`; no two share another name.
-        metadata: What the file shall say of itself.
-        further: Tensors to write beside them.
+        path: The file to write.
+        sources: The files, without shared names but those in `further`.
+        metadata: The metadata to write.
+        further: More tensors to write, in place of those of the same names.
     """
-    found: list[tuple[str, np.dtype[np.generic], tuple[int, ...], TensorFile | None]] = [
+    tensors: list[tuple[str, np.dtype[np.generic], tuple[int, ...], TensorFile | None]] = [
         *((name, tensor.dtype, tensor.shape, None) for name, tensor in further.items()),
         *(
             (name, entry.dtype, entry.shape, source)
@@ -172,15 +172,15 @@ def merge_files(
             if name not in further
         ),
     ]
-    found.sort(key=lambda one: (-one[1].itemsize, one[0]))  # the widest first, so that all are aligned
+    tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))  # the widest first, so that all are aligned
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
-    for name, dtype, shape, _ in found:
+    for name, dtype, shape, _ in tensors:
         start, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with write_file(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, _, _, source in found:
+        for name, _, _, source in tensors:
             file.write(further[name].tobytes() if source is None else source.read_bytes(name))
