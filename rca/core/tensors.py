@@ -64,7 +64,7 @@ def read_about(path: Path, stage: str) -> dict[str, object]:
     return about
 
 
-class Entry(NamedTuple):
+class Location(NamedTuple):
     """Where a tensor lies in its file.
 
     Attributes:
@@ -109,8 +109,8 @@ class TensorFile:
         Raises:
             KeyError: the file has no tensor of that name.
         """
-        entry = self.entries[name]
-        return np.frombuffer(self.read_bytes(name), entry.dtype).reshape(entry.shape)
+        location = self.entries[name]
+        return np.frombuffer(self.read_bytes(name), location.dtype).reshape(location.shape)
 
     def read_bytes(self, name: str) -> bytearray:
         """Read a tensor's bytes.
@@ -118,10 +118,10 @@ class TensorFile:
         Raises:
             KeyError: the file has no tensor of that name.
         """
-        entry = self.entries[name]
-        content = bytearray(entry.length)
-        self._file.seek(entry.start)
-        if self._file.readinto(content) != entry.length:
+        location = self.entries[name]
+        content = bytearray(location.length)
+        self._file.seek(location.start)
+        if self._file.readinto(content) != location.length:
             raise OSError(f"{self._file.name} was cut short while it was read.")
         return content
 
@@ -131,8 +131,8 @@ class TensorFile:
 
 
 @lru_cache(maxsize=1)  # a worker opens one file over and over
-def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], dict[str, Entry]]:
-    """The metadata and the entries of the file that is now at a path."""
+def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict[str, str], dict[str, Location]]:
+    """The metadata and the tensors' locations in the file that is now at a path."""
     with safe_open(path, "numpy") as checked:  # the library checks header and size
         metadata = checked.metadata() or {}
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -140,11 +140,11 @@ def _read_header(path: Path, inode: int, modified: int, size: int) -> tuple[dict
         length = int.from_bytes(file.read(8), "little")
 
         def shrink(pairs: list[tuple[str, object]]) -> object:
-            """Turn a tensor's fields into an entry at once: a header may describe hundreds of thousands of tensors."""
+            """Reduce a tensor's fields to its location at once: a header may describe a hundred thousand tensors."""
             match fields := dict(pairs):
                 case {"dtype": str(dtype), "shape": [*sides], "data_offsets": [int(start), _]}:
                     shape = tuple(side for side in sides if isinstance(side, int))
-                    return Entry(DTYPES[dtype], shapes.setdefault(shape, shape), 8 + length + start)
+                    return Location(DTYPES[dtype], shapes.setdefault(shape, shape), 8 + length + start)
             return fields
 
         entries = json.loads(file.read(length), object_pairs_hook=shrink)
@@ -166,9 +166,9 @@ def merge_files(
     tensors: list[tuple[str, np.dtype[np.generic], tuple[int, ...], TensorFile | None]] = [
         *((name, tensor.dtype, tensor.shape, None) for name, tensor in further.items()),
         *(
-            (name, entry.dtype, entry.shape, source)
+            (name, location.dtype, location.shape, source)
             for source in sources
-            for name, entry in source.entries.items()
+            for name, location in source.entries.items()
             if name not in further
         ),
     ]

@@ -1,4 +1,4 @@
-"""What the settings of every dataset format share."""
+"""The settings that all dataset formats share."""
 
 from pydantic import Field
 
@@ -7,12 +7,12 @@ from rca.data.faults import Broken
 
 
 class SourceSettings(Settings):
-    """Further images to train on, in the layout of the format `folder`, whose tags are the dataset's classes.
+    """An extra source of images to train on, in the format `folder`, with tags from the dataset's classes.
 
     Attributes:
-        path: Their folder, relative to the dataset's root; by default the source's name.
-        weight: What each counts in a training: below 1 where the tags are noisy.
-        limit: How many are taken at most, always the same ones; null takes all.
+        path: Its folder, relative to the dataset's root; by default the source's name.
+        weight: The weight of each image in training: below 1 where the tags are noisy.
+        limit: The most images to take, always the same ones; null takes all.
     """
 
     path: str | None = None
@@ -21,13 +21,13 @@ class SourceSettings(Settings):
 
 
 class BaseDatasetSettings(Settings):
-    """What every format has.
+    """The base of every format's settings.
 
     Attributes:
-        name: The dataset's name; it lies at `data/<name>`.
-        saliency: The folder of saliency maps, `<id>.png`, relative to the root; null where there is none.
-        sources: Further images to train on, by the source's name.
-        broken: What is done about images with an error: "stop", or leave them out and keep a list ("quarantine").
+        name: The dataset's name; its root is `data/<name>`.
+        saliency: The folder of saliency maps, `<id>.png`, relative to the root; null if there is none.
+        sources: Extra sources of images to train on, by name.
+        broken: What to do when images have errors: "stop", or leave them out and list them ("quarantine").
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")

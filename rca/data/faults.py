@@ -1,14 +1,13 @@
 """What can be wrong with a dataset: every kind of fault, how bad it is and what to do.
 
-An error is what the pipeline cannot run with, or not without guessing what was meant. A warning is what it can live
-with, by a rule that holds everywhere:
+An error stops the pipeline, or would make it guess. A warning does not, since a fixed rule covers the case:
 
-* Pixels are read as stored. EXIF orientation is left aside, and a mask has to have the size of the stored pixels, so
-  one that was drawn on the turned picture is an error wherever its size tells.
-* CMYK is converted without its colour profile, an alpha channel is dropped, of an animation the first picture is read.
+* Pixels are read as stored. EXIF orientation is ignored, and a mask must have the size of the stored pixels: a mask
+  drawn on the rotated picture is an error if its size differs.
+* CMYK is converted without its colour profile, an alpha channel is dropped, and an animation gives its first picture.
 * A photograph is decoded by its content, whatever its suffix says.
-* The same photograph under two names is read twice, even where one is trained on and the other scored (published
-  datasets hold such pairs, and have to stay as published).
+* The same photograph under two names is read twice, even if one is trained on and the other scored: published datasets
+  hold such pairs, and must stay as published.
 """
 
 import csv
@@ -24,7 +23,7 @@ from rca.core.images import PICTURE_FAULTS
 
 Severity = Literal["error", "warning"]
 Broken = Literal["stop", "quarantine"]
-"""What is done about images with an error: stop, or leave them out and keep a list of them."""
+"""What to do when images have errors: stop, or leave them out and list them."""
 QUARANTINE = "quarantine.csv"
 COLUMNS = ("severity", "kind", "id", "file", "sentence")
 
@@ -34,8 +33,8 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        severity: An error stops the pipeline; a warning is told.
-        of_image: Whether it belongs to one image, which can be left out; else to the dataset.
+        severity: An error stops the pipeline; a warning is only reported.
+        of_image: Whether it belongs to one image, which can be left out, or to the dataset.
         remedy: What to do about it.
     """
 
@@ -45,7 +44,7 @@ class Kind:
 
 
 def _of_pictures(what: str, *left_out: str) -> dict[str, Kind]:
-    """The faults that `rca.core.images` finds, in one sort of picture."""
+    """The faults of `rca.core.images`, for one sort of picture."""
     return {
         f"{fault} {what}": Kind("error", True, remedy)
         for fault, remedy in PICTURE_FAULTS.items()
@@ -53,7 +52,7 @@ def _of_pictures(what: str, *left_out: str) -> dict[str, Kind]:
     }
 
 
-# In the order in which they are told: what hides other faults goes first.
+# In the order of the report: faults that hide others come first.
 KINDS: dict[str, Kind] = {
     "no class": Kind("error", False, "list the classes in classes.txt or in dataset.classes"),
     "too many classes": Kind("error", False, "merge classes, since a mask of 8 bits holds at most 254"),
@@ -68,33 +67,33 @@ KINDS: dict[str, Kind] = {
     "tiny photograph": Kind("error", True, "replace it by a larger one or take it off the lists"),
     **_of_pictures("mask", "16-bit"),
     "mask of another size": Kind("error", True, "make the two the same size"),
-    "unknown label": Kind("error", True, "mend the mask or add the class"),
-    "lossy mask": Kind("error", True, "make it anew as a PNG, since JPEG alters labels"),
+    "unknown label": Kind("error", True, "correct the mask or add the class"),
+    "lossy mask": Kind("error", True, "draw it again as a PNG, since JPEG alters labels"),
     **_of_pictures("saliency map", "16-bit"),
     "saliency map of another size": Kind("error", True, "make the two the same size"),
     "broken annotation": Kind("error", True, "restore it, or set dataset.tags to masks"),
-    "unknown tag": Kind("error", True, "mend the tag or add the class"),
-    "exhausted split": Kind("error", False, "mend some of its images, or take the split out of dataset.splits"),
-    "leaked photograph": Kind("warning", False, "keep it in one split, since scores on trained images are too good"),
+    "unknown tag": Kind("error", True, "correct the tag or add the class"),
+    "exhausted split": Kind("error", False, "repair some of its images, or take the split out of dataset.splits"),
+    "leaked photograph": Kind("warning", False, "keep it in one split, since scores on training images are too high"),
     "duplicate photograph": Kind("warning", False, "keep one of them"),
-    "overlapping splits": Kind("warning", False, "keep each image in one split, unless one holds all of another"),
+    "overlapping splits": Kind("warning", False, "keep each image in one split, unless one split holds all of another"),
     "listed twice": Kind("warning", False, "list it once; it counts once"),
-    "similar ids": Kind("warning", False, "rename one, since some file systems take them for the same"),
-    "misleading class": Kind("warning", False, "list object classes alone; label 0 is the background without a name"),
-    "class without image": Kind("warning", False, "add images that show it, or drop the class"),
-    "split without tags": Kind("warning", False, "add tags or masks if it is to be trained on or scored"),
-    "masks for a part": Kind("warning", False, "add the others, since an image without a mask cannot be scored"),
-    "saliency maps for a part": Kind("warning", False, "add the others where a method is to use them"),
+    "similar ids": Kind("warning", False, "rename one, since some file systems treat them as the same"),
+    "misleading class": Kind("warning", False, "list only object classes; label 0 is the background and needs no name"),
+    "class without image": Kind("warning", False, "add images that show it, or remove the class"),
+    "split without tags": Kind("warning", False, "add tags or masks to train on it or score it"),
+    "masks for a part": Kind("warning", False, "add the missing ones, since an image without a mask cannot be scored"),
+    "saliency maps for a part": Kind("warning", False, "add the missing ones if a method uses them"),
     "unpublished count": Kind("warning", False, "compare scores with published ones only on the same images"),
-    "image without tags": Kind("warning", True, "tag what it shows, or take it off the lists"),
-    "turned photograph": Kind("warning", True, "turn its pixels, drop the tag, and see that the mask fits"),
+    "image without tags": Kind("warning", True, "add tags, or take it off the lists"),
+    "turned photograph": Kind("warning", True, "rotate its pixels, remove the EXIF tag, and check that the mask fits"),
     "CMYK photograph": Kind("warning", True, "save it as sRGB if its colours matter"),
-    "alpha channel": Kind("warning", True, "save it without, if what lies beneath was to be hidden"),
-    "animation": Kind("warning", True, "save the picture that is meant"),
+    "alpha channel": Kind("warning", True, "save it without one, if it was to hide something"),
+    "animation": Kind("warning", True, "save the right picture alone"),
     "misnamed photograph": Kind("warning", True, "rename it"),
     "misnamed mask": Kind("warning", True, "rename it"),
-    "blank photograph": Kind("warning", True, "see whether it is a placeholder"),
-    "odd photograph": Kind("warning", True, "save it anew"),
+    "blank photograph": Kind("warning", True, "check whether it is a placeholder"),
+    "odd photograph": Kind("warning", True, "save it again"),
     "all-ignore mask": Kind("warning", True, "draw it, or remove the mask"),
 }
 
@@ -106,8 +105,8 @@ class Fault:
     Attributes:
         kind: One of `KINDS`.
         file: The file that has it.
-        statement: What is wrong, in words that name the file.
-        id: The image, "" where it belongs to none.
+        statement: What is wrong, with the file's name.
+        id: The image; "" for a fault of the dataset.
     """
 
     kind: str
@@ -117,7 +116,7 @@ class Fault:
 
     @classmethod
     def tell(cls, kind: str, file: Path, error: UserError, image_id: str = "") -> "Fault":
-        """A fault out of the sentence of an error, whose advice gives way to that for the kind."""
+        """Make a fault of an error; the kind's advice replaces that of its sentence."""
         return cls(kind, str(file), str(error).rpartition(": ")[0], image_id)
 
     @property
@@ -127,7 +126,7 @@ class Fault:
 
     @property
     def of_image(self) -> bool:
-        """Whether leaving one image out would mend it."""
+        """Whether leaving out one image would remedy it."""
         return KINDS[self.kind].of_image
 
     @property
@@ -137,7 +136,7 @@ class Fault:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun, e.g. "1 error", "2 errors"."""
+    """A number with its noun, e.g. "1 error" or "2 errors"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -154,7 +153,7 @@ def read_faults(path: Path) -> list[dict[str, str]]:
     """Read what `write_faults` wrote.
 
     Returns:
-        The lines, by column.
+        A dict for each line, by column.
 
     Raises:
         UserError: the file is missing or corrupt.

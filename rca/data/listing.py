@@ -1,4 +1,4 @@
-"""What a dataset says it holds, before any image is opened: the one thing that a format has to tell.
+"""A dataset as its files list it, before any image is opened: all that a format has to provide.
 
 Paths are as in a manifest (`rca.data.manifest.locate`).
 """
@@ -14,19 +14,19 @@ from rca.data.manifest import MAIN
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image on the lists.
+    """An image on the lists of a dataset.
 
     Attributes:
         id: Its name, unique in the dataset.
         image: The photograph's path.
-        mask: The true mask's path; None where there is none.
-        saliency: The saliency map's path; None where there is none.
-        tags: Names of the classes that it shows; None where the mask tells.
-        splits: The splits that it belongs to; it may be several.
-        source: Where it comes from.
-        weight: What it counts in a training, above 0; 1 for the dataset's own images.
-        draw: Makes the mask (H, W), uint8, where the dataset has it in another form than a picture; `mask` is then the
-            file that it is to be written to. A worker process calls it, so it must be small and picklable.
+        mask: The true mask's path; None if there is none.
+        saliency: The saliency map's path; None if there is none.
+        tags: Names of the classes that it shows; None to take them from the mask.
+        splits: The splits that it belongs to.
+        source: The source that it comes from.
+        weight: Its weight in training, above 0; 1 for the dataset's own images.
+        draw: Draws the mask (H, W), uint8, if the dataset does not store it as a picture; `mask` is then the file to
+            write it to. Worker processes call it, so it must be small and picklable.
     """
 
     id: str
@@ -48,9 +48,9 @@ class Listing:
         classes: Names of the C object classes; label 0 is the background, label n is `classes[n - 1]`.
         entries: The images, ordered by id.
         notes: What was left out and why, in sentences.
-        faults: What is wrong on the lists themselves. An image with an error there is as one whose file is broken.
-        lists: The file that says which images belong to a split, by split.
-        class_list: The file that names the classes; None where the format does.
+        faults: What is wrong with the lists. An image with an error there counts as one with a broken file.
+        lists: The file that lists the images of each split, by split.
+        class_list: The file that names the classes; None if the format defines them.
     """
 
     classes: tuple[str, ...]
@@ -62,11 +62,11 @@ class Listing:
 
 
 def name_drawn(folder: Path, image_id: str) -> str:
-    """The path of a mask that is drawn, as an entry has it.
+    """The path of a drawn mask, for a listed image.
 
     Args:
-        folder: Where drawn masks will lie, absolute or relative to the working directory.
-        image_id: The image's.
+        folder: The folder for drawn masks, absolute or relative to the working directory.
+        image_id: The image's id.
     """
     path = (folder / f"{image_id}.png").as_posix()
     return path if folder.is_absolute() else f"./{path}"

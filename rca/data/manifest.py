@@ -1,7 +1,7 @@
-"""One manifest for every dataset format: what the images are, where they lie, and what is known of them.
+"""The manifest, the same for every dataset format: a dataset's images, their files, tags and splits.
 
-On disk a manifest is a directory: `manifest.csv` (a line an image), `dataset.json` (root and class names),
-`statistics.json` (counts), and parts of the table that `rca.data.partition` tells of.
+On disk it is a directory: `manifest.csv` (a line for each image), `dataset.json` (root and class names),
+`statistics.json` (counts), and parts of the table (see `rca.data.partition`).
 """
 
 import csv
@@ -37,18 +37,18 @@ class ImageRecord:
 
     Attributes:
         id: Its name, unique in the dataset.
-        image: The photograph's path; `locate` says relative to what, for this and the other paths.
-        mask: The true mask's path; None where there is none.
+        image: The photograph's path, as `locate` takes it, like the other paths.
+        mask: The true mask's path; None if there is none.
         width: In pixels.
         height: In pixels.
         tags: Indices of the classes that it shows, ascending, 0..C-1.
-        splits: The splits that it belongs to; it may be several.
-        source: Where it comes from ("main" for the dataset's own images).
+        splits: The splits that it belongs to.
+        source: Its source, "main" for the dataset's own images.
         sha256: Checksum of the photograph's file.
-        saliency: The saliency map's path; None where there is none.
-        weight: What it counts in the losses on tags, above 0: less than 1 where the tags may be wrong.
-        mask_sha256: Checksum of the mask's file, "" where there is none.
-        saliency_sha256: Likewise of the saliency map's.
+        saliency: The saliency map's path; None if there is none.
+        weight: Its weight in the losses on tags, above 0: below 1 where the tags may be wrong.
+        mask_sha256: Checksum of the mask's file; "" if there is none.
+        saliency_sha256: Checksum of the saliency map's file; "" if there is none.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Manifest:
         return tuple(record for record in self.images if record.id in wanted)
 
     def select_sources(self, sources: tuple[str, ...]) -> tuple[ImageRecord, ...]:
-        """The images of some sources, in the manifest's order.
+        """The images of the named sources, in the manifest's order.
 
         Raises:
             UserError: there is no such source.
@@ -115,23 +115,23 @@ class Manifest:
         return {record.id: position for position, record in enumerate(self.images)}
 
     def find(self, image_ids: Iterable[str]) -> tuple[ImageRecord, ...]:
-        """The records of some images, in the order of the ids.
+        """The records of the named images, in the order of the ids.
 
         Raises:
-            UserError: the dataset has no such image.
+            UserError: the dataset lacks one of them.
         """
         image_ids = tuple(image_ids)
         for image_id in image_ids:
             if image_id not in self.index:
-                raise UserError(f"The dataset has no image {image_id}, of which there are results: make these again.")
+                raise UserError(f"The dataset has no image {image_id}, but there are results of it: make them again.")
         return tuple(self.images[self.index[image_id]] for image_id in image_ids)
 
     def photograph(self, record: ImageRecord) -> Path:
-        """Where a record's photograph lies."""
+        """The path of a record's photograph."""
         return locate(self.root, record.image)
 
     def truth(self, record: ImageRecord) -> Path:
-        """Where a record's true mask lies.
+        """The path of a record's true mask.
 
         Raises:
             UserError: it has none.
@@ -141,13 +141,13 @@ class Manifest:
         return locate(self.root, record.mask)
 
     def saliency(self, record: ImageRecord) -> Path:
-        """Where a record's saliency map lies.
+        """The path of a record's saliency map.
 
         Raises:
             UserError: it has none.
         """
         if record.saliency is None:
-            raise UserError(f"The image {record.id} has no saliency map: add it, or choose what needs none.")
+            raise UserError(f"The image {record.id} has no saliency map: add it, or choose settings that need none.")
         return locate(self.root, record.saliency)
 
     def check_saliency(self, records: tuple[ImageRecord, ...], what: str) -> None:
@@ -155,7 +155,7 @@ class Manifest:
 
         Args:
             records: The images.
-            what: What goes by the maps, to begin the message with.
+            what: What uses the maps, for the message.
 
         Raises:
             UserError: some have none.
@@ -163,8 +163,8 @@ class Manifest:
         without = [record.id for record in records if record.saliency is None]
         if without:
             raise UserError(
-                f"{what} goes by saliency maps, but {len(without)} of its {len(records)} images ({without[0]}, ...)"
-                " have none: put the maps into a folder of the dataset and name it in dataset.saliency."
+                f"{what} uses saliency maps, but {len(without)} of its {len(records)} images ({without[0]}, ...) have"
+                " none: put the maps into a folder of the dataset and name it in dataset.saliency."
             )
 
     def encode_tags(self, record: ImageRecord) -> Float32Array:
@@ -175,12 +175,11 @@ class Manifest:
 
 
 def locate(root: Path, path: str) -> Path:
-    """Where a path leads that a manifest holds.
+    """Resolve a path of a manifest.
 
     Args:
-        root: The dataset's.
-        path: Relative to the root; or, where it begins with `./`, to the working directory: there lie masks that were
-            drawn.
+        root: The dataset's root.
+        path: Relative to the root or, if it begins with `./` as drawn masks do, to the working directory.
     """
     return Path(path) if path.startswith("./") else root / path
 
@@ -207,9 +206,8 @@ def read_manifest(directory: Path, *parts: str) -> Manifest:
     """Read a manifest, or parts of it.
 
     Args:
-        directory: Where it lies.
-        parts: Which of its tables, e.g. `splits/train`; none for all images. A record's position in the manifest is
-            that among these parts.
+        directory: The manifest's directory.
+        parts: The tables to read, e.g. `splits/train`; none for all images.
 
     Raises:
         UserError: a file is missing or corrupt.
@@ -223,7 +221,7 @@ def read_manifest(directory: Path, *parts: str) -> Manifest:
 def _read_table(path: Path, classes: tuple[str, ...]) -> tuple[ImageRecord, ...]:
     position = {name: index for index, name in enumerate(classes)}
 
-    # What many images have in common is kept once: a large manifest would take half as much memory again.
+    # Shared values are kept once: without that, a large manifest takes half as much memory again.
     @cache
     def split(text: str) -> tuple[str, ...]:
         return tuple(map(sys.intern, text.split(";"))) if text else ()

@@ -1,13 +1,14 @@
-"""The manifest in parts, so that a stage depends on the images that it reads and on no others.
+"""The manifest in parts, so that a stage depends only on the images that it reads.
 
-Beside `manifest.csv` lie, in the same columns:
+Beside `manifest.csv` there are, with the same columns:
 
-* `splits/<split>.csv`: the images of a split as a training sees them: no true masks, no other splits;
-* `truth/<split>.csv`: the same with the masks, for what looks at them;
-* `shards/<k>.csv`: the images of a shard that belong to any split, without masks;
-* `saliency/<k>.json`: the checksums of their saliency maps, which only few stages look at: `splits`, `shards` and
-  `sources` leave them out;
+* `splits/<split>.csv`: the images of a split as training sees them, without true masks and other splits;
+* `truth/<split>.csv`: the same with true masks, for the stages that read them;
+* `shards/<k>.csv`: the images of a shard that belong to a split, without true masks;
 * `sources.csv`: the images of extra sources, which belong to no split.
+
+`saliency/<k>.json` holds the checksums of a shard's saliency maps. The tables leave them out, since few stages read
+these maps.
 """
 
 import hashlib
@@ -21,20 +22,20 @@ from rca.data.manifest import MAIN, ImageRecord, Manifest, read_manifest, write_
 
 
 def assign_shard(image_id: str, shards: int) -> int:
-    """The shard of an image, 0..shards-1, by a hash that is the same on every machine."""
+    """The shard of an image, 0..shards-1, from a hash that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") % shards
 
 
 def count_shards(folder: Path) -> int:
-    """How many shards a folder has that holds a file or a folder for each, named by its number; at least 1.
+    """Count the shards in a folder that has a file or folder for each, named by its number; at least 1.
 
-    What is trained goes by this and not by the parameter: another number of shards must not train anew.
+    Training uses this count and not the parameter, so that a change of the parameter does not retrain.
     """
     return max(1, sum(path.stem.isdigit() for path in folder.glob("*")))
 
 
 def group_by_shard(records: Iterable[ImageRecord], shards: int) -> dict[int, list[ImageRecord]]:
-    """The images of each shard, in their order; a shard may have none."""
+    """The images of each shard, in order; a shard may be empty."""
     members: dict[int, list[ImageRecord]] = {shard: [] for shard in range(shards)}
     for record in records:
         members[assign_shard(record.id, shards)].append(record)
@@ -45,9 +46,9 @@ def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> N
     """Write the parts of a manifest.
 
     Args:
-        directory: Where the manifest lies.
+        directory: The manifest's directory.
         manifest: All images.
-        shards: Counted up from 0.
+        shards: The shards' numbers, from 0.
     """
     splits = sorted({split for record in manifest.images for split in record.splits})
     for split in splits:
@@ -57,13 +58,13 @@ def write_parts(directory: Path, manifest: Manifest, shards: Sequence[int]) -> N
     of_splits = (record for record in manifest.images if record.splits)
     for shard, members in group_by_shard(of_splits, len(shards)).items():
         write_table(directory / f"shards/{shard}.csv", manifest.classes, map(hide_maps, members))
-        write_json(directory / f"saliency/{shard}.json", {one.id: one.saliency_sha256 for one in members})
+        write_json(directory / f"saliency/{shard}.json", {record.id: record.saliency_sha256 for record in members})
     extra = [hide_maps(record) for record in manifest.images if record.source != MAIN]
     write_table(directory / "sources.csv", manifest.classes, extra)
 
 
 def hide_maps(record: ImageRecord) -> ImageRecord:
-    """A record without its true mask and its saliency map's checksum: an edit of these must not train or score anew."""
+    """A record without its true mask and saliency checksum, so that an edit of these reruns no training or scoring."""
     return replace(record, mask=None, mask_sha256="", saliency_sha256="")
 
 
@@ -80,30 +81,30 @@ def list_saliency(directory: Path, split: str, sources: Iterable[str] = ()) -> d
 
 
 def read_training(directory: Path, split: str, sources: Iterable[str] = ()) -> Manifest:
-    """The images that a training on tags sees.
+    """The images that training on tags uses.
 
     Args:
-        directory: Where the manifest lies.
-        split: Its images.
-        sources: Extra sources whose images are trained on as if they belonged to the split.
+        directory: The manifest's directory.
+        split: The split to train on.
+        sources: Extra sources to train on, as if their images belonged to the split.
 
     Raises:
         UserError: the dataset has no such source, or a part of the manifest is missing or corrupt.
     """
-    own = read_manifest(directory, f"splits/{split}")
+    manifest = read_manifest(directory, f"splits/{split}")
     extra = read_manifest(directory, "sources").select_sources(tuple(sources))
-    return replace(own, images=(*own.images, *(replace(record, splits=(split,)) for record in extra)))
+    return replace(manifest, images=(*manifest.images, *(replace(record, splits=(split,)) for record in extra)))
 
 
 def check_splits(directory: Path, splits: Iterable[str]) -> None:
     """Check that splits exist.
 
     Args:
-        directory: Where the manifest lies.
+        directory: The manifest's directory.
         splits: Their names.
 
     Raises:
-        UserError: the dataset has no split of that name.
+        UserError: the dataset has no split of one of these names.
     """
     known = sorted(path.stem for path in (directory / "splits").glob("*.csv"))
     for split in splits:
@@ -112,6 +113,6 @@ def check_splits(directory: Path, splits: Iterable[str]) -> None:
 
 
 def select_from_shard(shard: Manifest, splits: Iterable[str]) -> tuple[ImageRecord, ...]:
-    """The images of a shard that belong to at least one of some splits; it may hold none of them."""
+    """The images of a shard that belong to at least one of the splits; there may be none."""
     wanted = set(splits)
     return tuple(record for record in shard.images if wanted.intersection(record.splits))

@@ -92,7 +92,7 @@ def test_a_split_without_a_usable_image_is_empty(dataset: Dataset) -> None:
         remove(dataset, f"images/{name}.jpg")
     found = dataset.examine()
     assert [fault.kind for fault in found.find_stopping("quarantine")] == ["exhausted split"]
-    with pytest.raises(UserError, match=r"No image of the split val in .*val\.txt is without an error"):
+    with pytest.raises(UserError, match=r"Every image of the split val in .*val\.txt has an error"):
         found.accept("quarantine")
 
 
@@ -190,7 +190,7 @@ def test_what_is_broken_behind_the_pixels_is_told(dataset: Dataset) -> None:
     dataset.write("images/a1.tif", buffer.getvalue()[: len(one) + 20])
     faults = dataset.examine().faults
     assert {fault.kind for fault in faults} == {"odd photograph"}
-    assert any("a1.tif can be read, but not what else is in its file (" in fault.statement for fault in faults)
+    assert any("a1.tif can be read, but not the rest of its file (" in fault.statement for fault in faults)
 
 
 def test_a_name_that_no_file_can_have_is_a_fault(dataset: Dataset) -> None:

@@ -166,7 +166,7 @@ def test_other_samples_do_not_change(manifest: Manifest, salient: Manifest) -> N
 
 
 def test_a_missing_map_is_told_in_a_sentence(manifest: Manifest, salient: Manifest) -> None:
-    with pytest.raises(UserError, match=r"the host eps goes by saliency maps, but 1 of its .* in dataset\.saliency"):
+    with pytest.raises(UserError, match=r"the host eps uses saliency maps, but 1 of its .* in dataset\.saliency"):
         manifest.check_saliency((*salient.images[1:], manifest.images[0]), "run one: the host eps")
     salient.check_saliency(salient.images, "run one: the host eps")
     Image.new("L", (9, 9)).save(salient.saliency(salient.images[0]))
@@ -218,7 +218,7 @@ def test_a_dataset_without_saliency_is_refused(params: dict[str, Any], capsys: p
     write_params(params)
     run_stages(*PREPARE)
     assert run_stage("train_cam", run="cam", seed=0) == 2
-    message = "run cam: the host eps goes by saliency maps, but 5 of its 5 images (train_00000, ...) have none: "
+    message = "run cam: the host eps uses saliency maps, but 5 of its 5 images (train_00000, ...) have none: "
     assert message in capsys.readouterr().err
     assert main(["check"]) == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, image by image and as a whole, and what is done about it."""
+"""Examine a dataset for faults, image by image and as a whole."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,17 +14,17 @@ from rca.data.manifest import SAFE_ID, ImageRecord, Manifest, locate
 
 MAX_CLASSES = 254
 MAX_NAMES = 5  # in a sentence
-# What people call label 0 or 255, which are no object classes.
+# Common names of labels 0 and 255, which are no object classes.
 NO_OBJECTS = {"background", "_background_", "bg", "void", "ignore", "unlabeled", "unlabelled"}
 
 
 @dataclass(frozen=True)
 class Examination:
-    """A dataset that was read whole.
+    """The result of reading all files of a dataset.
 
     Attributes:
-        manifest: Its images without those that have an error.
-        faults: All that is wrong, in the order of `KINDS`, within a kind in that of the listing.
+        manifest: The images without an error.
+        faults: All faults, in the order of `KINDS`, and within a kind in that of the listing.
         notes: What was left out and why, in sentences.
     """
 
@@ -34,31 +34,31 @@ class Examination:
 
     @property
     def errors(self) -> tuple[Fault, ...]:
-        """The faults that the pipeline cannot run with."""
+        """The faults that stop the pipeline."""
         return tuple(fault for fault in self.faults if fault.severity == "error")
 
     @property
     def warnings(self) -> tuple[Fault, ...]:
-        """The faults that it can live with."""
+        """The faults that do not."""
         return tuple(fault for fault in self.faults if fault.severity == "warning")
 
     @property
     def quarantine(self) -> tuple[Fault, ...]:
-        """The errors that go with the images that have them."""
+        """The errors that leave with their images."""
         return tuple(fault for fault in self.errors if fault.of_image)
 
     def find_stopping(self, broken: Broken) -> tuple[Fault, ...]:
-        """The errors that remain when images are treated as `broken` says."""
+        """The errors that remain after images are treated as `broken` says."""
         return tuple(fault for fault in self.errors if broken == "stop" or not fault.of_image)
 
     def accept(self, broken: Broken) -> Manifest:
         """The manifest, unless errors remain.
 
         Args:
-            broken: What is done about images with an error.
+            broken: What to do about images with errors.
 
         Raises:
-            UserError: with the first error, and how many more there are.
+            UserError: errors remain; it names the first and counts the others.
         """
         stopping = self.find_stopping(broken)
         if stopping:
@@ -76,22 +76,22 @@ def examine(
     workers: int = 1,
     draw_into: Path | None = None,
 ) -> Examination:
-    """Read all that a listing names and find everything that is wrong with it.
+    """Read all files that a listing names and find everything that is wrong.
 
     Args:
-        root: The dataset's.
-        listing: What a format listed.
-        splits: The splits that were asked for.
-        published: How many images each split holds where the dataset is a published one.
-        workers: How many processes decode; the result does not depend on it.
-        draw_into: The folder to write masks to that have to be drawn; None looks at them and keeps none.
+        root: The dataset's root.
+        listing: The dataset as listed.
+        splits: The splits of the settings.
+        published: The number of images of each split, if the dataset is a published one.
+        workers: The number of processes; the result does not depend on it.
+        draw_into: The folder to write drawn masks to; None checks them and writes none.
     """
     readings = read_listing(root, listing, workers, draw_into)
     refused = {fault.id for fault in listing.faults if fault.severity == "error" and fault.of_image}
     images: dict[str, ImageRecord] = {}
     for reading in readings:
         if reading.record and reading.record.id not in refused:
-            images.setdefault(reading.record.id, reading.record)  # an id that is given twice is an error
+            images.setdefault(reading.record.id, reading.record)  # a repeated id is an error
     manifest = Manifest(root, listing.classes, tuple(images.values()))
     faults = [
         *listing.faults,
@@ -108,7 +108,7 @@ def examine(
 
 
 def _examine_classes(listing: Listing, root: Path) -> Iterator[Fault]:
-    """Class names that cannot be used, or that stand for the same class."""
+    """Class names that cannot be used or that mean the same class."""
     file = str(listing.class_list or root)
     names = list(dict.fromkeys(listing.classes))
     if not names:
@@ -127,27 +127,27 @@ def _examine_classes(listing: Listing, root: Path) -> Iterator[Fault]:
         for other in others:
             # As escapes, since the two may look the same.
             shown = f"{first!a} and {other!a}"
-            statement = f"{file} names the classes {shown}, which differ in case, spaces or Unicode form alone"
+            statement = f"{file} names the classes {shown}, which differ only in case, spaces or Unicode form"
             yield Fault("similar classes", file, statement)
 
 
 def _examine_ids(listing: Listing, root: Path) -> Iterator[Fault]:
-    """Ids that several images have, or that some file systems do not tell apart."""
+    """Ids of several images, and ids that some file systems do not tell apart."""
     entries = {entry.id: entry for entry in reversed(listing.entries)}
     for name, times in Counter(entry.id for entry in listing.entries).items():
         if times > 1:
             file = str(locate(root, entries[name].image))
-            yield Fault("repeated id", file, f"The id {name} of {file} is that of {times} images", name)
+            yield Fault("repeated id", file, f"The id {name} of {file} belongs to {times} images", name)
     for first, *others in _group(sorted(entries), str.casefold):
         for other in others:
             file = str(locate(root, entries[other].image))
-            yield Fault("similar ids", file, f"The id {other} of {file} differs from {first} in case alone", other)
+            yield Fault("similar ids", file, f"The id {other} of {file} differs from {first} only in case", other)
 
 
 def _examine_splits(
     listing: Listing, manifest: Manifest, splits: tuple[str, ...], published: Mapping[str, int]
 ) -> Iterator[Fault]:
-    """Splits that are empty, overlap or are not those that were published."""
+    """Splits that are empty, overlap, or differ from the published ones."""
     listed = {split: {entry.id for entry in listing.entries if split in entry.splits} for split in splits}
     for split, ids in listed.items():
         file = str(listing.lists.get(split, manifest.root))
@@ -156,24 +156,24 @@ def _examine_splits(
         if not ids:
             yield Fault("empty split", file, f"No image belongs to the split {split} in {file}")
         elif not any(split in record.splits for record in manifest.images):
-            yield Fault("exhausted split", file, f"No image of the split {split} in {file} is without an error")
+            yield Fault("exhausted split", file, f"Every image of the split {split} in {file} has an error")
         wanted = published.get(split, len(ids))
         if ids and len(ids) != wanted:
-            statement = f"{file} gives {count(len(ids), 'image')} to the split {split}, the published one has {wanted}"
+            statement = f"{file} lists {count(len(ids), 'image')} for the split {split}, the published one has {wanted}"
             yield Fault("unpublished count", file, statement)
-    for (one, ours), (other, theirs) in combinations(listed.items(), 2):
-        shared = sorted(ours & theirs)
-        if shared and not ours <= theirs and not theirs <= ours:
-            file = str(listing.lists.get(other, manifest.root))
+    for (first, first_ids), (second, second_ids) in combinations(listed.items(), 2):
+        shared = sorted(first_ids & second_ids)
+        if shared and not first_ids <= second_ids and not second_ids <= first_ids:
+            file = str(listing.lists.get(second, manifest.root))
             some = f"{count(len(shared), 'image')} ({_shorten(shared)})"
-            statement = f"{file}: the splits {one} and {other} share {some}, and neither lies within the other"
+            statement = f"{file}: the splits {first} and {second} share {some}, and neither contains the other"
             yield Fault("overlapping splits", file, statement)
 
 
 def _examine_tags(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
-    """Images without tags, splits without any, and classes that a split does not show."""
+    """Images without tags, splits without any tag, and classes that no image of a split shows."""
     if not manifest.classes:
-        return  # told already
+        return  # reported already
     groups: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in manifest.images:
         for group in record.splits or (f"source {record.source}",):
@@ -196,7 +196,7 @@ def _examine_tags(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _examine_parts(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
-    """Splits where some images have a mask or a saliency map and others have none."""
+    """Splits where only some images have a mask or a saliency map."""
     for split, file in listing.lists.items():
         records = [record for record in manifest.images if split in record.splits]
         without = {
@@ -210,7 +210,7 @@ def _examine_parts(listing: Listing, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _find_duplicates(listing: Listing, readings: Iterable[Reading], root: Path) -> Iterator[Fault]:
-    """Photographs of the same bytes under several ids."""
+    """Photographs with the same bytes under several ids."""
 
     def describe(entry: Entry) -> str:
         return f"{locate(root, entry.image)} ({', '.join(entry.splits) or entry.source})"
@@ -223,7 +223,7 @@ def _find_duplicates(listing: Listing, readings: Iterable[Reading], root: Path) 
         earlier: list[Entry] = []
         for entry in group.values():
             splits, file = set(entry.splits), str(locate(root, entry.image))
-            apart = [one for one in earlier if splits and one.splits and splits.isdisjoint(one.splits)]
+            apart = [other for other in earlier if splits and other.splits and splits.isdisjoint(other.splits)]
             if apart:
                 statement = f"The photographs {describe(entry)} and {describe(apart[0])} are the same, in two splits"
                 yield Fault("leaked photograph", file, statement, entry.id)
@@ -234,12 +234,12 @@ def _find_duplicates(listing: Listing, readings: Iterable[Reading], root: Path) 
 
 
 def _shorten(names: Sequence[str]) -> str:
-    """Names in a sentence."""
+    """A few names, for a sentence."""
     return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def _group(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
-    """Names that have the same key, in their order."""
+    """The groups of two names or more with the same key, in order."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[key(name)].append(name)

@@ -1,4 +1,4 @@
-"""What can be wrong with one mask or saliency map."""
+"""Examine one mask or saliency map for faults."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +18,13 @@ from rca.data.manifest import locate
 def examine_mask(
     root: Path, entry: Entry, size: tuple[int, int] | None, classes: int
 ) -> tuple[UInt8Array | None, list[Fault]]:
-    """An image's mask, None where it cannot be had, and what is wrong with it.
+    """Read or draw an image's mask; return it, or None if it cannot be read, and its faults.
 
     Args:
-        root: The dataset's.
+        root: The dataset's root.
         entry: The image, which has a mask.
-        size: The photograph's height and width; None where it is not known.
-        classes: How many there are.
+        size: The photograph's height and width; None if unknown.
+        classes: The number of classes.
     """
     if entry.draw is None:
         path = locate(root, entry.mask or "")
@@ -44,11 +44,11 @@ def examine_mask(
 
 
 def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[UInt8Array | None, list[Fault]]:
-    """A picture of one channel, None where it cannot be read, and what is wrong with it.
+    """Read a picture of one channel; return it, or None if it cannot be read, and its faults.
 
     Args:
         path: The file.
-        size: The photograph's height and width; None where it is not known.
+        size: The photograph's height and width; None if unknown.
         what: "mask" or "saliency map".
     """
     faults = []
@@ -58,30 +58,30 @@ def examine_map(path: Path, size: tuple[int, int] | None, what: str) -> tuple[UI
                 faults.append(Fault("lossy mask", str(path), f"The mask {path} is a JPEG"))
             elif what == "mask":
                 faults += compare_suffix(image, path, what)
-            found = decode_mask(image, path, what)
+            pixels = decode_mask(image, path, what)
     except PictureError as error:
         return None, [*faults, Fault(f"{error.fault} {what}", str(path), error.statement)]
-    return found, [*faults, *_compare_sizes(found, size, what, f"{what} {path}", path)]
+    return pixels, [*faults, *_compare_sizes(pixels, size, what, f"{what} {path}", path)]
 
 
 def _compare_sizes(
-    found: UInt8Array, size: tuple[int, int] | None, what: str, name: str, path: Path
+    pixels: UInt8Array, size: tuple[int, int] | None, what: str, name: str, path: Path
 ) -> Iterator[Fault]:
-    if size is not None and found.shape != size:
-        sizes = f"{found.shape[1]}x{found.shape[0]}, its photograph {size[1]}x{size[0]}"
+    if size is not None and pixels.shape != size:
+        sizes = f"{pixels.shape[1]}x{pixels.shape[0]}, its photograph {size[1]}x{size[0]}"
         yield Fault(f"{what} of another size", str(path), f"The {name} is {sizes}")
 
 
 def _examine_labels(mask: UInt8Array, classes: int, name: str, path: Path) -> Iterator[Fault]:
     labels = list_labels(mask)
     unknown = [str(label) for label in labels if label > classes and label != IGNORE]
-    if unknown and classes:  # without classes that is told once
+    if unknown and classes:  # that there are no classes is reported once
         shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        many = "label" if len(unknown) == 1 else "labels"
-        statement = f"The {name} holds the {many} {shown}, but there are {classes} classes"
+        noun = "label" if len(unknown) == 1 else "labels"
+        statement = f"The {name} holds the {noun} {shown}, but there are {classes} classes"
         yield Fault("unknown label", str(path), statement)
     if labels == [IGNORE]:
-        yield Fault("all-ignore mask", str(path), f"The {name} is to be ignored ({IGNORE}) all over")
+        yield Fault("all-ignore mask", str(path), f"The {name} holds only ignored pixels ({IGNORE})")
 
 
 def list_labels(mask: UInt8Array) -> list[int]:

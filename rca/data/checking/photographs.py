@@ -1,4 +1,4 @@
-"""What can be wrong with one photograph."""
+"""Examine one photograph for faults."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from PIL.ImageFile import ImageFile
 from rca.core.images import PictureError, decode_photograph, open_picture
 from rca.data.faults import Fault
 
-# A backbone like VGG16 halves an image four times: less leaves it no pixel.
+# A backbone like VGG16 halves an image four times, so a smaller one would be left without a pixel.
 MIN_SIDE = 16
-# EXIF's values of the orientation that ask a viewer to turn or mirror; 1 asks for nothing, others mean nothing.
+# The values of EXIF's orientation that ask for a rotation or a mirroring; 1 asks for none, others are undefined.
 TURNED = range(2, 9)
-# What Pillow calls the formats of photographs that are one and the same to a person.
+# Pillow's names of formats that users know by another name.
 SAME_FORMAT = {"MPO": "JPEG"}
 
 
 def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]:
-    """A photograph's height and width, None where it cannot be read, and what is wrong with it.
+    """Read a photograph; return its height and width, or None if it cannot be read, and its faults.
 
     Args:
         path: The file.
     """
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with open_picture(path, "photograph") as image:
@@ -38,28 +38,29 @@ def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]
         statement = f"The photograph {path} is {width}x{height}, less than {MIN_SIDE} pixels a side"
         faults.append(Fault("tiny photograph", str(path), statement))
     if (pixels == pixels[0, 0]).all():
-        faults.append(Fault("blank photograph", str(path), f"The photograph {path} is of one colour all over"))
-    for text in dict.fromkeys(str(one.message) for one in said if issubclass(one.category, UserWarning)):
+        faults.append(Fault("blank photograph", str(path), f"The photograph {path} has only one colour"))
+    messages = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+    for text in dict.fromkeys(messages):
         reason = " ".join(text.split()).rstrip(".")
-        faults.append(Fault("odd photograph", str(path), f"Pillow reads the photograph {path}, but says {reason!r}"))
+        faults.append(Fault("odd photograph", str(path), f"Pillow reads the photograph {path}, but warns {reason!r}"))
     return (height, width), faults
 
 
 def _describe_if_possible(image: ImageFile, path: Path) -> list[Fault]:
-    """What is unusual about a photograph that was decoded, whatever bytes lie behind its pixels."""
+    """What is unusual about a decoded photograph, even if the rest of its file is broken."""
     try:
         return list(_describe(image, path))
     except Exception as error:  # of a broken EXIF block or second picture: IndexError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
-        statement = f"The photograph {path} can be read, but not what else is in its file ({reason})"
+        statement = f"The photograph {path} can be read, but not the rest of its file ({reason})"
         return [Fault("odd photograph", str(path), statement)]
 
 
 def _describe(image: ImageFile, path: Path) -> Iterator[Fault]:
-    """What is unusual about a photograph that was decoded, by what its file says of it."""
+    """What is unusual about a decoded photograph, according to its file."""
     orientation = image.getexif().get(Base.Orientation)
     if orientation in TURNED:
-        statement = f"The photograph {path} is turned by its EXIF orientation {orientation}, but is read as stored"
+        statement = f"The photograph {path} has the EXIF orientation {orientation}, but is read as stored"
         yield Fault("turned photograph", str(path), statement)
     if image.mode == "CMYK":
         yield Fault("CMYK photograph", str(path), f"The photograph {path} is CMYK, and read without its colour profile")
@@ -74,7 +75,7 @@ def _describe(image: ImageFile, path: Path) -> Iterator[Fault]:
 
 
 def compare_suffix(image: ImageFile, path: Path, what: str) -> Iterator[Fault]:
-    """A picture whose suffix is that of another format than it has.
+    """Check that a picture's suffix is that of its format.
 
     Args:
         image: The picture.
@@ -82,6 +83,6 @@ def compare_suffix(image: ImageFile, path: Path, what: str) -> Iterator[Fault]:
         what: "photograph" or "mask".
     """
     named = Image.registered_extensions().get(path.suffix.lower())
-    found = SAME_FORMAT.get(image.format or "", image.format)
-    if named is not None and SAME_FORMAT.get(named, named) != found:
-        yield Fault(f"misnamed {what}", str(path), f"The {what} {path} is a {found}, whatever its suffix says")
+    actual = SAME_FORMAT.get(image.format or "", image.format)
+    if named is not None and SAME_FORMAT.get(named, named) != actual:
+        yield Fault(f"misnamed {what}", str(path), f"The {what} {path} is a {actual}, unlike its suffix")

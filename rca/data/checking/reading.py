@@ -1,4 +1,4 @@
-"""From what is listed to what is there: every photograph, mask and saliency map is opened and checked once."""
+"""Open and check every photograph, mask and saliency map of a dataset, once."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ from rca.data.manifest import SAFE_ID, ImageRecord, locate
 
 
 def fold(name: str) -> str:
-    """A name without what people do not see or mean: case, spaces, and the Unicode form in which it is written."""
+    """A name without the differences that people overlook: case, spaces and Unicode form."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was found of one image.
+    """The result of reading one image.
 
     Attributes:
-        record: The image; None where an error keeps it from being used.
-        sha256: Checksum of the photograph's file, "" where there is none.
-        faults: All that is wrong with it.
+        record: The image; None if it has an error.
+        sha256: Checksum of the photograph's file; "" if there is none.
+        faults: All its faults.
     """
 
     record: ImageRecord | None
@@ -40,16 +40,16 @@ class Reading:
 
 
 def read_listing(root: Path, listing: Listing, workers: int = 1, draw_into: Path | None = None) -> tuple[Reading, ...]:
-    """Open and check all that a listing names.
+    """Open and check all files that a listing names.
 
     Args:
-        root: The dataset's.
-        listing: What a format listed.
-        workers: How many processes decode; the result does not depend on it.
-        draw_into: The folder to write masks to that have to be drawn; None looks at them and keeps none.
+        root: The dataset's root.
+        listing: The dataset as listed.
+        workers: The number of processes; the result does not depend on it.
+        draw_into: The folder to write drawn masks to; None checks them and writes none.
 
     Returns:
-        What was found of each image, in the order of the listing.
+        The reading of each image, in the order of the listing.
     """
     read = partial(read_entry, root, listing.classes, draw_into=draw_into)
     return tuple(_map(read, listing.entries, workers))
@@ -64,20 +64,20 @@ def _map(read: partial[Reading], entries: tuple[Entry, ...], workers: int) -> It
 
 
 def read_entry(root: Path, classes: tuple[str, ...], entry: Entry, draw_into: Path | None = None) -> Reading:
-    """Open and check what belongs to one image, to the last fault.
+    """Open and check the files of one image and collect all its faults.
 
     Args:
-        root: The dataset's.
-        classes: Its classes.
+        root: The dataset's root.
+        classes: The names of the classes.
         entry: The image.
-        draw_into: The folder to write its mask to if that has to be drawn; None looks at it and keeps none.
+        draw_into: The folder to write its mask to if it is drawn; None checks it and writes none.
     """
     photograph = locate(root, entry.image)
     size, faults = examine_photograph(photograph)
     mask = None
     if entry.mask is not None:
-        mask, found = examine_mask(root, entry, size, len(classes))
-        faults += found
+        mask, mask_faults = examine_mask(root, entry, size, len(classes))
+        faults += mask_faults
     if entry.saliency is not None:
         faults += examine_map(locate(root, entry.saliency), size, "saliency map")[1]
     faults += _examine_names(photograph, classes, entry)
@@ -104,15 +104,15 @@ def read_entry(root: Path, classes: tuple[str, ...], entry: Entry, draw_into: Pa
 
 
 def _hash(path: Path) -> str:
-    """A file's checksum, "" where it cannot be read or is empty, so that it equals no other."""
+    """A file's checksum; "", which counts as no duplicate, if it cannot be read or is empty."""
     try:
         return hash_file(path) if path.stat().st_size else ""
-    except (OSError, UserError, ValueError):  # ValueError: no name that a file can have
+    except (OSError, UserError, ValueError):  # ValueError: the name cannot be a file's
         return ""
 
 
 def _keep_mask(root: Path, entry: Entry, mask: UInt8Array | None, draw_into: Path | None) -> str:
-    """The checksum of a mask's file, which is written first if it was drawn; "" where there is none."""
+    """The checksum of a mask's file, which is first written if the mask was drawn; "" if there is none."""
     if entry.mask is None or mask is None:
         return ""
     path = locate(root, entry.mask)
@@ -125,7 +125,7 @@ def _keep_mask(root: Path, entry: Entry, mask: UInt8Array | None, draw_into: Pat
 
 
 def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> Iterator[Fault]:
-    """What is wrong with an image's id and tags."""
+    """The faults of an image's id and tags."""
     if not SAFE_ID.fullmatch(entry.id):
         statement = f"The image {photograph} has the id {entry.id!r}, which cannot be a file name"
         yield Fault("unusable id", str(photograph), statement)
@@ -137,7 +137,7 @@ def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> 
 
 
 def _find_tags(classes: tuple[str, ...], entry: Entry, mask: UInt8Array | None) -> tuple[int, ...]:
-    """The image's classes as indices, ascending: those listed, or else those in its mask."""
+    """The image's classes as ascending indices: those listed, else those in its mask."""
     if entry.tags is None:
         return () if mask is None else tuple(label - 1 for label in list_labels(mask) if label not in (0, IGNORE))
     return tuple(sorted({classes.index(tag) for tag in entry.tags if tag in classes}))

@@ -1,4 +1,4 @@
-"""Datasets in the layout of COCO: `annotations/instances_*.json` and a folder of photographs for each split."""
+"""Datasets in COCO layout: `annotations/instances_*.json` and a folder of photographs for each split."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,15 @@ from rca.data.listing import Entry, Listing, name_drawn
 
 
 class CocoSettings(BaseDatasetSettings):
-    """Where a dataset in COCO layout keeps its parts.
+    """The files of a dataset in COCO layout.
 
     Attributes:
         format: The layout.
         splits: The splits to read.
-        annotations: Each split's annotations, relative to the root; `{split}` stands for its name.
-        images: Each split's folder of photographs, likewise.
-        tags: Where an image's tags come from: "masks" (the classes that can be seen in the mask), or all its
-            annotations, with crowds and hidden instances.
+        annotations: Each split's annotation file, relative to the root; `{split}` stands for its name.
+        images: Each split's folder of photographs, in the same form.
+        tags: The source of an image's tags: "masks" (the classes visible in the mask) or "annotations" (all of them,
+            including crowds and hidden instances).
     """
 
     format: Literal["coco"]
@@ -33,12 +33,12 @@ class CocoSettings(BaseDatasetSettings):
 
 
 def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
-    """List a dataset in COCO layout; the annotations of one split at a time are in memory.
+    """List a dataset in COCO layout, with the annotations of one split in memory at a time.
 
     Args:
-        root: The folder that holds annotations and photographs.
-        settings: Which splits to read, and where.
-        drawn: Where the masks will lie.
+        root: The folder of annotations and photographs.
+        settings: The splits and their files.
+        drawn: The folder for drawn masks.
 
     Raises:
         UserError: an annotation file is missing or broken, or the splits differ in their categories.
@@ -50,19 +50,19 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
     notes = []
     lists = {split: root / settings.annotations.replace("{split}", split) for split in settings.splits}
     for split, path in lists.items():
-        found = read_annotations(path)
-        if classes and found.classes != classes:
+        annotations = read_annotations(path)
+        if classes and annotations.classes != classes:
             raise UserError(f"{path} has other categories than {settings.splits[0]}: give all splits the same.")
-        classes = found.classes
-        for image in found.images:
+        classes = annotations.classes
+        for image in annotations.images:
             entry = _make_entry(root, settings, drawn, split, image)
             known = entries.get(entry.id, entry)
             if replace(known, splits=()) != entry:
-                raise UserError(f"{path}: the image {entry.id} is another one than in {known.splits[0]}: rename it.")
+                raise UserError(f"{path}: the image {entry.id} differs from that in {known.splits[0]}: rename it.")
             entries[entry.id] = replace(entry, splits=(*known.splits, split))
-        if found.dropped:
-            total = found.dropped + len(found.images)
-            notes.append(f"{split}: {found.dropped} of {total} images have no annotation and are left out.")
+        if annotations.dropped:
+            total = annotations.dropped + len(annotations.images)
+            notes.append(f"{split}: {annotations.dropped} of {total} images have no annotation and are left out.")
     return Listing(
         classes,
         tuple(entries[name] for name in sorted(entries)),
@@ -73,7 +73,7 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
 
 
 def _make_entry(root: Path, settings: CocoSettings, drawn: Path, split: str, image: AnnotatedImage) -> Entry:
-    """An image's entry, as yet without its splits."""
+    """List an image, as yet without its splits."""
     name = image.file.stem
     return Entry(
         id=name,

@@ -1,7 +1,7 @@
-"""What COCO's `instances_*.json` say of each image: its file, its categories, and a mask drawn from its instances.
+"""COCO's `instances_*.json`: each image's file, its categories, and a mask drawn from its instances.
 
-Several incompatible sets of COCO masks circulate; these follow the annotations: the larger instance lies below the
-smaller one, and what is annotated as a crowd is undecided.
+Several incompatible sets of COCO masks circulate. These follow the annotations: larger instances lie below smaller
+ones, and crowds are ignored (255).
 """
 
 import contextlib
@@ -29,11 +29,11 @@ class _Image(TypedDict):
 
 
 class Instance(NamedTuple):
-    """One annotated object.
+    """An annotated object.
 
     Attributes:
         label: 1..C, or 255 for a crowd.
-        counts: Its pixels as COCO's compressed run lengths, a fraction of what its polygons take.
+        counts: Its pixels in COCO's compressed run lengths, which are much smaller than its polygons.
     """
 
     label: int
@@ -47,7 +47,7 @@ class CocoMask:
     Attributes:
         height: In pixels.
         width: In pixels.
-        instances: In the order in which they are painted.
+        instances: The objects, in the order of painting.
     """
 
     height: int
@@ -66,7 +66,7 @@ class AnnotatedImage(NamedTuple):
     """An image that has at least one annotation.
 
     Attributes:
-        file: Its file's name in the folder of its split.
+        file: Its path in the folder of its split.
         classes: Names of the categories of all its annotations, in label order.
         mask: Draws its mask.
     """
@@ -77,13 +77,13 @@ class AnnotatedImage(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """What a file of annotations holds.
+    """The content of an annotation file.
 
     Attributes:
-        classes: Names of the categories in the order of their ids. (COCO's 80 ids run to 90 and leave gaps: an id is no
-            label.)
-        images: Those that have an annotation.
-        dropped: How many have none.
+        classes: Names of the categories in the order of their ids. (An id is no label: COCO's 80 ids run to 90, with
+            gaps.)
+        images: The images with an annotation.
+        dropped: The number of images without one.
     """
 
     classes: tuple[str, ...]
@@ -92,27 +92,27 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a file of annotations.
+    """Read an annotation file.
 
-    That of train2014, of 450 MB, takes some 3 GB of memory while it is read.
+    Reading that of train2014 (450 MB) takes about 3 GB of memory.
 
     Raises:
-        UserError: the file is missing or broken, or holds something else.
+        UserError: the file is missing or broken, or is no annotation file.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist: put it there, or mend dataset.annotations.")
+        raise UserError(f"{path} does not exist: put it there, or correct dataset.annotations.")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its own progress
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             data = COCO(str(path))
         images = tuple(_describe(data, image) for image in data.imgs.values() if data.imgToAnns.get(image["id"]))
-        classes = tuple(str(data.cats[one]["name"]) for one in sorted(data.cats))
+        classes = tuple(str(data.cats[category]["name"]) for category in sorted(data.cats))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path} is not valid JSON: replace it.") from None
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UserError(f"{path} is not as COCO's annotations are ({reason}): mend or replace it.") from None
+        raise UserError(f"{path} is not a COCO annotation file ({reason}): repair or replace it.") from None
     if not images or not classes:
-        raise UserError(f"{path} names no category or no annotated image: mend dataset.annotations.")
+        raise UserError(f"{path} names no category or no annotated image: correct dataset.annotations.")
     return Annotations(classes, images, len(data.imgs) - len(images))
 
 
@@ -120,22 +120,23 @@ def _describe(data: COCO, image: _Image) -> AnnotatedImage:
     file = PurePosixPath(image["file_name"])
     if file.is_absolute() or ".." in file.parts:
         raise ValueError(f"the file name {file} leads out of the folder")
-    found = {one["category_id"] for one in data.imgToAnns[image["id"]]}
-    classes = tuple(str(data.cats[one]["name"]) for one in sorted(found))
+    categories = {annotation["category_id"] for annotation in data.imgToAnns[image["id"]]}
+    classes = tuple(str(data.cats[category]["name"]) for category in sorted(categories))
     return AnnotatedImage(file, classes, CocoMask(image["height"], image["width"], tuple(_order(data, image))))
 
 
 def _order(data: COCO, image: _Image) -> Iterator[Instance]:
     """An image's crowds, then its instances from the largest area to the smallest."""
     labels = {category: number for number, category in enumerate(sorted(data.cats), 1)}
-    instances = data.imgToAnns[image["id"]]
-    for one in sorted(instances, key=lambda one: (not one.get("iscrowd", 0), -one["area"], one["id"])):
-        shape = one["segmentation"]
+    annotations = data.imgToAnns[image["id"]]
+    for annotation in sorted(annotations, key=lambda each: (not each.get("iscrowd", 0), -each["area"], each["id"])):
+        shape = annotation["segmentation"]
         if isinstance(shape, list) and any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
-            raise ValueError(f"annotation {one['id']} has a polygon of fewer than three corners")
+            raise ValueError(f"annotation {annotation['id']} has a polygon of fewer than three corners")
         if not shape:
             continue
-        lengths = data.annToRLE(one)
+        lengths = data.annToRLE(annotation)
         if list(lengths["size"]) != [image["height"], image["width"]]:
-            raise ValueError(f"annotation {one['id']} is of another size than its image")
-        yield Instance(IGNORE if one.get("iscrowd", 0) else labels[one["category_id"]], lengths["counts"])
+            raise ValueError(f"annotation {annotation['id']} has another size than its image")
+        label = IGNORE if annotation.get("iscrowd", 0) else labels[annotation["category_id"]]
+        yield Instance(label, lengths["counts"])

@@ -1,4 +1,4 @@
-"""The dataset formats: each is a settings class and a function that lists what a dataset holds."""
+"""The dataset formats: each has a settings class and a function that lists a dataset's images."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def build_dataset_settings(data: object, source: Path | str) -> VocSettings | Co
     """Turn the plain section `dataset` into the settings of its format.
 
     Args:
-        data: What the params file holds for it.
+        data: The plain data.
         source: The params file, for the message.
 
     Raises:
@@ -41,18 +41,18 @@ def build_dataset_settings(data: object, source: Path | str) -> VocSettings | Co
 
 
 def list_dataset(root: Path, settings: DatasetSettings, drawn: Path = DRAWN) -> Listing:
-    """List a dataset and its further sources, without opening an image.
+    """List a dataset and its extra sources, without opening an image.
 
     Args:
-        root: Where it lies.
-        settings: Its format and parts.
-        drawn: Where masks will lie that have to be drawn.
+        root: The dataset's root.
+        settings: Its format and files.
+        drawn: The folder for drawn masks, as paths in the manifest name it.
 
     Raises:
         UserError: the root is missing, or its lists are missing or broken.
     """
     if not root.is_dir():
-        raise UserError(f"The dataset's root {root} does not exist: link it with `rca preset`, or put it there.")
+        raise UserError(f"The dataset's root {root} does not exist: link it with `rca preset`, or put the data there.")
     match settings:
         case VocSettings():
             listing = list_voc(root, settings, drawn)
@@ -60,27 +60,27 @@ def list_dataset(root: Path, settings: DatasetSettings, drawn: Path = DRAWN) -> 
             listing = list_coco(root, settings, drawn)
         case FolderSettings():
             listing = list_folder(root, settings)
-    extra = [list_source(root, name, source) for name, source in settings.sources.items()]
-    entries = sorted((entry for one in (listing, *extra) for entry in one.entries), key=lambda entry: entry.id)
+
+    listings = [listing, *(list_source(root, name, source) for name, source in settings.sources.items())]
     return replace(
         listing,
-        entries=tuple(entries),
-        notes=tuple(note for one in (listing, *extra) for note in one.notes),
-        faults=tuple(fault for one in (listing, *extra) for fault in one.faults),
+        entries=tuple(sorted((entry for part in listings for entry in part.entries), key=lambda entry: entry.id)),
+        notes=tuple(note for part in listings for note in part.notes),
+        faults=tuple(fault for part in listings for fault in part.faults),
     )
 
 
 def examine_dataset(
     root: Path, settings: DatasetSettings, workers: int = 1, *, drawn: Path = DRAWN, draw_into: Path | None = None
 ) -> Examination:
-    """Read a dataset whole, and find everything that is wrong with it.
+    """Read every file of a dataset and find everything that is wrong.
 
     Args:
-        root: Where it lies.
-        settings: Its format and parts.
-        workers: How many processes decode; the result does not depend on it.
-        drawn: Where masks will lie that have to be drawn.
-        draw_into: The folder to write them to, which exists; None looks at them and keeps none.
+        root: The dataset's root.
+        settings: Its format and files.
+        workers: The number of processes; the result does not depend on it.
+        drawn: The folder for drawn masks, as paths in the manifest name it.
+        draw_into: The folder to write drawn masks to, which must exist; None checks them and writes none.
 
     Raises:
         UserError: the root is missing, or its lists are missing or broken.
@@ -98,18 +98,18 @@ def read_dataset(
     draw_into: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Read a dataset that is to be used.
+    """Read a dataset for use.
 
     Args:
-        root: Where it lies.
-        settings: Its format and parts.
-        workers: How many processes decode; the result does not depend on it.
-        drawn: Where masks will lie that have to be drawn.
-        draw_into: The folder to write them to, which exists; None looks at them and keeps none.
-        report: Takes sentences on what was left out.
+        root: The dataset's root.
+        settings: Its format and files.
+        workers: The number of processes; the result does not depend on it.
+        drawn: The folder for drawn masks, as paths in the manifest name it.
+        draw_into: The folder to write drawn masks to, which must exist; None checks them and writes none.
+        report: Takes a sentence on each thing that was left out.
 
     Raises:
-        UserError: the root is missing, or an error in it is not left out with its image.
+        UserError: the root is missing, or errors remain that cannot be left out with an image.
     """
     examination = examine_dataset(root, settings, workers, drawn=drawn, draw_into=draw_into)
     for note in examination.notes:

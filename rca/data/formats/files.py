@@ -1,4 +1,4 @@
-"""Finding and reading the small files that list a dataset."""
+"""Find and read the small files that list a dataset."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,45 +10,45 @@ MAPS = (".png",)
 
 
 def read_text(path: Path) -> str:
-    """A text file; a byte order mark at its start, as spreadsheets write it, is left out.
+    """Read a text file, without the byte order mark that spreadsheets write.
 
     Raises:
-        UserError: the file is missing or no UTF-8.
+        UserError: the file is missing or not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: add it, or take it out of the settings of the dataset.") from None
+        raise UserError(f"{path} does not exist: add it, or remove it from the dataset's settings.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, without spaces around them.
+    """The lines of a text file, stripped, without empty ones.
 
     Raises:
-        UserError: the file is missing or no UTF-8.
+        UserError: the file is missing or not UTF-8.
     """
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[str]) -> str | None:
-    """The first of an image's possible files that is there, relative to the root."""
+    """The first of an image's possible files that exists, relative to the root; None if none does."""
     candidates = (f"{folder}/{stem}{suffix}" for folder in folders for suffix in suffixes)
     return next((candidate for candidate in candidates if (root / candidate).is_file()), None)
 
 
 def check_folder(root: Path, folder: str, key: str) -> str:
-    """A folder of a dataset that its settings name.
+    """Check that a folder exists that a dataset's settings name, and return it.
 
     Args:
-        root: The dataset's.
-        folder: Relative to it.
+        root: The dataset's root.
+        folder: The folder, relative to the root.
         key: The dotted key of the setting, for the message.
 
     Raises:
-        UserError: it does not exist.
+        UserError: the folder does not exist.
     """
     if not (root / folder).is_dir():
-        raise UserError(f"The folder {root / folder} does not exist: put it there, or mend {key}.")
+        raise UserError(f"The folder {root / folder} does not exist: put it there, or correct {key}.")
     return folder

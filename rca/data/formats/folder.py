@@ -1,10 +1,10 @@
-"""Datasets as most people have them: a folder of photographs and a table of tags; masks, where there are any.
+"""Datasets of one's own: a folder of photographs, a table of tags, and masks if there are any.
 
 images/cow_1.jpg, images/trip/day2.png, ...     photographs
-tags.csv                                        columns `id`, `tags` (separated by `;`), and `split` if you like
-classes.txt                                     names of the classes in label order; without it the tags, sorted
-masks/cow_1.png, masks/trip/day2.png, ...       for any of the images: 0 background, n the n-th class, 255 undecided
-saliency/cow_1.png, ...                         for any of the images
+tags.csv                                        columns `id`, `tags` (separated by `;`) and optionally `split`
+classes.txt                                     names of the classes in label order; by default the sorted tags
+masks/cow_1.png, masks/trip/day2.png, ...       of any images: 0 background, n the n-th class, 255 ignore
+saliency/cow_1.png, ...                         of any images
 """
 
 import csv
@@ -25,13 +25,13 @@ from rca.data.listing import Entry, Listing
 
 
 class FolderSettings(BaseDatasetSettings):
-    """How a folder of photographs is divided.
+    """How a folder of photographs is split.
 
     Attributes:
         format: The layout.
-        splits: The splits. Images to which `tags.csv` gives none go to the second one by chance, else to the first.
-        held_out: The share of those that go to the second, 0..1.
-        seed: Of that chance; `rca check` proposes the one that divides the classes most evenly.
+        splits: The splits. An image without a split in `tags.csv` goes to the second one by chance, else to the first.
+        held_out: The share of those images that go to the second split, 0..1.
+        seed: The seed of that choice; `rca check` proposes the one that splits the classes most evenly.
     """
 
     format: Literal["folder"]
@@ -48,8 +48,8 @@ class Row:
         id: The image's id.
         stem: Its file in `images`, without the suffix.
         file: Its file, relative to the root.
-        tags: As given.
-        splits: Likewise; empty where none is.
+        tags: Its tags.
+        splits: Its splits; empty if the table gives none.
     """
 
     id: str
@@ -63,17 +63,17 @@ def list_folder(root: Path, settings: FolderSettings) -> Listing:
     """List a folder of photographs.
 
     Args:
-        root: The folder that holds `images` and `tags.csv`.
-        settings: How it is divided.
+        root: The folder of `images` and `tags.csv`.
+        settings: How it is split.
 
     Raises:
         UserError: the table of tags is missing or broken.
     """
     table = root / "tags.csv"
     rows, repeats = _drop_repeats(table, read_rows(table))
-    given = root / "classes.txt"
+    class_list = root / "classes.txt"
     tags = sorted({tag for row in rows for tag in row.tags})
-    classes = tuple(read_lines(given) if given.exists() else tags)
+    classes = tuple(read_lines(class_list) if class_list.exists() else tags)
     saliency = settings.saliency and check_folder(root, settings.saliency, "dataset.saliency")
     entries, unused = [], 0
     for row in sorted(rows, key=lambda row: row.id):
@@ -97,12 +97,12 @@ def list_folder(root: Path, settings: FolderSettings) -> Listing:
         tuple(_list_notes(root, rows, unused, settings)),
         repeats,
         lists=dict.fromkeys(settings.splits, table),
-        class_list=given if given.exists() else table,
+        class_list=class_list if class_list.exists() else table,
     )
 
 
 def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fault, ...]]:
-    """The first line of each image, and what is wrong with a table that has more."""
+    """The first line of each image, and a fault for each further one."""
     first: dict[str, Row] = {}
     repeats = []
     for row in rows:
@@ -112,10 +112,10 @@ def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fa
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The lines of a dataset's `tags.csv`, in its root.
+    """Read `tags.csv`, which lies in the dataset's root.
 
-    An image in a folder below `images` is named with that folder; in its id `--` stands for the slash. The suffix of a
-    file may be given or not.
+    An image in a folder below `images` is named with that folder, and `--` replaces the slash in its id. Suffixes are
+    optional.
 
     Raises:
         UserError: the table is missing or broken.
@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         table = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
     except csv.Error as error:
-        raise UserError(f"{path} is not valid CSV ({error}): mend it.") from None
+        raise UserError(f"{path} is not valid CSV ({error}): correct it.") from None
     if not table:
         raise UserError(f"{path} is empty: give it the columns id and tags, and a line for each image.")
     for column in ("id", "tags"):
@@ -135,11 +135,11 @@ def read_rows(path: Path) -> list[Row]:
 
 def _read_row(root: Path, path: Path, number: int, line: dict[str, str | None]) -> Row:
     if None in line or None in line.values():
-        raise UserError(f"{path}, line {number}, has another number of cells than the first line: mend it.")
+        raise UserError(f"{path}, line {number}, has another number of cells than the first line: correct it.")
     name = str(line["id"]).strip()
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts:
-        raise UserError(f"{path}, line {number}: {name!r} is no file below images: mend the id.")
+        raise UserError(f"{path}, line {number}: {name!r} is no file below images: correct the id.")
     if name.endswith(PHOTOGRAPHS) and (root / "images" / name).is_file():
         name, file = name.rpartition(".")[0], f"images/{name}"
     else:
@@ -160,7 +160,7 @@ def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
 
 def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettings) -> Iterator[str]:
     if unused:
-        yield f"{unused} images belong to no split that dataset.splits names and are left out."
+        yield f"{unused} images belong to no split in dataset.splits and are left out."
     listed = {row.file for row in rows}
     photographs = [path for path in (root / "images").rglob("*") if path.suffix in PHOTOGRAPHS]
     extra = [path for path in photographs if path.relative_to(root).as_posix() not in listed]
@@ -170,4 +170,4 @@ def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettin
     if drawn and len(settings.splits) > 1:
         better = propose_seed(drawn, settings.held_out, settings.seed)
         if better is not None:
-            yield f"Splits are drawn by chance: dataset.seed {better} divides the classes more evenly between them."
+            yield f"Splits are drawn by chance: dataset.seed {better} splits the classes more evenly."

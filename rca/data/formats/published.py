@@ -1,4 +1,4 @@
-"""How many images the published datasets hold: with others, figures compare with nobody's."""
+"""The sizes of published datasets. Scores on other image counts are not comparable with published ones."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from rca.data.formats.coco import CocoSettings
 from rca.data.formats.folder import FolderSettings
 from rca.data.formats.voc import VocSettings
 
-# Images of each split: VOC 2012's own lists and trainaug as SBD gives it; COCO 2014's images that have an annotation.
+# Images of each split: VOC 2012's lists, with trainaug from SBD; COCO 2014's images that have an annotation.
 VOC_2012 = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10_582}
 COCO_2014 = {"train": 82_081, "val": 40_137}
 
 
 def get_published_counts(settings: VocSettings | CocoSettings | FolderSettings) -> Mapping[str, int]:
-    """The images of each split of the published dataset that settings name; none where they name no such one."""
+    """The number of images of each split, if the settings name a published dataset; else empty."""
     if isinstance(settings, VocSettings) and settings.classes == "voc":
         return VOC_2012
     if isinstance(settings, CocoSettings) and "2014" in settings.annotations:

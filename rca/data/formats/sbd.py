@@ -1,4 +1,4 @@
-"""SBD, the masks that the field adds to VOC's own: MATLAB files, read as they are.
+"""SBD, the masks that the field adds to VOC's own, read from their MATLAB files.
 
 Source: Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011. Its archive's `dataset` folder holds
 `cls/<id>.mat`, `train.txt` and `val.txt`.
@@ -18,15 +18,15 @@ from rca.data.formats.files import read_lines
 
 @dataclass(frozen=True)
 class SbdMask:
-    """Draws the mask of one file of SBD."""
+    """Draws the mask in a file of SBD."""
 
     path: Path
 
     def __call__(self) -> UInt8Array:
-        """The mask (H, W), uint8: 0 background, 1..20 VOC's classes; SBD leaves no pixel undecided.
+        """The mask (H, W), uint8: 0 background, 1..20 VOC's classes; SBD has no ignored pixels.
 
         Raises:
-            UserError: the file is missing, broken, or none of SBD's.
+            UserError: the file is missing, broken, or not one of SBD's.
         """
         if not self.path.is_file():
             raise UserError(f"The mask {self.path} does not exist: restore it, or take it off the lists.")
@@ -35,14 +35,14 @@ class SbdMask:
             mask = np.asarray(content["GTcls"]["Segmentation"][0, 0])
             if mask.ndim != 2 or mask.dtype != np.uint8:
                 raise ValueError(f"its Segmentation is {mask.dtype} with {mask.ndim} axes")
-        except Exception as error:  # what scipy raises on bytes that are no MATLAB file, it does not say
+        except Exception as error:  # scipy does not document what it raises on bytes that are no MATLAB file
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"The mask {self.path} is none of SBD's or broken ({reason}): replace it.") from None
+            raise UserError(f"The mask {self.path} is broken or not SBD's ({reason}): replace it.") from None
         return mask
 
 
 def derive_trainaug(sbd: Path, train: Iterable[str], val: Iterable[str]) -> list[str]:
-    """The list `trainaug`: VOC's own training images and all of SBD's, without VOC's validation images.
+    """The list `trainaug`: VOC's training images and all of SBD's, without VOC's validation images.
 
     Args:
         sbd: SBD's folder.
@@ -50,7 +50,7 @@ def derive_trainaug(sbd: Path, train: Iterable[str], val: Iterable[str]) -> list
         val: VOC's validation list.
 
     Returns:
-        Sorted ids; with VOC 2012 and the whole of SBD 10,582.
+        Sorted ids; 10,582 with VOC 2012 and all of SBD.
 
     Raises:
         UserError: a list of SBD is missing.

@@ -1,4 +1,4 @@
-"""Further images to train on: of one object each, or found in the web. They belong to no split."""
+"""Extra sources of images to train on, such as single objects or web images. They belong to no split."""
 
 import hashlib
 from dataclasses import replace
@@ -14,18 +14,18 @@ def list_source(root: Path, name: str, settings: SourceSettings) -> Listing:
     """List the images of a source, a folder of photographs with its own `tags.csv`.
 
     Args:
-        root: The dataset's.
-        name: The source's.
-        settings: Where it lies, and how much of it counts how much.
+        root: The dataset's root.
+        name: The source's name.
+        settings: Its folder, weight and limit.
 
     Returns:
-        Its images, with the name before their ids, and without masks or splits; the classes are the dataset's.
+        Its images, without masks and splits, their ids prefixed by the source's name; no classes.
 
     Raises:
         UserError: its folder or its table of tags is missing or broken.
     """
     folder = check_folder(root, settings.path or name, f"dataset.sources.{name}.path")
-    found = list_folder(root / folder, FolderSettings(name=name, format="folder", splits=("all",)))
+    listing = list_folder(root / folder, FolderSettings(name=name, format="folder", splits=("all",)))
 
     def adopt(entry: Entry) -> Entry:
         return replace(
@@ -39,10 +39,11 @@ def list_source(root: Path, name: str, settings: SourceSettings) -> Listing:
             weight=settings.weight,
         )
 
-    entries, notes = tuple(map(adopt, found.entries)), [f"source {name}: {note}" for note in found.notes]
+    entries, notes = tuple(map(adopt, listing.entries)), [f"source {name}: {note}" for note in listing.notes]
     if settings.limit is not None and len(entries) > settings.limit:
-        # By a hash, so that images that are added push out few others.
-        entries = tuple(sorted(entries, key=lambda one: hashlib.sha256(one.id.encode()).digest())[: settings.limit])
-        notes.append(f"source {name}: {settings.limit} of {len(found.entries)} images are taken, as its limit says.")
-    faults = tuple(replace(fault, id=fault.id and f"{name}.{fault.id}") for fault in found.faults)
+        # In the order of a hash, so that new images displace few others.
+        entries = tuple(sorted(entries, key=lambda entry: hashlib.sha256(entry.id.encode()).digest()))
+        entries = entries[: settings.limit]
+        notes.append(f"source {name}: {len(entries)} of {len(listing.entries)} images are taken, as its limit says.")
+    faults = tuple(replace(fault, id=fault.id and f"{name}.{fault.id}") for fault in listing.faults)
     return Listing((), entries, tuple(notes), faults)

@@ -1,7 +1,7 @@
-"""Splits for a dataset that has none: each image draws its own, so that a new image never moves another.
+"""Splits for a dataset that has none. Each image is drawn by itself, so adding images never changes the others' split.
 
-A draw hangs on the seed and the image's id alone. It looks at no tag, so every class and every combination of classes
-is divided in the same proportion, up to chance; `find_stratified_seed` finds the seed by which chance does best.
+A draw depends only on the seed and the image's id. Tags play no part, so every class and every combination of classes
+is split in the same proportion, up to chance; `find_stratified_seed` finds the seed that splits them best.
 """
 
 import hashlib
@@ -15,31 +15,31 @@ TRIES = 200
 
 
 def draw_number(image_id: str, seed: int) -> float:
-    """A number in [0, 1) that looks random and is the same on every machine."""
+    """A pseudo-random number in [0, 1) that is the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{image_id}".encode()).digest()[:6], "big") / 2**48
 
 
 def is_held_out(image_id: str, share: float, seed: int) -> bool:
-    """Whether an image is held out from training, as a share of all are."""
+    """Whether an image is held out from training; a `share` of all images is."""
     return draw_number(image_id, seed) < share
 
 
 def find_stratified_seed(tags: Mapping[str, Sequence[str]], share: float, tries: int = TRIES) -> int:
-    """The seed below `tries` that divides the classes most evenly.
+    """The seed below `tries` that splits the classes most evenly.
 
     Args:
         tags: Each image's tags, by its id.
-        share: Of the images that are to be held out, 0..1.
-        tries: How many seeds are looked at.
+        share: The share of images to hold out, 0..1.
+        tries: The number of seeds to try.
 
     Returns:
-        The seed with the least `measure_imbalance`; the first of several.
+        The first seed with the least `measure_imbalance`.
     """
     return min(range(tries), key=lambda seed: measure_imbalance(tags, share, seed))
 
 
 def propose_seed(tags: Mapping[str, Sequence[str]], share: float, seed: int) -> int | None:
-    """Another seed, where the one given divides the classes worse than seeds do on average."""
+    """A better seed, if this one splits the classes worse than seeds do on average; else None."""
     if measure_imbalance(tags, share, seed) <= 1:
         return None
     best = find_stratified_seed(tags, share)
@@ -47,17 +47,17 @@ def propose_seed(tags: Mapping[str, Sequence[str]], share: float, seed: int) -> 
 
 
 def measure_imbalance(tags: Mapping[str, Sequence[str]], share: float, seed: int) -> float:
-    """How far a seed is from dividing each class, and all images, by the same share.
+    """How far a seed is from holding out the same share of each class, and of all images.
 
     Returns:
-        The root of the mean square, over the classes and the whole, of the difference between the share of its images
-        that are held out and the one wanted, in units of its standard deviation under chance: 1 is what one expects.
+        For each class and the whole, the number of held-out images deviates from the wanted one by some multiple of its
+        standard deviation under chance. This is the root mean square of those multiples; 1 is expected.
     """
     counts: dict[str | None, Float64Array] = {}
-    for image_id, of_image in tags.items():
+    for image_id, image_tags in tags.items():
         held_out = is_held_out(image_id, share, seed)
-        for tag in (None, *set(of_image)):
+        for tag in (None, *set(image_tags)):
             counts.setdefault(tag, np.zeros(2))[:] += (1, held_out)
-    number, held = np.stack(list(counts.values())).T
-    deviation = (held - share * number) / np.sqrt(number * share * (1 - share))
+    total, held = np.stack(list(counts.values())).T
+    deviation = (held - share * total) / np.sqrt(total * share * (1 - share))
     return float(np.sqrt(np.mean(deviation**2)))

@@ -1,7 +1,6 @@
 """Datasets in the layout of PASCAL VOC 2012: `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation/*.txt`.
 
-Tags are by default the classes present in the masks, as the field derives them (methods that say otherwise name their
-source).
+By default, an image's tags are the classes in its mask, as is usual in the field.
 """
 
 from collections import Counter
@@ -29,20 +28,20 @@ TRAINAUG = "trainaug"
 
 
 class VocSettings(BaseDatasetSettings):
-    """Where a dataset in VOC layout keeps its parts.
+    """The files of a dataset in VOC layout.
 
     Attributes:
         format: The layout.
         splits: The lists in `ImageSets/Segmentation` to read.
-        masks: Folders of masks, in the order in which they are looked in. (VOC's own masks go before SBD's: scores
-            on `train` are published on VOC's own.)
+        masks: Folders of masks; the first one that has an image's mask is used. (VOC's masks precede SBD's: published
+            scores on `train` use VOC's.)
         classes: "file" for the lines of `classes.txt`, "voc" for VOC's 20.
-        tags: Where an image's tags come from: "masks", or the objects in `Annotations/<id>.xml` ("annotations"); images
-            may then lack a mask.
-        difficult: Whether objects that the annotations call difficult count as tags.
+        tags: The source of an image's tags: "masks", or "annotations" for the objects in `Annotations/<id>.xml`; images
+            then need no mask.
+        difficult: Whether objects that the annotations mark as difficult count as tags.
         sbd: The folder of SBD (Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011) with `cls/*.mat`,
-            `train.txt` and `val.txt`, relative to the root: its masks serve where `masks` holds none, and give the list
-            `trainaug` where there is none.
+            `train.txt` and `val.txt`, relative to the root. Its masks are used where `masks` holds none, and its lists
+            make up the list `trainaug` if that does not exist.
     """
 
     format: Literal["voc"]
@@ -58,15 +57,15 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     """List a dataset in VOC layout.
 
     Args:
-        root: The folder that holds `JPEGImages`.
-        settings: Which lists, masks and classes to read.
-        drawn: Where the masks of SBD will lie.
+        root: The folder of `JPEGImages`.
+        settings: The lists, masks and classes to read.
+        drawn: The folder for SBD's masks, once drawn.
 
     Raises:
         UserError: the folder of photographs, a list or the names of the classes are missing or broken.
     """
     if not (root / "JPEGImages").is_dir():
-        raise UserError(f"{root} is no dataset in VOC layout (it has no folder JPEGImages): link the dataset there.")
+        raise UserError(f"{root} is not in VOC layout (it has no folder JPEGImages): link the dataset there.")
     classes = VOC_CLASSES if settings.classes == "voc" else tuple(read_lines(root / "classes.txt"))
     for key, folder in (("dataset.sbd", settings.sbd), ("dataset.saliency", settings.saliency)):
         if folder is not None:
@@ -78,7 +77,7 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
     return Listing(
         classes,
-        tuple(_list_image(root, settings, drawn, name, splits[name], found) for name, (found, _) in tags.items()),
+        tuple(_list_image(root, settings, drawn, name, splits[name], listed) for name, (listed, _) in tags.items()),
         faults=(*repeats, *(fault for _, fault in tags.values() if fault)),
         lists=lists,
         class_list=root / "classes.txt" if settings.classes == "file" else None,
@@ -97,7 +96,7 @@ def _list_image(
     if mask is None and settings.sbd is not None and (drawing := root / settings.sbd / f"cls/{name}.mat").is_file():
         mask, draw = name_drawn(drawn, name), SbdMask(drawing)
     if mask is None and tags is None:
-        mask = f"{settings.masks[0]}/{name}.png"  # will be found missing
+        mask = f"{settings.masks[0]}/{name}.png"  # the check will report it missing
     return Entry(
         id=name,
         image=find_file(root, ("JPEGImages",), name, PHOTOGRAPHS) or f"JPEGImages/{name}.jpg",
@@ -110,11 +109,11 @@ def _list_image(
 
 
 def _read_split(root: Path, settings: VocSettings, split: str) -> list[str]:
-    """The images on a list, as often as they stand there."""
+    """The images on a list, repeats included."""
     path = root / LISTS / f"{split}.txt"
     if split == TRAINAUG and settings.sbd is not None and not path.exists():
-        own, held_out = (read_lines(root / LISTS / f"{one}.txt") for one in ("train", "val"))
-        return derive_trainaug(root / settings.sbd, own, held_out)
+        train, val = (read_lines(root / LISTS / f"{name}.txt") for name in ("train", "val"))
+        return derive_trainaug(root / settings.sbd, train, val)
     return read_lines(path)
 
 
@@ -122,7 +121,7 @@ def _invert(names: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """The splits of each image, from the images of each split."""
     splits: dict[str, tuple[str, ...]] = {}
     for split, members in names.items():
-        for name in dict.fromkeys(members):  # a name that is listed twice is one image
+        for name in dict.fromkeys(members):  # a repeated name is one image
             splits[name] = (*splits.get(name, ()), split)
     return splits
 
@@ -134,7 +133,7 @@ def _find_repeats(path: Path, names: Iterable[str]) -> Iterator[Fault]:
 
 
 def _read_tags(root: Path, settings: VocSettings, name: str) -> tuple[tuple[str, ...] | None, Fault | None]:
-    """The tags in an image's annotation, None where masks tell, and what is wrong with it."""
+    """The tags in an image's annotation, None if they come from masks; and the annotation's fault, if any."""
     if settings.tags == "masks":
         return None, None
     path = root / "Annotations" / f"{name}.xml"
@@ -145,11 +144,11 @@ def _read_tags(root: Path, settings: VocSettings, name: str) -> tuple[tuple[str,
 
 
 def read_objects(path: Path, difficult: bool = True) -> tuple[str, ...]:
-    """The classes of the objects in an annotation of VOC.
+    """The classes of the objects in a VOC annotation.
 
     Args:
         path: The XML file.
-        difficult: Whether objects that it calls difficult count.
+        difficult: Whether objects marked as difficult count.
 
     Raises:
         UserError: the file is missing or broken, or an object has no name.
@@ -160,7 +159,8 @@ def read_objects(path: Path, difficult: bool = True) -> tuple[str, ...]:
         raise UserError(f"{path} does not exist: restore it, or set dataset.tags to masks.") from None
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is not valid XML ({error}): replace it, or set dataset.tags to masks.") from None
-    names = [one.findtext("name", "").strip() for one in objects if difficult or one.findtext("difficult") != "1"]
+    counted = [element for element in objects if difficult or element.findtext("difficult") != "1"]
+    names = [element.findtext("name", "").strip() for element in counted]
     if not all(names):
-        raise UserError(f"{path} has an object without a name: mend it, or set dataset.tags to masks.")
+        raise UserError(f"{path} has an object without a name: correct it, or set dataset.tags to masks.")
     return tuple(sorted(set(names)))

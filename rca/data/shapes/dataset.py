@@ -1,12 +1,12 @@
-"""The embedded default dataset: generated pictures with the difficulty of photographs, in miniature.
+"""The embedded default dataset: generated pictures that are difficult in the way photographs are.
 
-Nine classes share three kinds of body. The distribution of a body's outline, limbs, texture and colour
-depends on its kind alone, so only a small telling part names the class: a classifier need look no further
-than that part, and its activation map misses the body. Grounds and clutter use the colours and textures of
-bodies and parts, so that neither a colour nor a texture alone gives an object away.
+Nine classes share three kinds of body. A body's outline, limbs, texture and colour depend only on its kind, so only a
+small part, called the telling part, shows the class. A classifier can rely on that part alone, and its activation map
+then misses the body. Grounds and clutter use the colours and textures of bodies and parts, so that neither a colour nor
+a texture alone marks an object.
 
-Every picture is drawn from a random stream of its own, keyed by (seed, split, index): the number of pictures
-and the order in which they are drawn change nothing.
+Every picture has its own random stream, keyed by (seed, split, index), so the number of pictures and the order of
+drawing change nothing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ DIAMETER = (0.35, 0.62)  # of the circle around an object with its part, as a sh
 REACH = 1.5  # radius of that circle in radii of the body
 TILT = 0.25  # largest rotation of an object off upright, in half turns
 PART_SIZE = (0.46, 0.54)  # a part's radius as a share of its body's
-CLUTTER = (4, 9)  # things of no class in a picture
-MAX_HIDDEN = 0.25  # share of an object, or of its part, that later objects may cover
+CLUTTER = (4, 9)  # number of things without a class in a picture
+MAX_HIDDEN = 0.25  # largest share of an object, or of its part, that later objects cover
 PLACEMENT_TRIES = 30
-OF_SALIENCY = 1  # ends the key of a saliency map's random stream; not 0, which would give the picture's own
+OF_SALIENCY = 1  # the last number in the key of a saliency map's random stream; 0 would give the picture's stream
 
 
 # --- the classes; outlines are in units of a body's or a part's radius, with the telling part at the top
@@ -114,7 +114,7 @@ CLASS_NAMES = tuple(c.name for c in CLASSES)
 
 
 def _ground(rng: Rng, side: int, colours: Float64Array) -> Float32Array:
-    """A mottled ground of two colours, often with a faint texture of the kinds that bodies have."""
+    """A mottled ground of two colours, often with a faint texture like those of bodies."""
     share = 0.5 * d.noise(rng, 4, side) + 0.3 * d.noise(rng, 11, side) + 0.2 * d.noise(rng, 40, side)
     frame = d.pose(rng, np.full(2, side / 2), side * rng.uniform(0.06, 0.2), 1)
     pattern = (d.bands, d.checks, d.spots, d.plain)[rng.integers(4)]
@@ -125,7 +125,7 @@ def _ground(rng: Rng, side: int, colours: Float64Array) -> Float32Array:
 
 
 def _clutter(rng: Rng, canvas: Float32Array) -> None:
-    """Add things of no class: rags with a body's texture, scraps with a part's colour but not its shape."""
+    """Add things without a class: rags with a body's texture, scraps with a part's colour but not its shape."""
     side = len(canvas)
     textures = [body.pattern for body in BODIES.values()]
     for _ in range(rng.integers(*CLUTTER, endpoint=True)):
@@ -146,7 +146,7 @@ def _clutter(rng: Rng, canvas: Float32Array) -> None:
 
 
 class _Thing(NamedTuple):
-    """An object that has found its place: frames and stencils of its body, limbs and telling part."""
+    """A placed object: frames and stencils of its body, limbs and telling part."""
 
     frame: Frame
     tip: Frame
@@ -156,12 +156,12 @@ class _Thing(NamedTuple):
 
 
 def _place(rng: Rng, kind: _Class, side: int, seen: list[tuple[BoolArray, int]]) -> _Thing | None:
-    """Find room for an object that leaves enough of each in `seen` (visible mask, full area) to be seen."""
+    """Place an object so that enough of each earlier one in `seen` (visible mask, full area) stays visible."""
     for _ in range(PLACEMENT_TRIES):
         body, limbs = BODIES[kind.body].outline(rng)
         radius = rng.uniform(*DIAMETER) * side / 2
         circle = d.pose(rng, rng.uniform(radius, side - radius, 2), radius / REACH, TILT)
-        frame = circle.moved(-0.26)  # the circle holds the part as well, so the body stands off its centre
+        frame = circle.moved(-0.26)  # the circle contains the part too, so the body is off its centre
         tip = frame.moved(1.15, rng.uniform(*PART_SIZE))
         below, middle = frame.stencil(limbs, side), frame.stencil([body], side)
         part = tip.stencil([PARTS[kind.part]], side)
@@ -176,14 +176,14 @@ def _place(rng: Rng, kind: _Class, side: int, seen: list[tuple[BoolArray, int]])
 def draw_image(
     seed: int, split: str, index: int, size: int, objects: tuple[int, int] = (1, 3)
 ) -> tuple[UInt8Array, UInt8Array, BoolArray]:
-    """Draw one picture; it depends on the arguments alone.
+    """Draw one picture, which depends only on the arguments.
 
     Args:
         seed: Seed of the dataset, 0 or more.
         split: "train" or "val".
-        index: Number of the picture in its split; its first object is of class `index` modulo 9, plus one.
+        index: Number of the picture in its split; its first object has the class `index` modulo 9, plus one.
         size: Side of the picture in pixels.
-        objects: Least and greatest number of objects; fewer are drawn where there is no room.
+        objects: Least and greatest number of objects; fewer are drawn if there is no room.
 
     Returns:
         The photograph (size, size, 3) uint8; the class mask (size, size) uint8 with 0 for the ground, 1 to 9
@@ -195,7 +195,7 @@ def draw_image(
     canvas = _ground(rng, side, ground)
     _clutter(rng, canvas)
     labels, parts = np.zeros((side, side), np.uint8), np.zeros((side, side), bool)
-    first = index % len(CLASSES)  # in turn, so that nine pictures hold every class
+    first = index % len(CLASSES)  # in turn, so that nine pictures show every class
     others = [int(c) for c in rng.permutation(len(CLASSES)) if c != first]
     seen: list[tuple[BoolArray, int]] = []
     for which in [first, *others][: rng.integers(*objects, endpoint=True)]:
@@ -245,22 +245,22 @@ def generate_shapes(
 ) -> None:
     """Write the dataset under `root` in the layout of Pascal VOC, whole or not at all.
 
-    `JPEGImages/<id>.png` holds the photographs, `SegmentationClass/<id>.png` the masks with VOC's palette (0
-    ground, 1 to 9 classes, 255 object borders), `ImageSets/Segmentation/<split>.txt` the ids, `classes.txt`
-    the names of the classes from 1 on. A split of nine pictures or more holds every class. With `saliency` there is
-    `Saliency/<id>.png` too.
+    `JPEGImages/<id>.png` are the photographs, `SegmentationClass/<id>.png` the masks with VOC's palette (0 ground, 1 to
+    9 classes, 255 object borders), `ImageSets/Segmentation/<split>.txt` the ids, and `classes.txt` the names of the
+    classes from 1 on. A split of nine pictures or more shows every class. With `saliency` there are also maps
+    `Saliency/<id>.png`.
 
     Args:
-        root: Folder to write; it must not exist or be empty.
+        root: The folder to write, which must be missing or empty.
         train: Number of training pictures, 1 or more.
         val: Number of validation pictures, 1 or more.
-        size: Side of the pictures in pixels, 32 or more; the telling parts are too small to see below 64.
+        size: Side of the pictures in pixels, 32 or more; below 64 the telling parts are too small to see.
         seed: Seed of the dataset, 0 or more.
         objects: Least and greatest number of objects in a picture, from 1 to 9.
         saliency: How wrong the saliency maps are; None writes none. The other files do not depend on it.
 
     Raises:
-        UserError: `root` is not an empty folder, or another argument is out of its range.
+        UserError: `root` is not an empty folder, or another argument is out of range.
     """
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):

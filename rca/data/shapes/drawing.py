@@ -1,7 +1,7 @@
 """Drawing for the generated dataset: textured, shaded polygons on a supersampled canvas.
 
-Coordinates are worked out element by element, without a matrix library, and noise is scaled up in whole
-numbers, so that a picture hardly depends on the machine that draws it.
+Coordinates are computed element by element, without matrix products, and noise is enlarged in integers, so that
+pictures hardly depend on the machine.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ def scaled(outline: Outline, width: float, height: float, x: float = 0, y: float
 
 
 class Frame(NamedTuple):
-    """Where a thing stands: its own coordinates times `axes` plus `centre` are supersampled pixels (x, y)."""
+    """Where a thing stands: its coordinates times `axes`, plus `centre`, are supersampled pixels (x, y)."""
 
     centre: Float64Array
-    axes: Float64Array  # two orthogonal rows as long as the thing's radius
+    axes: Float64Array  # two orthogonal rows, each as long as the thing's radius
 
     def stencil(self, outlines: list[Outline], side: int) -> BoolArray:
         """The pixels (side, side), bool, that the outlines cover."""
@@ -110,21 +110,21 @@ class Frame(NamedTuple):
 
 
 def pose(rng: Rng, centre: Float64Array, radius: float, tilt: float) -> Frame:
-    """A frame turned by at most `tilt` half turns off upright, and mirrored or not."""
+    """A frame rotated by at most `tilt` half turns from upright, and perhaps mirrored."""
     angle = np.pi * rng.uniform(-tilt, tilt)
     sin, cos, mirror = np.sin(angle), np.cos(angle), rng.choice([-1, 1])
     return Frame(centre, radius * np.array([[mirror * cos, mirror * sin], [sin, -cos]]))
 
 
 def muted_colour(rng: Rng) -> Float64Array:
-    """A muted colour, as grounds and bodies have, as RGB in [0, 1]."""
+    """A muted colour, for grounds and bodies, as RGB in [0, 1]."""
     grey, hue = rng.uniform(0.25, 0.85), rng.uniform(-1, 1, 3)
     colour: Float64Array = grey + rng.uniform(0.03, 0.18) * hue / np.abs(hue).max()
     return colour.clip(0.03, 0.97)
 
 
 def contrasting_colour(rng: Rng, ground: Float64Array) -> Float64Array:
-    """A colour that stands off the ground, so that an object has an edge."""
+    """A colour that differs from the ground, so that an object has an edge."""
     for _ in range(20):
         candidate = muted_colour(rng)
         if np.abs(candidate - ground).sum(1).min() > EDGE_CONTRAST:
@@ -133,7 +133,7 @@ def contrasting_colour(rng: Rng, ground: Float64Array) -> Float64Array:
 
 
 def vivid_colours(rng: Rng, colours: tuple[Colour, Colour]) -> list[Float64Array]:
-    """A telling part's two colours (0..255), a little off, as RGB in [0, 1]."""
+    """A telling part's two colours (0..255), slightly varied, as RGB in [0, 1]."""
     return [np.clip(np.array(c) / 255 + rng.uniform(-0.06, 0.06, 3), 0, 1) for c in colours]
 
 
@@ -148,7 +148,7 @@ def paint(
     """Paint a textured thing, with a dark rim, light from above and a soft shadow.
 
     Args:
-        rng: Source of the texture's chances.
+        rng: The random generator for the texture.
         canvas: (S, S, 3) float32, RGB, changed in place.
         mask: (S, S) bool, the pixels of the thing.
         frame: Where the thing stands.
@@ -159,7 +159,7 @@ def paint(
     box = Image.fromarray(mask).getbbox()
     if box is None:
         return
-    margin = 4 * SUPERSAMPLING  # neither rim nor shadow reaches further
+    margin = 4 * SUPERSAMPLING  # rim and shadow reach no further
     left, top = max(box[0] - margin, 0), max(box[1] - margin, 0)
     window = (slice(top, box[3] + margin), slice(left, box[2] + margin))
     canvas, mask = canvas[window], mask[window]

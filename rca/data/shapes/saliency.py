@@ -1,4 +1,4 @@
-"""Saliency maps for the embedded dataset, as wrong as a saliency model's: blurred, objects missed, others made up."""
+"""Saliency maps for the embedded dataset, with the errors of a saliency model: blur, missed and false objects."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -8,7 +8,7 @@ from rca.core.arrays import UInt8Array
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 
-STRENGTH = (0.6, 1.0)  # of an object's saliency, and of a false one's
+STRENGTH = (0.6, 1.0)  # saliency of true and false objects
 BLOB = (0.06, 0.16)  # half axes of a false object, as shares of the picture's side
 
 
@@ -16,8 +16,8 @@ class ShapesSaliencySettings(Settings):
     """How wrong the maps are.
 
     Attributes:
-        missed: How probable it is that the saliency misses an object.
-        false: How many things of no class are salient in a picture, on average.
+        missed: The probability that the map misses an object.
+        false: The mean number of false objects in a picture.
         blur: Standard deviation of the blur, as a share of the picture's side.
     """
 
@@ -32,7 +32,7 @@ def draw_saliency(mask: UInt8Array, settings: ShapesSaliencySettings, rng: np.ra
     Args:
         mask: (H, W), uint8: 0 for the ground, the classes, and 255 at the borders of objects.
         settings: How wrong it is.
-        rng: What chance takes; it draws the same number for a picture whatever the settings' `missed` and `blur`.
+        rng: The random generator; the number of draws does not depend on `missed` and `blur`.
 
     Returns:
         (H, W), uint8, 0..255.
@@ -43,7 +43,7 @@ def draw_saliency(mask: UInt8Array, settings: ShapesSaliencySettings, rng: np.ra
         missed, strength = rng.random() < settings.missed, rng.uniform(*STRENGTH)
         if not missed:
             body = Image.fromarray((mask == label).astype(np.uint8))
-            # The border has no label of its own, so the object grows into it.
+            # The border has no label, so the object grows into it.
             grown = np.asarray(body.filter(ImageFilter.MaxFilter(3))) * np.isin(mask, (label, IGNORE))
             salient = np.maximum(salient, strength * grown)
     rows, columns = np.mgrid[:height, :width]

@@ -160,7 +160,7 @@ def test_an_image_may_belong_to_several_splits(root: Path) -> None:
     assert found == {"000000000007": ("train", "small"), "000000000009": ("train",)}
     content["annotations"] = content["annotations"][:1]
     write(root, "small", content)
-    with pytest.raises(UserError, match="the image 000000000007 is another one than in train: rename it"):
+    with pytest.raises(UserError, match="the image 000000000007 differs from that in train: rename it"):
         list_dataset(root, settings)
 
 
@@ -191,7 +191,7 @@ def with_value(part: str, key: str, value: Any) -> Any:
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "a list": (lambda content: [content], "is not as COCO's annotations are"),
+    "a list": (lambda content: [content], "is not a COCO annotation file"),
     "captions": (lambda content: {"images": content["images"]}, "names no category or no annotated image"),
     "no annotation": (lambda content: {**content, "annotations": []}, "names no category or no annotated image"),
     "no category": (without("category_id"), "it lacks 'category_id'"),
@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "two corners": (with_value("annotations", "segmentation", [[1, 2, 3, 4]]), "annotation 1 has a polygon of fewer"),
     "crowd of another size": (
         with_value("annotations", "segmentation", encode_runs(CROWD.T)),
-        "annotation 1 is of another size than its image",
+        "annotation 1 has another size than its image",
     ),
     "file elsewhere": (with_value("images", "file_name", "../x.jpg"), "the file name ../x.jpg leads out of the folder"),
     "other categories": (other_categories, "has other categories than train"),
@@ -227,7 +227,7 @@ def test_files_that_are_missing_or_no_json_are_named(root: Path) -> None:
     with pytest.raises(UserError, match=r"instances_val2014\.json is not valid JSON"):
         list_dataset(root, SETTINGS)
     path.unlink()
-    with pytest.raises(UserError, match=r"instances_val2014\.json does not exist: .* mend dataset\.annotations"):
+    with pytest.raises(UserError, match=r"instances_val2014\.json does not exist: .* correct dataset\.annotations"):
         list_dataset(root, SETTINGS)
     write(root, "val", load(root))
     (root / "train2014/000000000009.jpg").unlink()

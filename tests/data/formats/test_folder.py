@@ -97,7 +97,7 @@ def test_what_is_left_out_is_told(root: Path) -> None:
         ("trip--day3", ("train",)),
     ]
     assert notes == [
-        "1 images belong to no split that dataset.splits names and are left out.",
+        "1 images belong to no split in dataset.splits and are left out.",
         f"1 photographs ({root}/images/trip/new.jpg, ...) are not in tags.csv and are left out.",
     ]
 
@@ -243,7 +243,7 @@ def test_a_limit_takes_always_the_same_images(with_web: Path) -> None:
 
 
 def test_a_source_that_is_not_as_it_must_be_is_named(with_web: Path) -> None:
-    with pytest.raises(UserError, match=r"other does not exist: put it there, or mend dataset\.sources\.web\.path"):
+    with pytest.raises(UserError, match=r"other does not exist: put it there, or correct dataset\.sources\.web\.path"):
         read_dataset(with_web, use_web(path="other"))
     (with_web / "web/tags.csv").write_text("id,tags\nw1,horse\n")
     with pytest.raises(UserError, match=r"web/images/w1\.jpg has the tag 'horse', which is no class"):

@@ -176,9 +176,9 @@ def test_the_usual_list_has_10582_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:200]), "none of SBD's or broken"),
-        (lambda path: path.write_bytes(b"no MATLAB file at all" * 20), "none of SBD's or broken"),
-        (lambda path: savemat(path, {"other": 3}), "none of SBD's or broken"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "broken or not SBD's"),
+        (lambda path: path.write_bytes(b"no MATLAB file at all" * 20), "broken or not SBD's"),
+        (lambda path: savemat(path, {"other": 3}), "broken or not SBD's"),
         (lambda path: write_sbd(path, np.zeros((3, 4))), "its Segmentation is float64 with 2 axes"),
         (Path.unlink, "does not exist"),
     ],
@@ -218,5 +218,5 @@ def test_saliency_maps_are_optional_for_each_image(make_voc: Callable[..., Path]
 
 @pytest.mark.parametrize("key", ["saliency", "sbd"])
 def test_a_folder_that_is_set_must_be_there(make_voc: Callable[..., Path], key: str) -> None:
-    with pytest.raises(UserError, match=rf"nowhere does not exist: put it there, or mend dataset\.{key}"):
+    with pytest.raises(UserError, match=rf"nowhere does not exist: put it there, or correct dataset\.{key}"):
         list_dataset(make_voc(), change(**{key: "nowhere"}))
