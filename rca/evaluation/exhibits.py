@@ -1,4 +1,4 @@
-"""What the report shows of a run beside its figures: examples of its masks, and its memory."""
+"""A run's exhibits for the report, beside its figures: example masks, and its memory."""
 
 import hashlib
 from pathlib import Path
@@ -17,21 +17,21 @@ from rca.evaluation.protocol import TAGS
 def write_examples(
     directory: Path, manifest: Manifest, masks: Masks, split: str, number: int | None, ignore: PredictedIgnore
 ) -> None:
-    """Keep images' masks of every kind for the report, the same images for all runs and seeds, and how good each is.
+    """Copy masks of every kind for the report, of the same images for all runs and seeds, and write their IoU.
 
-    `examples.csv` has a line for each image, kind and label that occurs in the mask or the truth, with the label's IoU
-    in that image; none for an image without a true mask.
+    `examples.csv` has a line for each image, kind, and label in the mask or the truth, with the label's IoU in that
+    image. Images without a true mask have no line.
 
     Args:
-        directory: Where to write, a folder that exists.
+        directory: The folder to write to, which must exist.
         manifest: The dataset.
-        masks: The run's.
+        masks: The run's masks.
         split: The images; "" for none.
-        number: How many of them; None for all.
-        ignore: What the IoU does with pixels that a mask leaves undecided.
+        number: The number of images; None for all.
+        ignore: How the IoU treats pixels that a mask leaves undecided.
     """
-    chosen = manifest.select(split) if split else ()
-    records = sorted(chosen, key=lambda one: hashlib.sha256(one.id.encode()).digest())
+    images = manifest.select(split) if split else ()
+    records = sorted(images, key=lambda record: hashlib.sha256(record.id.encode()).digest())
     lines: list[tuple[str, str, int, float]] = []
     for record in records[:number]:
         folder = directory / "examples" / record.id
@@ -41,7 +41,7 @@ def write_examples(
             write_mask(folder / "truth.png", truth)
         for kind in TAGS:
             if masks.has(kind, record, split):
-                _, mask = next(masks.read(kind, record, [split]))  # of the best threshold
+                _, mask = next(masks.read(kind, record, [split]))  # the first is that of the best threshold
                 write_mask(folder / f"{kind}.png", mask)
                 if truth is not None:
                     confusion = Confusion(len(manifest.classes))
@@ -53,11 +53,11 @@ def write_examples(
 
 
 def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:
-    """Keep what the report says of a memory: its figures, its map, and the regions that stand for its classes.
+    """Write a memory's exhibits: its statistics, its map, and the regions nearest to its classes' centres.
 
-    The regions are one picture, 16 pixels wide, in the order of the lines of `regions.csv`.
+    The regions are stacked in one picture, 16 pixels wide, in the order of `regions.csv`.
     """
-    # Here, since reading a snapshot imports torch, which takes seconds that a run without a memory need not wait.
+    # Imported here, since reading a snapshot imports torch, which takes seconds that a run without a memory can save.
     from rca.evaluation.memory_map import choose_regions, place_entries
     from rca.evaluation.memory_statistics import average_memory, describe_memory, measure_purity, read_snapshot
 

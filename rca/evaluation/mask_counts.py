@@ -1,4 +1,4 @@
-"""All that is counted of masks against true ones: a confusion matrix, and the boundary IoU beside it."""
+"""Pixel counts of masks against true masks: a confusion matrix, and the counts of the boundary IoU."""
 
 import math
 
@@ -9,21 +9,21 @@ from rca.core.arrays import BoolArray, Float64Array, UInt8Array
 from rca.core.files import IGNORE
 from rca.evaluation.metrics import Confusion, PredictedIgnore, divide, mean
 
-# Cheng et al., Boundary IoU, CVPR 2021: within 2 % of an image's diagonal of a contour.
+# As a share of an image's diagonal (Cheng et al., Boundary IoU, CVPR 2021).
 BOUNDARY_DISTANCE = 0.02
 
 
 class Truth:
-    """A true mask, and what all masks that are scored against it need to know of it.
+    """A true mask with what is derived from it, shared by all masks that are scored against it.
 
     Args:
         labels: (H, W), uint8, 0..C and 255.
-        boundary_distance: As a share of the diagonal.
+        boundary_distance: How near a contour is near, as a share of the image's diagonal.
 
     Attributes:
-        labels: As given.
-        known: (H, W), bool: where the truth is not 255.
-        reach: How many pixels from a contour count as near it.
+        labels: (H, W), uint8, the mask.
+        known: (H, W), bool: where the mask is not 255.
+        reach: The distance from a contour in pixels.
         boundary: (H, W), bool: the known pixels near a contour.
     """
 
@@ -35,15 +35,15 @@ class Truth:
 
 
 def mark_boundary(labels: UInt8Array, reach: int) -> BoolArray:
-    """Find the pixels near a contour, those of all labels at once.
+    """Find the pixels near a contour, for all labels at once.
 
     Args:
         labels: (H, W), uint8.
         reach: Pixels, at least 1.
 
     Returns:
-        (H, W), bool: the pixels with another label, or the outside of the image, at most `reach` rows and columns away.
-        For each label these are what `reach` erosions by a square of 3x3 pixels take from it.
+        (H, W), bool: the pixels at most `reach` rows and columns away from another label or the outside of the image.
+        Of each label, these are the pixels that `reach` erosions by a 3x3 square remove.
     """
     side = 2 * reach + 1
     near: BoolArray = ndimage.maximum_filter(labels, side, mode="nearest") != ndimage.minimum_filter(
@@ -54,17 +54,17 @@ def mark_boundary(labels: UInt8Array, reach: int) -> BoolArray:
 
 
 class BoundaryCounts:
-    """Counts of pixels near contours: the boundary IoU (Cheng et al., CVPR 2021), over a dataset as the IoU is.
+    """Counts of pixels near contours, for the boundary IoU (Cheng et al., CVPR 2021) over a whole dataset.
 
-    Where the truth is 255, the prediction is taken to be so too: a mask that is right wherever the truth is known has a
-    boundary IoU of 1, whatever contour it draws through pixels that count for nothing.
+    Where the truth is 255, the prediction is set to 255 too. So a mask that is right wherever the truth is known has a
+    boundary IoU of 1, whatever contours it has elsewhere.
 
     Args:
-        classes: How many object classes there are, C.
+        classes: The number of object classes, C.
 
     Attributes:
-        counts: (4, C+1), int64: of each label the known pixels near a contour of that label, in both masks; in the
-            truth, where the prediction gives a label; in the truth, where it gives none; in the prediction.
+        counts: (4, C+1), int64: of each label, the known pixels near one of its contours: in both masks; in the truth,
+            where the prediction has a label; in the truth, where it has none; in the prediction.
     """
 
     def __init__(self, classes: int) -> None:
@@ -92,20 +92,20 @@ class BoundaryCounts:
         return self
 
     def iou(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
-        """Intersection over union of each label's pixels near contours (C+1,); NaN where there is none."""
+        """Intersection over union of each label's pixels near contours (C+1,); NaN where there are none."""
         both, truth, undecided, predicted = self.counts
         truth = truth if ignore == "exclude" else truth + undecided
         return divide(both, truth + predicted - both)
 
 
 class MaskCounts:
-    """All that is counted of the masks of some images.
+    """All pixel counts of the masks of some images.
 
     Args:
-        classes: How many object classes there are, C.
+        classes: The number of object classes, C.
 
     Attributes:
-        images: How many were counted.
+        images: The number of images counted.
         confusion: Pixels by true and predicted label.
         boundary: Pixels near contours.
     """
@@ -136,7 +136,7 @@ class MaskCounts:
         return self
 
     def trim(self) -> "MaskCounts":
-        """The same counts for as many classes as the highest label that occurs asks for."""
+        """The same counts, for no more classes than the highest label that occurs."""
         known = self.confusion.counts
         highest = int(np.flatnonzero(known.sum(1) + known[:, :-1].sum(0)).max(initial=0))
         trimmed = MaskCounts(highest)
@@ -146,13 +146,13 @@ class MaskCounts:
         return trimmed
 
     def summarise(self, ignore: PredictedIgnore) -> dict[str, float]:
-        """The figures over all labels, NaN where there is nothing to average.
+        """The figures over all labels; NaN where there is nothing to average.
 
         Args:
-            ignore: What `miou`, `boundary_iou` and `recall` do with pixels that a mask leaves undecided.
+            ignore: How `miou`, `boundary_iou` and `recall` treat pixels that a mask leaves undecided.
 
         Returns:
-            What `Confusion.summarise` gives, `miou_count_as_error`, `miou_exclude`, `boundary_iou` and `images`.
+            The figures of `Confusion.summarise`, `miou_count_as_error`, `miou_exclude`, `boundary_iou` and `images`.
         """
         return {
             **self.confusion.summarise(ignore),
@@ -164,5 +164,5 @@ class MaskCounts:
 
     def list_labels(self, ignore: PredictedIgnore) -> Float64Array:
         """IoU, boundary IoU, precision and recall of each label (C+1, 4), background first."""
-        one = self.confusion
-        return np.stack([one.iou(ignore), self.boundary.iou(ignore), one.precision(), one.recall(ignore)], 1)
+        iou, boundary_iou = self.confusion.iou(ignore), self.boundary.iou(ignore)
+        return np.stack([iou, boundary_iou, self.confusion.precision(), self.confusion.recall(ignore)], 1)

@@ -1,4 +1,4 @@
-"""All masks of a run, found where they lie or made of its score maps."""
+"""All masks of a run, read from files or made from its score maps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from rca.labels.thresholds import CHOICES, name_folder
 
 
 class Key(NamedTuple):
-    """Which masks a figure is of.
+    """The masks that a figure describes.
 
     Attributes:
         kind: One of `TAGS`.
-        split: The images.
-        choice: The threshold that the masks were made with; "" for the segmentation, which has none.
+        split: The split of the images.
+        choice: The threshold of the masks; "" for the segmentation, which has none.
     """
 
     kind: str
@@ -32,9 +32,9 @@ class Masks:
     """All masks of a run, by kind and threshold.
 
     Args:
-        folders: Of "pseudo" and "refined", which hold a folder for each shard, and of "segmentation", with one for
-            each split.
-        thresholds: What the masks were made with, by choice.
+        folders: The folders of "pseudo" and "refined", with a folder for each shard, and of "segmentation", with one
+            for each split.
+        thresholds: The thresholds, by choice.
         shards: The open score maps; none for a run that learns from true masks.
     """
 
@@ -56,30 +56,30 @@ class Masks:
         return self._find(kind, record, split, CHOICES[0]).is_file()
 
     def read(self, kind: str, record: ImageRecord, splits: Sequence[str]) -> Iterator[tuple[list[Key], UInt8Array]]:
-        """An image's masks of a kind, each read or made once, with all that it counts for.
+        """Yield an image's masks of a kind, each with the keys that it counts for.
 
         Args:
             kind: One of `TAGS`.
             record: The image.
-            splits: Those of its splits that are scored.
+            splits: The image's splits that are scored.
         """
-        if kind == "segmentation":  # made for each split by itself
+        if kind == "segmentation":  # each split has masks of its own
             for split in splits:
                 yield [Key(kind, split, "")], read_mask(self._find(kind, record, split, ""))
             return
         if kind in ("seed", "seed_predicted_tags"):
-            found = self._read_seeds(record, "given" if kind == "seed" else "predicted")
+            masks = self._read_seeds(record, "given" if kind == "seed" else "predicted")
         else:
-            found = ((choice, read_mask(self._find(kind, record, "", choice))) for choice in CHOICES)
-        for choice, mask in found:
+            masks = ((choice, read_mask(self._find(kind, record, "", choice))) for choice in CHOICES)
+        for choice, mask in masks:
             yield [Key(kind, split, choice) for split in splits], mask
 
     def _read_seeds(self, record: ImageRecord, tags: Tags) -> Iterator[tuple[str, UInt8Array]]:
-        """The masks that an image's score maps give, by threshold."""
-        one = self.find_shard(record).read(record.id, tags)
-        scores = enlarge(one.scores, record.height, record.width)
+        """The seeds of an image's score maps, at each threshold."""
+        maps = self.find_shard(record).read(record.id, tags)
+        scores = enlarge(maps.scores, record.height, record.width)
         for choice in CHOICES:
-            yield choice, label_pixels(scores, one.labels, self.thresholds[choice])
+            yield choice, label_pixels(scores, maps.labels, self.thresholds[choice])
 
     def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
         if kind == "segmentation":

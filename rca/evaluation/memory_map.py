@@ -1,4 +1,4 @@
-"""A memory bank for the eye: its entries on a plane, and the regions that stand for each class."""
+"""A memory bank in pictures: its entries on a plane, and the regions nearest to each class's centres."""
 
 from collections.abc import Iterator
 
@@ -9,23 +9,22 @@ from threadpoolctl import threadpool_limits
 from rca.core.arrays import Float32Array, Float64Array, FloatArray, UInt8Array
 from rca.evaluation.memory_statistics import Snapshot, find_centroids
 
-# t-SNE means nothing for fewer distinct entries, and takes minutes for many more.
+# t-SNE is meaningless for fewer distinct entries, and takes minutes for many more.
 FEWEST, MOST = 10, 1500
 PERPLEXITY = 30
-# Prototypes of a class, and regions of a prototype.
+# The most prototypes of a class, and the most regions of a prototype.
 PROTOTYPES, REGIONS = 4, 4
 CENTROID = "centroid"
 
 
 def place_entries(snapshot: Snapshot) -> pd.DataFrame:
-    """Lay the bank out on a plane so that what is alike lies together.
+    """Map the bank's entries to a plane, similar ones close together.
 
-    By t-SNE (van der Maaten & Hinton, 2008), or by the two principal components where there is little to lay out. At
-    most `MOST` entries are placed, in equal steps over the bank. The same bank gives the same places on any number of
-    cores.
+    The map is t-SNE's (van der Maaten & Hinton, 2008), or the two principal components of a few entries. At most `MOST`
+    entries are placed, at equal steps over the bank. The result does not depend on the number of cores.
 
     Returns:
-        A line for each entry: `x`, `y`, `class`, `image` (its id, "" where not known) and `epoch` (counted from 0).
+        A line for each entry: `x`, `y`, `class`, `image` (its id, "" if unknown) and `epoch` (counted from 0).
     """
     rows, slots = snapshot.filled.nonzero()
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST)).round().astype(np.int64))
@@ -43,13 +42,13 @@ def place_entries(snapshot: Snapshot) -> pd.DataFrame:
 
 
 def _reduce(entries: Float32Array) -> FloatArray:
-    """Entries (M, D) on the plane, (M, 2)."""
+    """The places (M, 2) of entries (M, D) on the plane."""
     distinct = len(np.unique(entries, axis=0))
     if distinct >= FEWEST and entries.shape[1] > 1:
         from sklearn.manifold import TSNE  # takes a second to import
 
         perplexity = min(PERPLEXITY, (distinct - 1) / 3)
-        # Sums that threads share add up in another order, and t-SNE amplifies the last digit.
+        # Several threads add up in another order, and t-SNE amplifies the last digits.
         with threadpool_limits(1):
             return np.asarray(
                 TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(entries), np.float32
@@ -63,22 +62,22 @@ def _reduce(entries: Float32Array) -> FloatArray:
 
 
 def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, UInt8Array]:
-    """Choose the regions that lie nearest to each class's prototypes, or to its centroid where it has no prototypes.
+    """Choose the regions nearest to each class's prototypes, or to its centroid if it has no prototypes.
 
-    A class shows the prototypes that most of its entries are nearest to, and a prototype one region of an image.
+    The prototypes with the most entries are chosen, and for each at most one region of an image.
 
     Returns:
         A line for each region, the nearest first: `class`; `centre`, "centroid" or the prototype's number from 1;
-        `entries`, how many of the class's entries are nearest to that centre; `image`, its id; `epoch`, counted from 0;
-        `cosine` to the centre; `left`, `top`, `right`, `bottom`, in pixels of the photograph. And the regions
-        themselves, (M, 16, 16), uint8.
+        `entries`, the number of the class's entries nearest to that centre; `image`, its id; `epoch`, counted from 0;
+        `cosine` to the centre; `left`, `top`, `right`, `bottom`, in pixels of the photograph. And the regions,
+        (M, 16, 16), uint8.
     """
     lines, regions = [], []
     for row, name in enumerate(snapshot.classes):
         slots = snapshot.filled[row].nonzero()[0]
         for centre, members, likeness in _rank_centres(snapshot, row) if len(slots) else ():
             order = np.argsort(-likeness, kind="stable")
-            order = order[snapshot.image[row, slots[order]] >= 0]  # there is no photograph of the others
+            order = order[snapshot.image[row, slots[order]] >= 0]  # the others have no photograph
             _, first = np.unique(snapshot.image[row, slots[order]], return_index=True)
             for place in order[np.sort(first)][:REGIONS]:
                 slot = slots[place]
@@ -92,7 +91,7 @@ def choose_regions(snapshot: Snapshot) -> tuple[pd.DataFrame, UInt8Array]:
 
 
 def _rank_centres(snapshot: Snapshot, row: int) -> Iterator[tuple[str, int, Float64Array]]:
-    """A class's centres: their name, how many entries are nearest to them, each entry's cosine to them (fill,)."""
+    """A class's centres: the name, the number of nearest entries, and each entry's cosine to it (fill,)."""
     entries = snapshot.read_row(row)
     usable = snapshot.usable[row].nonzero()[0] if row < len(snapshot.usable) else np.empty(0, np.int64)
     if not len(usable):

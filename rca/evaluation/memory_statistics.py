@@ -1,4 +1,4 @@
-"""What a memory bank holds: a snapshot read back, and how full, fresh, varied and pure each class's part of it is."""
+"""Statistics of a memory bank's snapshot: how full, recent, varied and pure each class's part is."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rca.core.progress import track
 from rca.data.manifest import Manifest
 from rca.models.storage import load_tensors
 
-# The name of the last row where a method keeps regions of the background as well.
+# The name of the last row, if the method keeps regions of the background too.
 BACKGROUND = "background"
 FIGURES = ("fill", "age", "images", "confidence", "spread", "cosine", "purity")
 # The axes of each tensor of a bank: rows, slots, channels, corners of a box, cells of a region's grid.
@@ -35,19 +35,19 @@ class Snapshot:
     """A memory bank of R rows (the classes, and perhaps the background) with N slots of D channels each.
 
     Attributes:
-        about: What the bank is of: method, run, seed.
-        classes: The rows' names.
-        images: Ids of the images that `image` counts in.
-        epochs: How many epochs had been trained.
+        about: The bank's method, run and seed.
+        classes: Names of the rows.
+        images: Image ids; `image` holds positions in this list.
+        epochs: The number of epochs trained.
         entries: (R, N, D), float32, L2-normalised.
-        filled: (R, N), bool: which slots hold a region; all else says nothing of the others.
-        image: (R, N), int64, a position in `images`; -1 where the region came with a memory of another dataset.
-        epoch: (R, N), int64, counted from 0, when the region was entered; perhaps in an earlier, longer training.
-        confidence: (R, N), float32, how sure the classifier was of the region's class, 0..1.
+        filled: (R, N), bool: which slots hold a region; the other slots are meaningless in all tensors.
+        image: (R, N), int64, a position in `images`; -1 if the region came with a memory of another dataset.
+        epoch: (R, N), int64, the epoch in which the region was stored, from 0; perhaps of an earlier, longer training.
+        confidence: (R, N), float32, the classifier's confidence in the region's class, 0..1.
         box: (R, N, 4), float32: left, top, right and bottom of the region in pixels of the photograph.
         region: (R, N, 16, 16), uint8: how far each cell of a grid over the box belongs to the region, 0..255.
         prototypes: (P, K, D), float32, of the first P rows.
-        usable: (P, K), bool: which prototypes stand for something.
+        usable: (P, K), bool: which prototypes are in use.
     """
 
     about: dict[str, object]
@@ -69,7 +69,7 @@ class Snapshot:
         return np.asarray(self.entries[row, self.filled[row]], np.float64)
 
     def name_image(self, row: int, slot: int) -> str:
-        """The id of the image that an entry came from, "" where it is not known."""
+        """The id of an entry's image; "" if unknown."""
         position = int(self.image[row, slot])
         return self.images[position] if position >= 0 else ""
 
@@ -78,12 +78,12 @@ def read_snapshot(path: Path) -> Snapshot:
     """Read what `snapshot_memory` wrote.
 
     Raises:
-        UserError: the file is missing, broken, or no snapshot of a memory.
+        UserError: the file is missing, broken, or not a memory snapshot.
     """
     tensors, about = load_tensors(path, "snapshot_memory")
     arrays = {name.removeprefix("memory."): tensor.numpy() for name, tensor in tensors.items()}
     if fault := _find_fault(arrays, about):
-        raise UserError(f"{path} is no snapshot of a memory ({fault}): name one that snapshot_memory wrote.")
+        raise UserError(f"{path} is not a memory snapshot ({fault}): name one that snapshot_memory wrote.")
     slots = arrays["entries"].shape[1]
     return Snapshot(
         about={key: about[key] for key in ("method", "run", "seed")},
@@ -97,13 +97,13 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def _find_fault(arrays: dict[str, np.ndarray], about: Mapping[str, object]) -> str:
-    """What keeps a file's content from being a snapshot, in a few words; "" if nothing does."""
+    """Why a file's content is not a snapshot, in a few words; "" if it is one."""
     for key in (*_SHAPES, "prototypes", "prototypes_usable"):
         if key not in arrays:
             return f"it lacks {key}"
     for key in ("method", "run", "seed", "classes", "images", "epochs"):
         if key not in about:
-            return f"it does not say its {key}"
+            return f"it does not state its {key}"
     if not (about["classes"] and isinstance(about["classes"], list) and isinstance(about["images"], list)):
         return "it names no classes or images"
     if not isinstance(about["epochs"], int):
@@ -120,32 +120,32 @@ def _find_fault(arrays: dict[str, np.ndarray], about: Mapping[str, object]) -> s
         return f"its prototypes have the shape {prototypes}"
     filled = np.arange(sizes["N"]) < arrays["written"][:, None]
     if (arrays["image"][filled] >= len(about["images"])).any():
-        return "it has regions of more images than it names"
+        return "it has regions of images that it does not name"
     if not all(np.isfinite(arrays[key][filled]).all() for key in ("entries", "confidence", "box")):
-        return "it holds figures that are no numbers"
+        return "it holds values that are not finite"
     return ""
 
 
 def find_centroids(snapshot: Snapshot) -> Float64Array:
-    """The normalised mean of each row's entries, (R, D), float64; 0 for an empty row."""
+    """The normalised mean of each row's entries, (R, D), float64; 0 for empty rows."""
     sums = np.stack([snapshot.read_row(row).sum(0) for row in range(len(snapshot.classes))])
     centroids: Float64Array = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
     return centroids
 
 
 def describe_memory(snapshot: Snapshot, purity: Float64Array | None = None) -> pd.DataFrame:
-    """Describe a bank, a line for each row.
+    """Describe each row of a bank.
 
     Args:
         snapshot: The bank.
-        purity: (R, N), what `measure_purity` gave; None where no true mask is known.
+        purity: (R, N), from `measure_purity`; None if no true mask is known.
 
     Returns:
-        Columns `class`; `fill`, how many slots hold a region; `age`, the mean of the epochs since they were entered
-        (those of a longer training have none); `images`, how many different ones they come from; `confidence`, its
-        mean; `spread`, 1 - the mean cosine between the entries and their own centroid; `nearest`, the other row whose
-        centroid is the most alike, and its `cosine`; `purity`, the mean over the regions whose truth is known. What an
-        empty row has not is NaN ("" for `nearest`).
+        A line for each row: `class`; `fill`, the number of regions; `age`, the mean number of epochs since they were
+        stored (regions of a longer training have no age); `images`, the number of their images; `confidence`, its mean;
+        `spread`, 1 - the mean cosine between the entries and their centroid; `nearest`, the row with the most similar
+        centroid, and its `cosine`; `purity`, the mean over the regions with known truth. Figures that an empty row
+        lacks are NaN ("" for `nearest`).
     """
     purity = np.full(snapshot.filled.shape, np.nan) if purity is None else purity
     centroids = find_centroids(snapshot)
@@ -175,28 +175,28 @@ def describe_memory(snapshot: Snapshot, purity: Float64Array | None = None) -> p
 
 
 def _average(values: FloatArray) -> float:
-    """The mean of the values that are numbers; NaN if there are none."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean(dtype=np.float64)) if len(known) else np.nan
 
 
 def average_memory(table: pd.DataFrame) -> dict[str, float]:
-    """The mean of each of `FIGURES` over the rows that have it."""
+    """The mean of each of `FIGURES`, over the rows that have it."""
     return {name: _average(table[name].to_numpy(np.float64)) for name in FIGURES}
 
 
 def measure_purity(snapshot: Snapshot, manifest: Manifest) -> Float64Array:
-    """The share of each region's pixels that truly are of its row's class.
+    """The share of each region's pixels that belong to its row's class according to the true mask.
 
-    A pixel weighs as much as the grid says that it belongs to the region; undecided pixels are left out. The
-    background's pixels are those of label 0.
+    Each pixel is weighted by how far it belongs to the region; pixels with the label 255 are left out. For the
+    background's row the label is 0.
 
     Args:
         snapshot: The bank.
         manifest: The dataset that it was trained on; each mask is read once, one at a time.
 
     Returns:
-        (R, N), float64, 0..1; NaN where the slot is empty or no truth is known.
+        (R, N), float64, 0..1; NaN if the slot is empty or the truth unknown.
 
     Raises:
         UserError: the manifest lacks an image or a class, or a mask is missing or broken.
@@ -206,14 +206,16 @@ def measure_purity(snapshot: Snapshot, manifest: Manifest) -> Float64Array:
     for position, slots in _group_by_image(snapshot):
         image_id = snapshot.images[position]
         if image_id not in manifest.index:
-            raise UserError(f"The memory holds a region of {image_id}, which is not in the manifest: name its own.")
+            raise UserError(
+                f"The memory holds a region of {image_id}, which is not in the manifest: name the manifest of its"
+                " dataset."
+            )
         record = manifest.images[manifest.index[image_id]]
         if record.mask is None:
             continue
         truth = read_mask(manifest.truth(record))
         for row, slot in slots:
-            one = snapshot.box[row, slot], snapshot.region[row, slot]
-            purity[row, slot] = measure_region(truth, *one, labels[row])
+            purity[row, slot] = measure_region(truth, snapshot.box[row, slot], snapshot.region[row, slot], labels[row])
     return purity
 
 
@@ -226,7 +228,7 @@ def _find_label(name: str, manifest: Manifest) -> int:
 
 
 def _group_by_image(snapshot: Snapshot) -> Iterator[tuple[int, Int64Array]]:
-    """Each known image's position, and the rows and slots (M, 2) of its regions."""
+    """Yield each known image's position, with the rows and slots (M, 2) of its regions."""
     known = snapshot.filled & (snapshot.image >= 0)
     places, positions = np.argwhere(known), snapshot.image[known]
     order = np.argsort(positions, kind="stable")
@@ -239,7 +241,7 @@ def measure_region(truth: UInt8Array, box: Float32Array, region: UInt8Array, lab
     """The share of one region's known pixels that carry a label.
 
     Args:
-        truth: (H, W), uint8, 255 where undecided.
+        truth: (H, W), uint8, 255 for ignore.
         box: (4,), left, top, right and bottom in pixels.
         region: (G, G), uint8, over the box.
         label: The label, 0..254.
@@ -257,7 +259,7 @@ def measure_region(truth: UInt8Array, box: Float32Array, region: UInt8Array, lab
 
 
 def _find_cells(start: float, end: float, size: int, cells: int) -> tuple[Int64Array, Int64Array]:
-    """The pixels of a side of `size` whose centres lie between start and end, and the cell that each lies in."""
+    """The pixels on a side of length `size` whose centres lie from start to end, and the cell of each."""
     pixels = np.arange(size)
     pixels = pixels[(pixels + 0.5 >= start) & (pixels + 0.5 < end)]
     share = (pixels + 0.5 - start) / (end - start) if len(pixels) else pixels

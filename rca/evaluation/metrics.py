@@ -1,6 +1,6 @@
-"""One confusion matrix for everything, and what is read off it.
+"""Confusion matrices and the figures computed from them.
 
-All figures are fractions over the whole dataset, not means over images (the definition of PASCAL VOC).
+All figures are fractions over the whole dataset, not means over images (as PASCAL VOC defines them).
 """
 
 from typing import Literal, TypeAlias
@@ -12,7 +12,7 @@ from rca.core.files import IGNORE
 
 PredictedIgnore = Literal["count_as_error", "exclude"]
 Figures: TypeAlias = dict[str, float | None]
-# By kind and split, the figures, or those of each threshold: the nesting that `dvc metrics` shows.
+# By kind and split: the figures, or the figures of each threshold. `dvc metrics` shows this nesting.
 Metrics: TypeAlias = dict[str, dict[str, dict[str, float | Figures | None]]]
 
 
@@ -20,10 +20,10 @@ class Confusion:
     """Counts of pixels by true and predicted label.
 
     Args:
-        classes: How many object classes there are, C.
+        classes: The number of object classes, C.
 
     Attributes:
-        counts: (C+1, C+2), int64: rows are true labels, columns predicted ones, the last one for predicted ignore.
+        counts: (C+1, C+2), int64: rows are true labels, columns predicted labels; the last column is predicted ignore.
     """
 
     def __init__(self, classes: int) -> None:
@@ -42,7 +42,7 @@ class Confusion:
         """
         if truth.shape != prediction.shape:
             raise ValueError(f"The truth is {truth.shape}, the prediction {prediction.shape}: they must agree.")
-        # Every pair of 8-bit values in one pass: three times faster than looking for unknown labels first.
+        # Every pair of 8-bit values in one pass: three times as fast as looking for unknown labels first.
         pairs = np.bincount((truth.astype(np.uint16) << 8 | prediction).ravel(), minlength=1 << 16).reshape(256, 256)
         for name, axis in (("truth", 1), ("prediction", 0)):
             unknown = np.flatnonzero(pairs.sum(axis)[self.classes + 1 : IGNORE])
@@ -56,32 +56,32 @@ class Confusion:
         return self
 
     def _counted(self, ignore: PredictedIgnore) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """True positives, pixels of each true label and pixels of each predicted label, each (C+1,)."""
+        """True positives, true pixels and predicted pixels of each label, each (C+1,)."""
         square = self.counts[:, :-1]
         truth = square.sum(1) if ignore == "exclude" else self.counts.sum(1)
         return np.diagonal(square), truth, square.sum(0)
 
     def iou(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
-        """Intersection over union of each label (C+1,), background first; NaN where a label never occurs."""
+        """Intersection over union of each label (C+1,), background first; NaN for a label that never occurs."""
         hit, truth, predicted = self._counted(ignore)
         return divide(hit, truth + predicted - hit)
 
     def precision(self) -> Float64Array:
-        """Which part of the pixels given a label have it (C+1,); NaN where none was given it."""
+        """Precision of each label (C+1,); NaN for a label that is never predicted."""
         hit, _, predicted = self._counted("exclude")
         return divide(hit, predicted)
 
     def recall(self, ignore: PredictedIgnore = "count_as_error") -> Float64Array:
-        """Which part of the pixels that have a label were given it (C+1,); NaN where none has it."""
+        """Recall of each label (C+1,); NaN for a label that the truth lacks."""
         hit, truth, _ = self._counted(ignore)
         return divide(hit, truth)
 
     def coverage(self) -> float:
-        """Which part of the known pixels was given a label at all, 0..1."""
+        """The share of known pixels that were given any label, 0..1."""
         return float(self.counts[:, :-1].sum() / max(self.counts.sum(), 1))
 
     def summarise(self, ignore: PredictedIgnore = "count_as_error") -> dict[str, float]:
-        """mIoU, mean precision and mean recall over the labels that occur, background included, and coverage."""
+        """mIoU, mean precision and mean recall over the labels that occur, with the background; and coverage."""
         return {
             "miou": mean(self.iou(ignore)),
             "precision": mean(self.precision()),
@@ -91,16 +91,16 @@ class Confusion:
 
 
 class ThresholdSweep:
-    """Confusions of one set of score maps at many thresholds, counted in one pass.
+    """Confusion matrices of score maps at many thresholds, counted in one pass.
 
     Args:
-        classes: How many object classes there are, C.
+        classes: The number of object classes, C.
         thresholds: (T,), ascending.
     """
 
     def __init__(self, classes: int, thresholds: Float64Array) -> None:
         self.classes, self.thresholds = classes, np.asarray(thresholds)
-        # Pixels by (true label, label with the highest score, how many thresholds that score exceeds).
+        # Pixels by (true label, label with the highest score, number of thresholds that the score exceeds).
         self.counts = np.zeros((classes + 1, classes + 1, len(self.thresholds) + 1), np.int64)
 
     def add(self, truth: UInt8Array, scores: FloatArray, labels: UInt8Array) -> None:
@@ -109,7 +109,7 @@ class ThresholdSweep:
         Args:
             truth: (H, W), uint8, 0..C and 255.
             scores: (K, H, W), float, 0..1.
-            labels: (K,), uint8, the labels that were scored.
+            labels: (K,), uint8, the labels of the maps.
         """
         known = truth != IGNORE
         if len(labels):
@@ -121,7 +121,7 @@ class ThresholdSweep:
         self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
 
     def confusion(self, index: int) -> Confusion:
-        """The confusion matrix at `thresholds[index]`: foreground is where the score exceeds it."""
+        """The confusion matrix at `thresholds[index]`; scores above it are foreground."""
         result = Confusion(self.classes)
         result.counts[:, :-1] = self.counts[:, :, index + 1 :].sum(2)
         result.counts[:, 0] += self.counts[:, :, : index + 1].sum((1, 2))
@@ -132,13 +132,14 @@ def average_precision(scores: Float32Array, tags: BoolArray) -> float:
     """Mean average precision of a classifier over the classes that occur.
 
     Args:
-        scores: (N, C), higher for more sure.
+        scores: (N, C), higher for more certain.
         tags: (N, C), bool.
 
     Returns:
-        0..1, the area under each class's precision-recall steps (no interpolation), averaged; NaN without a positive.
+        0..1, the mean area under the classes' precision-recall curves, without interpolation; NaN without a positive.
     """
-    from sklearn.metrics import average_precision_score  # takes a second, which choosing a threshold need not pay
+    # Imported here, since it takes a second, which other users of this module can save.
+    from sklearn.metrics import average_precision_score
 
     occurring = tags.any(0)
     if not occurring.any():
@@ -147,12 +148,12 @@ def average_precision(scores: Float32Array, tags: BoolArray) -> float:
 
 
 def divide(top: Int64Array, bottom: Int64Array) -> Float64Array:
-    """The quotients, NaN where the divisor is 0."""
+    """The quotients; NaN where the divisor is 0."""
     quotients = np.full(top.shape, np.nan)
     np.divide(top, bottom, out=quotients, where=bottom > 0)
     return quotients
 
 
 def mean(values: Float64Array) -> float:
-    """The mean of the values that are not NaN; NaN where all are."""
+    """The mean of the values that are not NaN; NaN if all are."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

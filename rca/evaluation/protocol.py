@@ -1,7 +1,7 @@
-"""How figures came about: what every file, table and report says beside them.
+"""The protocol of figures, which every file, table and report states beside them.
 
-Published figures part ways here: which images, tags given or predicted, undecided pixels counted or not, a threshold
-that looked at true masks or not.
+Published figures differ in their protocols: in the images, in tags given or predicted, in how undecided pixels count,
+and in whether the threshold was chosen on true masks.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 
 from rca.evaluation.metrics import PredictedIgnore
 
-# Kinds of masks in the order in which the pipeline makes them, and how each came to the tags of its images.
+# Kinds of masks in the order of the pipeline, and the source of their images' tags.
 TAGS = {
     "seed": "given",
     "seed_predicted_tags": "predicted",
@@ -19,7 +19,7 @@ TAGS = {
     "refined_predicted_tags": "predicted",
     "segmentation": "none",
 }
-# The same kinds as a person reads them.
+# The names of the kinds in tables and reports.
 KIND_NAMES = {
     "seed": "seed",
     "seed_predicted_tags": "seed, tags predicted",
@@ -40,7 +40,7 @@ IGNORE_RULES = {
 
 
 class ImageList(TypedDict):
-    """A list of images: how many it holds, and its fingerprint."""
+    """A list of images: its length and its fingerprint."""
 
     images: int
     sha256: str
@@ -53,11 +53,11 @@ class EvaluationProtocol(TypedDict):
         lists: The images of each split.
         tags: For each kind of mask "given", "predicted" or "none".
         tag_threshold: The least probability of a predicted tag; None where no tag was predicted.
-        predicted_ignore: What the headline does with pixels that a mask leaves undecided.
-        best_on: The split that the best threshold was chosen on; None where there was none.
-        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
+        predicted_ignore: How the headline figures treat pixels that a mask leaves undecided.
+        best_on: The split on which the best threshold was chosen; None if there was none.
+        boundary_distance: The boundary IoU's distance from a contour, as a share of an image's diagonal.
         supervision: What the run's networks learned from.
-        initialisation: Where the weights of each trained network came from.
+        initialisation: The origin of each trained network's initial weights.
     """
 
     lists: dict[str, ImageList]
@@ -71,8 +71,8 @@ class EvaluationProtocol(TypedDict):
 
 
 def fingerprint_list(ids: Iterable[str]) -> str:
-    """What tells a list of images from another: the SHA-256 of its sorted lines, in hexadecimal."""
-    return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
+    """The fingerprint of a list of images: the SHA-256 of its sorted lines, in hexadecimal."""
+    return hashlib.sha256("".join(f"{image_id}\n" for image_id in sorted(ids)).encode()).hexdigest()
 
 
 def describe_list(name: str, images: int, sha256: str) -> str:
@@ -81,12 +81,12 @@ def describe_list(name: str, images: int, sha256: str) -> str:
 
 
 def describe_boundary(distance: float) -> str:
-    """What the boundary IoU looks at, in a sentence."""
+    """The pixels that the boundary IoU counts, in a sentence."""
     return f"The boundary IoU looks at pixels within {distance:.3g} of an image's diagonal of a contour."
 
 
 def describe_best(split: str | None) -> str:
-    """What the best threshold is, given the split that it was chosen on."""
+    """What the best threshold is, given the split on which it was chosen."""
     if split is None:
         return "the fixed threshold, since there were no true masks to choose another by"
     return f"the threshold with the highest seed mIoU on {split}, tags given"
@@ -94,10 +94,10 @@ def describe_best(split: str | None) -> str:
 
 def describe_protocol(protocol: EvaluationProtocol) -> list[str]:
     """The protocol of an evaluation in sentences."""
-    lists = ", ".join(describe_list(name, **one) for name, one in protocol["lists"].items())
+    lists = ", ".join(describe_list(name, **images) for name, images in protocol["lists"].items())
     sentences = [f"Scored on {lists or 'nothing'}."]
     for tags, words in TAG_NAMES.items():
-        kinds = [KIND_NAMES[kind] for kind, of_kind in protocol["tags"].items() if of_kind == tags]
+        kinds = [KIND_NAMES[kind] for kind, source in protocol["tags"].items() if source == tags]
         if kinds:
             rule = ""
             if tags == "predicted":
@@ -116,13 +116,13 @@ def describe_protocol(protocol: EvaluationProtocol) -> list[str]:
 
 
 def group_protocols(protocols: Mapping[str, Iterable[EvaluationProtocol]]) -> list[tuple[list[str], list[str]]]:
-    """The runs that share a protocol, and its sentences.
+    """The runs that share a protocol, with its sentences.
 
     Args:
-        protocols: For each run those of its seeds.
+        protocols: The protocols of each run's seeds.
     """
     runs: dict[tuple[str, ...], list[str]] = {}
-    for run, of_seeds in protocols.items():
-        for protocol in of_seeds:
+    for run, run_protocols in protocols.items():
+        for protocol in run_protocols:
             runs.setdefault(tuple(describe_protocol(protocol)), []).append(run)
     return [(list(dict.fromkeys(names)), list(sentences)) for sentences, names in runs.items()]

@@ -1,6 +1,6 @@
-"""Score anybody's masks against true ones: folders of 8-bit PNG masks, a file for each image.
+"""Score masks from any source against true masks: folders of 8-bit PNGs, a file for each image.
 
-The figures are those of the stage `evaluate`, counted by the same code.
+The figures are those of the stage `evaluate`, from the same code.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,26 +20,26 @@ from rca.evaluation.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
 from rca.evaluation.metrics import PredictedIgnore
 from rca.evaluation.protocol import IGNORE_RULES, describe_boundary, describe_list, fingerprint_list
 
-LABELS = IGNORE - 1  # the highest that an 8-bit mask holds
-CHUNK = 16  # images that a process counts before it reports
+LABELS = IGNORE - 1  # the highest label in an 8-bit mask
+CHUNK = 16  # images that a process counts at a time
 NAMED = 3  # images that a message names
 FIGURES = ("iou", "boundary_iou", "precision", "recall")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was counted, and how.
+    """The scores of masks, and how they were counted.
 
     Attributes:
-        counts: Of all images.
+        counts: The counts of all images.
         classes: Names of the C object classes.
-        images: Their names.
-        list_name: Where the list of images is from.
-        unscored: How many masks there are of images that were not asked for.
+        images: Names of the images.
+        list_name: The origin of the list of images.
+        unscored: The number of masks whose images are not on the list.
         predictions: The folders of the masks.
         truth: The folders of the true masks.
-        predicted_ignore: What the headline does with pixels that a mask leaves undecided.
-        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
+        predicted_ignore: How the headline figures treat pixels that a mask leaves undecided.
+        boundary_distance: The boundary IoU's distance from a contour, as a share of an image's diagonal.
     """
 
     counts: MaskCounts
@@ -65,26 +65,26 @@ def score_folders(
     """Score masks.
 
     Args:
-        predictions: Folders of masks, in the order in which they are looked in.
-        truth: Folders of true masks, likewise.
-        classes: A file with the names of the object classes, a line each, in the order of the labels from 1 on; None
+        predictions: Folders of masks; the first one that has an image's mask is used.
+        truth: Folders of true masks, searched in the same way.
+        classes: A file with the names of the object classes, one a line, in the order of the labels from 1 on; None
             takes all labels that occur.
-        listed: A file with the names of the images to score, a line each; None scores all that have a true mask.
-        predicted_ignore: What the headline does with pixels that a mask leaves undecided.
-        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
-        workers: Processes; the result does not depend on it.
+        listed: A file with the names of the images to score, one a line; None scores all that have a true mask.
+        predicted_ignore: How the headline figures treat pixels that a mask leaves undecided.
+        boundary_distance: The boundary IoU's distance from a contour, as a share of an image's diagonal.
+        workers: The number of processes; the result does not depend on it.
 
     Raises:
-        UserError: a folder or file is missing, an image lacks a mask, a mask is broken, of another size than the true
+        UserError: a folder or file is missing; an image lacks a mask; a mask is broken, has another size than the true
             one, or holds an unknown label; or a number is out of range.
     """
     if not 0 < boundary_distance < 1:
         raise UserError(f"The boundary distance is {boundary_distance}: give a share of the diagonal between 0 and 1.")
     if workers < 1:
-        raise UserError(f"{workers} workers cannot score anything: give 1 or more.")
+        raise UserError(f"The number of workers is {workers}: give 1 or more.")
     for folder in (*predictions, *truth):
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: name one that holds masks.")
+            raise UserError(f"{folder} is no folder: name a folder of masks.")
     names = read_classes(classes) if classes else None
     images = read_lines(listed) if listed else _list_masks(truth)
     if not images:
@@ -114,7 +114,7 @@ def score_folders(
 def _count_parts(
     count: Callable[[Sequence[tuple[Path, Path]]], MaskCounts], files: Sequence[tuple[Path, Path]], workers: int
 ) -> Iterator[MaskCounts | None]:
-    """The counts of a few images at a time, then None for each further one of them, so that progress is by images."""
+    """Yield the counts of a few images at a time, with None for each further image, so that progress is by images."""
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with ExitStack() as stack:
         parts: Iterator[MaskCounts] = map(count, chunks)
@@ -128,15 +128,15 @@ def _count_parts(
 
 
 def count_masks(classes: int, boundary_distance: float, files: Sequence[tuple[Path, Path]]) -> MaskCounts:
-    """Count some masks.
+    """Count the pixels of masks.
 
     Args:
-        classes: How many object classes there are, C.
-        boundary_distance: As a share of the diagonal.
-        files: Masks and the true ones.
+        classes: The number of object classes, C.
+        boundary_distance: The boundary IoU's distance from a contour, as a share of an image's diagonal.
+        files: Pairs of a mask and its true mask.
 
     Raises:
-        UserError: a mask is broken, of another size than the true one, or holds an unknown label.
+        UserError: a mask is broken, has another size than the true one, or holds an unknown label.
     """
     counts = MaskCounts(classes)
     for predicted_file, true_file in files:
@@ -150,7 +150,7 @@ def count_masks(classes: int, boundary_distance: float, files: Sequence[tuple[Pa
             highest = mask.max(initial=0, where=mask != IGNORE)
             if highest > classes:
                 raise UserError(
-                    f"The mask {file} holds the label {highest}, but there are {classes} classes: mend the mask or"
+                    f"The mask {file} holds the label {highest}, but there are {classes} classes: correct the mask or"
                     " add the class."
                 )
         counts.add(Truth(truth, boundary_distance), prediction)
@@ -158,10 +158,10 @@ def count_masks(classes: int, boundary_distance: float, files: Sequence[tuple[Pa
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty, each once.
+    """The lines of a list, stripped, without empty and repeated ones.
 
     Raises:
-        UserError: the file is missing or no text.
+        UserError: the file is missing or not text.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -176,13 +176,13 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """The names of the object classes, in the order of their labels.
 
     Raises:
-        UserError: the file is missing, names no class, more than masks can hold, or the background among them.
+        UserError: the file is missing, or names no class, too many, or the background first.
     """
     names = tuple(read_lines(path))
     if not 0 < len(names) <= LABELS:
-        raise UserError(f"{path} names {len(names)} classes: list 1 to {LABELS}, a line each.")
+        raise UserError(f"{path} names {len(names)} classes: list 1 to {LABELS}, one a line.")
     if names[0].lower() == "background":
-        raise UserError(f"{path} begins with the background: list the object classes alone, from label 1 on.")
+        raise UserError(f"{path} begins with the background: list only the object classes, from label 1 on.")
     return names
 
 
@@ -191,23 +191,23 @@ def _list_masks(folders: Sequence[Path]) -> list[str]:
 
 
 def _find_masks(folders: Sequence[Path], images: Sequence[str], what: str) -> list[Path]:
-    """Each image's file in the first folder that has one."""
-    found = {
+    """Each image's file, in the first folder that has one."""
+    files = {
         image: next((file for folder in folders if (file := folder / f"{image}.png").is_file()), None)
         for image in images
     }
-    missing = [image for image, file in found.items() if file is None]
+    missing = [image for image, file in files.items() if file is None]
     if missing:
         shown = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         raise UserError(
             f"{len(missing)} of {len(images)} images have no {what} in {', '.join(map(str, folders))} ({shown}): "
             "add <image>.png for each, or leave them off the list of images to score."
         )
-    return [file for file in found.values() if file is not None]
+    return [file for file in files.values() if file is not None]
 
 
 def list_figures(scores: Scores) -> dict[str, object]:
-    """All figures with their protocol, as plain data; NaN becomes None."""
+    """All figures with their protocol, for JSON; NaN becomes None."""
 
     def plain(values: dict[str, float]) -> dict[str, float | None]:
         return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
@@ -235,7 +235,7 @@ def list_figures(scores: Scores) -> dict[str, object]:
 
 
 def format_scores(scores: Scores) -> str:
-    """The protocol, a line for each class, and the means, in percent."""
+    """The scores as text: the protocol, a line for each class, and the means, in percent."""
     summary = scores.counts.summarise(scores.predicted_ignore)
     folders = " ".join(map(str, scores.predictions))
     lines = [
@@ -244,7 +244,7 @@ def format_scores(scores: Scores) -> str:
         *([f"{scores.unscored} masks of other images are not scored."] if scores.unscored else []),
         IGNORE_RULES[scores.predicted_ignore],
         describe_boundary(scores.boundary_distance),
-        "Whether the masks were made with the images' tags, and with which threshold, is not known here.",
+        "Whether the masks used the images' tags, and which threshold, is not known here.",
         "",
     ]
     names = ["background", *scores.classes]
@@ -254,7 +254,7 @@ def format_scores(scores: Scores) -> str:
     table = np.concatenate([scores.counts.list_labels(scores.predicted_ignore), [means]])
     for name, figures in zip((*names, "mean"), table, strict=True):
         cells = ("-" if np.isnan(figure) else f"{100 * figure:.2f}" for figure in figures)
-        lines.append(f"{name:{width}s}  " + "  ".join(f"{c:>{w}s}" for c, w in zip(cells, (6, 12, 9, 6), strict=True)))
+        lines.append(f"{name:{width}s}  " + "  ".join(map(str.rjust, cells, (6, 12, 9, 6))))
     lines += [
         "",
         f"mIoU, undecided pixels as errors: {100 * summary['miou_count_as_error']:.2f}",

@@ -186,20 +186,20 @@ def put(key: str, value: Any) -> Callable[[dict, dict], None]:
     [
         (drop("memory.box"), "it lacks box"),
         (drop("prototypes"), "it lacks prototypes"),
-        (drop("epochs"), "it does not say its epochs"),
+        (drop("epochs"), "it does not state its epochs"),
         (put("epochs", "many"), "its epochs are no number"),
         (put("classes", []), "it names no classes"),
         (put("classes", ["cat"]), "its entries has the shape"),
         (put("memory.region", torch.zeros(4, 6, 8, 8, dtype=torch.uint8)), "its region has the shape"),
         (put("prototypes", torch.zeros(9, 3, 8)), "its prototypes have the shape"),
-        (put("images", ["a1"]), "it has regions of more images than it names"),
-        (put("memory.entries", torch.full((4, 6, 8), torch.nan)), "it holds figures that are no numbers"),
+        (put("images", ["a1"]), "it has regions of images that it does not name"),
+        (put("memory.entries", torch.full((4, 6, 8), torch.nan)), "it holds values that are not finite"),
     ],
 )
 def test_a_foreign_file_is_told_in_one_sentence(spoil: Callable[[dict, dict], None], sentence: str) -> None:
     tensors, about = make_snapshot(CLASSES, IMAGES, WRITTEN)
     spoil(tensors, about)
-    with pytest.raises(UserError, match=rf"is no snapshot of a memory \({sentence}"):
+    with pytest.raises(UserError, match=rf"is not a memory snapshot \({sentence}"):
         read_back(tensors, about)
 
 

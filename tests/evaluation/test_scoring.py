@@ -161,7 +161,7 @@ def test_a_fault_found_by_a_worker_is_told_as_well(folders: None, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"boundary_distance": 0}, "boundary distance"), ({"workers": 0}, "0 w")]
+    ("given", "message"), [({"boundary_distance": 0}, "boundary distance"), ({"workers": 0}, "number of workers is 0")]
 )
 def test_numbers_out_of_range_are_refused(folders: None, given: dict, message: str) -> None:
     with pytest.raises(scoring.UserError, match=message):
