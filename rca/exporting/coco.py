@@ -1,4 +1,4 @@
-"""Masks as annotations of COCO: run lengths, areas and boxes (Lin et al., Microsoft COCO, ECCV 2014; cocoapi)."""
+"""Masks as COCO annotations: run lengths, areas and boxes (Lin et al., Microsoft COCO, ECCV 2014; cocoapi)."""
 
 import json
 import os
@@ -22,18 +22,18 @@ def export_coco(masks: MaskSet, out: Path, components: bool = False) -> int:
     """Write masks as one JSON file that pycocotools reads.
 
     An image's file name is the photograph's path below the folder that all photographs share. A category's id is its
-    label; pixels to be ignored are annotated as the category 255, "ignore", where there are any.
+    label; ignored pixels, if there are any, get the category 255, "ignore".
 
     Args:
-        masks: What to write.
+        masks: The masks to write.
         out: The file.
-        components: An annotation for each connected region, instead of one for each class of an image.
+        components: Whether to write an annotation for each connected region, not one for each class of an image.
 
     Returns:
         The number of annotations.
 
     Raises:
-        UserError: a mask or a photograph is bad; nothing is written.
+        UserError: a mask or a photograph is bad. Then nothing is written.
     """
     shared = os.path.commonpath([os.path.abspath(image.photograph.parent) for image in masks.images])
     images: list[dict[str, object]] = []
@@ -61,7 +61,7 @@ def export_coco(masks: MaskSet, out: Path, components: bool = False) -> int:
 
 
 def split_mask(mask: UInt8Array, components: bool) -> Iterator[tuple[int, BoolArray]]:
-    """The regions of a mask (H, W), uint8, but the background: label and pixels (H, W), bool."""
+    """Yield the label and the pixels (H, W), bool, of each region of a mask (H, W), uint8, without the background."""
     for label in np.unique(mask[mask > 0]).tolist():
         region = mask == label
         if not components:

@@ -1,4 +1,4 @@
-"""Masks that are to be exported: whose they are, of which photographs, and what their labels mean."""
+"""The masks to export, with their photographs and the names of their labels."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class LabelledImage:
     """A photograph with its mask.
 
     Attributes:
-        name: Unique among all; a path without suffix where they lie in folders, e.g. `street/0001`.
-        photograph: Its file.
-        mask: Its mask's file.
+        name: A unique name, with the folders that it lies in, e.g. `street/0001`.
+        photograph: The photograph's file.
+        mask: The mask's file.
     """
 
     name: str
@@ -32,13 +32,13 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class MaskSet:
-    """Masks with all that an export needs to know of them.
+    """Masks with all that an export needs.
 
     Attributes:
         classes: Label n is `classes[n - 1]`, 0 the background.
         images: The photographs, ordered by name.
-        upright: Whether masks lie over photographs as one looks at them (`rca predict`), or over their pixels as stored
-            (the pipeline); they differ where a camera was held upright.
+        upright: Whether masks follow the EXIF orientation of their photographs, as those of `rca predict` do, or the
+            stored pixels, as those of the pipeline do.
     """
 
     classes: tuple[str, ...]
@@ -60,7 +60,7 @@ class MaskSet:
         if mask.shape != (height, width):
             raise UserError(
                 f"The mask {image.mask} is {mask.shape[1]}x{mask.shape[0]}, its photograph {image.photograph} "
-                f"{width}x{height}: name the folder of the photographs that it was made of."
+                f"{width}x{height}: name the folder of the photographs that it was made from."
             )
         labels = np.unique(mask)
         unknown = labels[(labels > len(self.classes)) & (labels != IGNORE)]
@@ -76,7 +76,7 @@ def read_predictions(folder: Path) -> MaskSet:
     """The masks that `rca predict` wrote.
 
     Args:
-        folder: What its `--out` named.
+        folder: The folder of its results.
 
     Raises:
         UserError: its summary is missing or broken, or holds no image.
@@ -86,27 +86,27 @@ def read_predictions(folder: Path) -> MaskSet:
         classes = tuple(summary["model"]["classes"])
         images = [
             LabelledImage(
-                Path(one["mask"]).relative_to("masks").with_suffix("").as_posix(),
-                folder / one["image"],
-                folder / one["mask"],
+                Path(image["mask"]).relative_to("masks").with_suffix("").as_posix(),
+                folder / image["image"],
+                folder / image["mask"],
             )
-            for one in summary["images"]
+            for image in summary["images"]
         ]
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{folder / SUMMARY} is not what `rca predict` writes: predict again.") from None
+        raise UserError(f"{folder / SUMMARY} is not a file of `rca predict`: predict again.") from None
     return MaskSet(classes, _check(folder, images), upright=True)
 
 
 def read_masks_of(manifest: Manifest, folder: Path, skipped: Collection[str]) -> MaskSet:
-    """The masks of a dataset's images, each called `<id>.png`, anywhere below a folder.
+    """The masks of a dataset's images, named `<id>.png`, anywhere below a folder.
 
     Args:
-        manifest: Of the dataset.
-        folder: Where the masks lie.
-        skipped: Folders of these names in it do not count.
+        manifest: The dataset.
+        folder: The folder of the masks.
+        skipped: Names of folders in it to skip.
 
     Raises:
-        UserError: there is no mask, or one that belongs to no image, or two of one image.
+        UserError: there is no mask, a mask of no image, or two masks of one image.
     """
     images = []
     for mask in _list_masks(folder, skipped):
@@ -118,16 +118,16 @@ def read_masks_of(manifest: Manifest, folder: Path, skipped: Collection[str]) ->
 
 
 def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: Collection[str]) -> MaskSet:
-    """The masks in a folder, whose photographs have the same names, or the same paths, in another.
+    """The masks in a folder, with the photographs of the same paths or names in another folder.
 
     Args:
-        folder: Where the masks lie.
+        folder: The folder of the masks.
         classes: The file that names the classes, one a line.
         photographs: The folder of the photographs.
-        skipped: As for `read_masks_of`.
+        skipped: Names of folders in `folder` to skip.
 
     Raises:
-        UserError: a folder or the file is missing, or there is no mask, or one without a photograph.
+        UserError: a folder or the file is missing, or there is no mask, or a mask without a photograph.
     """
     if not photographs.is_dir():
         raise UserError(f"The folder of photographs {photographs} does not exist: name it with --photographs.")
@@ -135,15 +135,15 @@ def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: C
     images = []
     for mask in _list_masks(folder, skipped):
         name = mask.relative_to(folder).with_suffix("").as_posix()
-        found = by_name.get(name) or by_name.get(mask.stem)
-        if found is None:
+        photograph = by_name.get(name) or by_name.get(mask.stem)
+        if photograph is None:
             raise UserError(f"The mask {mask} has no photograph in {photographs}: add it, or name another folder.")
-        images.append(LabelledImage(name, found, mask))
+        images.append(LabelledImage(name, photograph, mask))
     return MaskSet(tuple(read_lines(classes)), _check(folder, images))
 
 
 def _index_photographs(folder: Path) -> Mapping[str, Path]:
-    """Photographs by their paths without suffix."""
+    """The photographs below a folder, by their paths without suffix."""
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for path in sorted(folder.rglob("*"))
@@ -158,7 +158,7 @@ def _list_masks(folder: Path, skipped: Collection[str]) -> list[Path]:
 
 def _check(folder: Path, images: list[LabelledImage]) -> tuple[LabelledImage, ...]:
     if not images:
-        raise UserError(f"{folder} holds no mask: name a folder of masks, or what `rca predict` wrote.")
+        raise UserError(f"{folder} holds no mask: name a folder of masks, or one that `rca predict` wrote.")
     first: dict[str, LabelledImage] = {}
     for image in images:
         other = first.setdefault(image.name, image)

@@ -1,7 +1,7 @@
-"""A segmentation network as an ONNX file, checked against PyTorch before it takes its place.
+"""A segmentation network as an ONNX file, checked against PyTorch before it is kept.
 
-The file takes `image` (batch, 3, height, width), normalised, and gives `logits` (batch, labels, height, width), all
-sizes free. Its metadata hold, as JSON: `labels` (names in the order of the logits, the background first), `mean` and
+Its input is `image` (batch, 3, height, width), normalised, its output `logits` (batch, labels, height, width), all of
+any size. Its metadata hold, as JSON: `labels` (names in the order of the logits, the background first), `mean` and
 `std` (of RGB pixels in 0..1) and `model` (the network's description, provenance and checksum).
 """
 
@@ -21,10 +21,10 @@ from rca.segmentation.network import Segmenter
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 AXES = {0: "batch", 2: "height", 3: "width"}
-# Sizes that the check looks at: several, none that the export saw, none a multiple of an output stride.
+# Sizes to check: none is that of the export's example, and none a multiple of an output stride.
 EXAMPLE = (2, 3, 104, 136)
 CHECKED = ((1, 3, 97, 131), (3, 3, 75, 60), (1, 3, 210, 170))
-# The logits may differ by that share of the largest of them (or by that much, if none is above 1).
+# The most that logits may differ, as a share of the largest logit (or absolutely, if none is above 1).
 MOST_DIFFERENCE = 1e-4
 LEAST_AGREEMENT = 0.999
 
@@ -34,7 +34,7 @@ class Agreement:
     """How well an export agrees with PyTorch.
 
     Attributes:
-        difference: The largest of the logits' differences, as a share of the largest logit where that is above 1.
+        difference: The largest difference of logits, as a share of the largest logit if that is above 1.
         pixels: The share of pixels with the same label, 0..1.
     """
 
@@ -46,8 +46,8 @@ def export_onnx(model: Model, out: Path) -> Agreement:
     """Export a model, and check the export with onnxruntime.
 
     Args:
-        model: On the CPU.
-        out: The file; it is written when the check has passed.
+        model: The model, on the CPU.
+        out: The file, which is written once the check has passed.
 
     Raises:
         UserError: a package is missing, or the export does not agree with PyTorch.
@@ -71,35 +71,35 @@ def export_onnx(model: Model, out: Path) -> Agreement:
         if agreement.difference > MOST_DIFFERENCE or agreement.pixels < LEAST_AGREEMENT:
             raise UserError(
                 f"The export of {model.path} does not agree with PyTorch (logits differ by {agreement.difference:.1e}, "
-                f"{agreement.pixels:.3%} of pixels are the same): {out} was not written."
+                f"{agreement.pixels:.3%} of pixels have the same label): {out} was not written."
             )
     return agreement
 
 
 @torch.no_grad()
 def compare(network: Segmenter, file: Path) -> Agreement:
-    """Run an ONNX file and the network that it was made of on the same pictures.
+    """Run an ONNX file and its network on the same pictures.
 
     Args:
-        network: On the CPU, in evaluation mode.
+        network: The network, on the CPU, in evaluation mode.
         file: The export.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-    differences, same, pixels = [], 0, 0
+    differences, agreeing, pixels = [], 0, 0
     for seed, size in enumerate(CHECKED):
         image = draw_noise(size, seed)
         expected = network(image).numpy()
-        (found,) = session.run(["logits"], {"image": image.numpy()})
-        differences.append(float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max())))
-        same += int((found.argmax(1) == expected.argmax(1)).sum())
+        (logits,) = session.run(["logits"], {"image": image.numpy()})
+        differences.append(float(np.abs(logits - expected).max()) / max(1.0, float(np.abs(expected).max())))
+        agreeing += int((logits.argmax(1) == expected.argmax(1)).sum())
         pixels += expected[:, 0].size
-    return Agreement(max(differences), same / pixels)
+    return Agreement(max(differences), agreeing / pixels)
 
 
 def draw_noise(size: tuple[int, ...], seed: int) -> torch.Tensor:
-    """A batch (B, 3, H, W) of noise that is coarse and fine, as in photographs, with mean 0 and deviation 1."""
+    """A batch (B, 3, H, W) of coarse and fine noise, as in photographs, with mean 0 and standard deviation 1."""
     random = torch.Generator().manual_seed(seed)
     total = torch.zeros(size)
     for cell in (1, 4, 16):

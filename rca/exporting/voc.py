@@ -19,17 +19,17 @@ COPIED = {"JPEG": ".jpg", "PNG": ".png"}
 def export_voc(masks: MaskSet, out: Path, split: str) -> None:
     """Write `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation/<split>.txt`, `classes.txt` and `labelmap.txt`.
 
-    JPEG and PNG photographs are copied byte by byte; other formats, and those that a viewer would turn, become PNG. The
-    last file tells the colours of the labels to tools of the family of CVAT.
+    JPEG and PNG photographs are copied byte by byte; other formats, and photographs with an EXIF orientation, become
+    PNG. The last file gives the labels' colours, for tools such as CVAT.
 
     Args:
-        masks: What to write.
-        out: The folder, which must not hold anything.
+        masks: The masks to write.
+        out: The folder, which must be missing or empty.
         split: The name of the list of images.
 
     Raises:
-        UserError: the folder holds something, the split has an unusable name, or a mask or a photograph is bad; nothing
-            is written.
+        UserError: the folder is not empty, the split has an unusable name, or a mask or a photograph is bad. Then
+            nothing is written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", split):
         raise UserError(f"The split {split!r} cannot be a file name: use letters, digits, '.', '_' and '-'.")
@@ -52,7 +52,7 @@ def export_voc(masks: MaskSet, out: Path, split: str) -> None:
 
 
 def make_ids(names: Sequence[str]) -> list[str]:
-    """Turn names into ids that a dataset can have, all different whatever letter case a file system tells apart."""
+    """Turn names into valid image ids that differ even without regard to case."""
     taken: set[str] = set()
     ids = []
     for name in names:
@@ -65,7 +65,7 @@ def make_ids(names: Sequence[str]) -> list[str]:
 
 
 def describe_colours(classes: Sequence[str], ignored: bool) -> list[str]:
-    """The lines of `labelmap.txt` as CVAT's "Segmentation mask" has it: name, colour, and no parts or actions."""
+    """The lines of `labelmap.txt` in CVAT's format "Segmentation mask": name, colour, and no parts or actions."""
     labels = {0: "background", **dict(enumerate(classes, 1))} | ({IGNORE: "ignored"} if ignored else {})
     colours = {label: ",".join(map(str, PALETTE[3 * label : 3 * label + 3])) for label in labels}
     # A colon would end the name.
@@ -75,7 +75,7 @@ def describe_colours(classes: Sequence[str], ignored: bool) -> list[str]:
 
 
 def _copy_photograph(image: LabelledImage, target: Path, upright: bool) -> None:
-    """Copy a photograph to the path `target`, which gets a suffix, so that all readers see its mask's pixels."""
+    """Copy a photograph to the path `target` plus a suffix, with its pixels oriented as its mask is."""
     with open_image(image.photograph) as photograph:
         suffix = COPIED.get(photograph.format or "") if is_upright(photograph) else None
     if suffix:

@@ -1,8 +1,8 @@
-"""`rca predict`: photographs in, a folder of masks, overlays and one JSON out.
+"""`rca predict`: segment photographs into a folder of masks, overlays and one JSON file.
 
     OUT/masks/NAME.png       labels in the palette of PASCAL VOC
     OUT/overlays/NAME.jpg    the mask over the photograph, with a legend
-    OUT/predictions.json     classes, areas and confidence of each image, and the model that found them
+    OUT/predictions.json     classes, areas and confidence of each image, and the model's description
 
 NAME is the photograph's path below the folder that all photographs share, without its suffix.
 """
@@ -22,18 +22,18 @@ from rca.prediction.model import Model, Prediction, load_model, read_options
 from rca.prediction.overlays import draw_overlay
 
 SUMMARY = "predictions.json"
-# A photograph that is so many times larger than those of the training shows its objects too large.
+# In photographs this many times larger than those of the training, objects are too large for the network.
 TOO_LARGE = 3
 
 
 @dataclass(frozen=True)
 class Task:
-    """One photograph and what becomes of it.
+    """A photograph and its results.
 
     Attributes:
         image: The photograph.
-        mask: Its mask's path, relative to the folder of results.
-        overlay: Likewise.
+        mask: The path of its mask, relative to the folder of results.
+        overlay: The path of its overlay, relative to the folder of results.
     """
 
     image: Path
@@ -46,27 +46,26 @@ def predict_folder(
 ) -> None:
     """Segment photographs into a folder.
 
-    All headers are read before any work. A photograph whose pixels turn out to be broken is named, the others go on.
+    All headers are read before any work. A photograph whose pixels are broken is reported, and the others go on.
 
     Args:
         model: The segmentation network's file.
         images: Files, folders and patterns.
         out: The folder of results.
-        device: Where to compute, "auto" for a GPU where there is one.
-        force: Overwrite earlier results.
-        **options: Of `PredictionOptions`.
+        device: "auto" for a GPU if there is one, or torch's name of a device.
+        force: Whether to overwrite earlier results.
+        **options: Those of `PredictionOptions`.
 
     Raises:
-        UserError: an option, an image, the model or the device is bad, results are there already, or an image turned
-            out to be broken.
+        UserError: an option, an image, the model or the device is bad, or results exist already.
     """
     settings = read_options(options)
     tasks = name_results(find_images(images, skipped=out))
     sizes = [read_size(task.image) for task in tasks]
     if not force:
         check_free(out, tasks)
-    loaded = load_model(model, device)
-    warn_of_sizes(loaded, sizes, max(settings.scales))
+    segmenter = load_model(model, device)
+    warn_of_sizes(segmenter, sizes, max(settings.scales))
     done, broken = [], []
     for task in track(tasks, "segmenting", len(tasks)):
         try:
@@ -75,18 +74,18 @@ def predict_folder(
             print(f"error: {error}", file=sys.stderr)
             broken.append({"image": relate(task.image, out), "error": str(error)})
             continue
-        prediction = loaded.predict_with(photograph, settings)
+        prediction = segmenter.predict_with(photograph, settings)
         write_results(out, task, photograph, prediction)
         done.append(describe(out, task, prediction))
-    about = {**loaded.describe(), "device": str(loaded.device), "options": settings.model_dump()}
+    about = {**segmenter.describe(), "device": str(segmenter.device), "options": settings.model_dump()}
     write_json(out / SUMMARY, {"model": about, "images": done, "broken": broken})
     if broken:
         raise UserError(f"{len(broken)} of {len(tasks)} images could not be read: {out / SUMMARY} lists them.")
-    print(f"{len(done)} images segmented on {loaded.device}: {out / SUMMARY}, {out / 'masks'}, {out / 'overlays'}")
+    print(f"{len(done)} images segmented on {segmenter.device}: {out / SUMMARY}, {out / 'masks'}, {out / 'overlays'}")
 
 
 def name_results(images: Sequence[Path]) -> list[Task]:
-    """Give each photograph names of its own, whatever letter case a file system tells apart."""
+    """Give the results of each photograph names that differ even without regard to case."""
     full = [Path(os.path.abspath(image)) for image in images]
     shared = os.path.commonpath([path.parent for path in full])
     taken: set[str] = set()
@@ -105,7 +104,7 @@ def check_free(out: Path, tasks: Sequence[Task]) -> None:
     """Check that no result would be overwritten.
 
     Raises:
-        UserError: one is there already.
+        UserError: a result exists already.
     """
     for path in (Path(SUMMARY), *(path for task in tasks for path in (task.mask, task.overlay))):
         if (out / path).exists():
@@ -113,7 +112,7 @@ def check_free(out: Path, tasks: Sequence[Task]) -> None:
 
 
 def warn_of_sizes(model: Model, sizes: Sequence[tuple[int, int]], scale: float) -> None:
-    """Tell once if photographs are far larger than what the model was trained on."""
+    """Print a note if photographs are far larger than those that the model was trained on."""
     provenance = model.description.provenance
     if provenance is None:
         return
@@ -122,8 +121,8 @@ def warn_of_sizes(model: Model, sizes: Sequence[tuple[int, int]], scale: float) 
     if factor > TOO_LARGE:
         tile = -(-min(longest, 4096) // 32) * 32
         print(
-            f"note: the model was trained on photographs of {provenance.longest_side} pixels, the largest here has "
-            f"{longest}: where its objects are larger, too, `--scales {scale / factor:.2g} --tile {tile}` fits better.",
+            f"note: the model was trained on photographs of {provenance.longest_side} pixels, and the largest here has "
+            f"{longest}: if its objects are larger too, use `--scales {scale / factor:.2g} --tile {tile}`.",
             file=sys.stderr,
         )
 
@@ -133,12 +132,12 @@ def write_results(out: Path, task: Task, photograph: UInt8Array, prediction: Pre
     with write_file(out / task.mask) as temporary:
         write_mask(temporary, prediction.mask)
     with write_file(out / task.overlay) as temporary:
-        overlay = draw_overlay(photograph, prediction.mask, prediction.found)
+        overlay = draw_overlay(photograph, prediction.mask, prediction.labels)
         overlay.save(temporary, format="JPEG", quality=90, subsampling=0)  # thin edges keep their colours
 
 
 def describe(out: Path, task: Task, prediction: Prediction) -> dict[str, object]:
-    """One photograph's part of the JSON; its paths are relative to the folder of results."""
+    """A photograph's part of the JSON; its paths are relative to the folder of results."""
     height, width = prediction.mask.shape
     return {
         "image": relate(task.image, out),
@@ -146,10 +145,10 @@ def describe(out: Path, task: Task, prediction: Prediction) -> dict[str, object]
         "overlay": task.overlay.as_posix(),
         "width": width,
         "height": height,
-        "classes": [asdict(one) for one in prediction.found],
+        "classes": [asdict(summary) for summary in prediction.labels],
     }
 
 
 def relate(path: Path, out: Path) -> str:
-    """A path as seen from the folder of results."""
+    """A path relative to the folder of results."""
     return Path(os.path.relpath(path, out)).as_posix()

@@ -1,4 +1,4 @@
-"""The photographs that a person names: files, folders and patterns, checked before any work and read one by one."""
+"""Find the photographs that a user names, by files, folders and patterns, and read them."""
 
 import glob
 import os
@@ -13,11 +13,11 @@ from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.images import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
 
-# What is taken for a photograph in folders and patterns; a file that is named may be of any format that Pillow reads.
+# The suffixes of photographs in folders and patterns; a named file may have any format that Pillow reads.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-# Of a photograph: a gigabyte at a byte a pixel.
+# The most pixels of a photograph: 3 GiB as RGB.
 MOST_PIXELS = 1 << 30
-# EXIF's tag, and its value for a picture that is stored as it is looked at.
+# EXIF's tag for the orientation, and its value for a picture that is stored upright.
 ORIENTATION, UPRIGHT = 0x0112, 1
 
 ImageLike = str | Path | Image.Image | UInt8Array
@@ -27,20 +27,20 @@ def find_images(names: Sequence[str], skipped: Path | None = None) -> list[Path]
     """Find photographs.
 
     Args:
-        names: Files, folders (searched with all below them) and glob patterns (`**` for folders at any depth).
-        skipped: A folder that folders and patterns do not reach into: that of earlier results.
+        names: Files, folders (with all folders below them) and glob patterns (`**` for folders at any depth).
+        skipped: A folder that folders and patterns leave out, e.g. that of earlier results.
 
     Returns:
-        Each file once, those of a folder or a pattern sorted. What is hidden is not looked at.
+        Each file once, those of a folder or a pattern sorted, without hidden files.
 
     Raises:
-        UserError: nothing is there, or no photograph is in a folder or fits a pattern.
+        UserError: a file is missing, or a folder or a pattern yields no photograph.
     """
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for name in names:
         for path in _expand(name, skipped):
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
+            images.setdefault(os.path.abspath(path), path)
+    return list(images.values())
 
 
 def _expand(name: str, skipped: Path | None) -> list[Path]:
@@ -48,7 +48,7 @@ def _expand(name: str, skipped: Path | None) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        # Not Path.rglob, which finds what is hidden as well.
+        # Not Path.rglob, which finds hidden files too.
         files, where = glob.iglob("**", root_dir=path, recursive=True), f"is in the folder {name}"
     elif glob.has_magic(name):
         files, where = glob.iglob(name, recursive=True), f"fits the pattern {name}"
@@ -67,10 +67,10 @@ def read_size(path: Path) -> tuple[int, int]:
     """Read a photograph's header.
 
     Returns:
-        Width and height as stored; the EXIF orientation may exchange them.
+        Width and height as stored; the EXIF orientation may swap them.
 
     Raises:
-        UserError: the file is missing, no picture, or none that can be segmented.
+        UserError: the file is missing or broken, or cannot be segmented.
     """
     with open_image(path, decode=False) as image:
         return image.size
@@ -80,14 +80,14 @@ def read_image(image: ImageLike) -> UInt8Array:
     """Read a photograph.
 
     Args:
-        image: A path, a Pillow image (turned upright, as its EXIF orientation says, like the path's) or
-            (H, W, 3), uint8, RGB.
+        image: A path or a Pillow image, which is rotated as its EXIF orientation says, or an array (H, W, 3), uint8,
+            RGB.
 
     Returns:
         (H, W, 3), uint8, RGB.
 
     Raises:
-        UserError: the file is missing or broken, or it is no image of 8 bits a channel.
+        UserError: the file is missing or broken, or the image does not have 8 bits a channel.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -102,24 +102,24 @@ def read_image(image: ImageLike) -> UInt8Array:
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether a picture is stored as it is looked at."""
+    """Whether a picture is stored upright."""
     return _read_orientation(image) == UPRIGHT
 
 
 def measure_upright(image: Image.Image) -> tuple[int, int]:
-    """Width and height of a picture as it is looked at."""
-    by_a_quarter = _read_orientation(image) >= 5
-    return (image.height, image.width) if by_a_quarter else (image.width, image.height)
+    """Width and height of a picture once it is upright."""
+    is_sideways = _read_orientation(image) >= 5
+    return (image.height, image.width) if is_sideways else (image.width, image.height)
 
 
 def _read_orientation(image: Image.Image) -> int:
-    # A PNG tells it after its pixels: Pillow decodes them for that.
+    # A PNG may hold it behind its pixels, which Pillow then decodes.
     value = image.getexif().get(ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
 def _decode(image: Image.Image) -> UInt8Array:
-    """Without copies that are not needed: a large image takes a gigabyte."""
+    """The pixels, without needless copies: a large image takes gigabytes."""
     if not is_upright(image):
         image = ImageOps.exif_transpose(image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
@@ -131,7 +131,7 @@ def open_image(path: Path, decode: bool = True) -> Iterator[Image.Image]:
 
     Args:
         path: The file.
-        decode: Whether to decode all of it, or to read its header alone.
+        decode: Whether to decode the pixels, or to read only the header.
 
     Raises:
         UserError: the file is missing or broken, too large, or has more than 8 bits a channel.

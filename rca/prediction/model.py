@@ -1,4 +1,4 @@
-"""A segmentation model as people use it: `rca.load(MODEL).predict(image)`."""
+"""A trained segmentation model, ready for use: `rca.load(MODEL).predict(image)`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,20 +15,20 @@ from rca.prediction.tiling import PredictionOptions, segment
 from rca.segmentation.network import Segmenter, SegmenterDescription, load_segmenter
 from rca.training.trainer import choose_device
 
-# Rows that are counted at a time: counting needs 16 bytes for each of their pixels.
+# Rows to count at a time: counting takes 16 bytes a pixel.
 COUNTED_ROWS = 256
 
 
 @dataclass(frozen=True)
-class FoundClass:
-    """A label that a mask holds.
+class LabelSummary:
+    """A label of a mask.
 
     Attributes:
         label: 0 for the background, else 1..C.
-        name: "background", or the class.
-        pixels: How many have the label.
-        share: Of the image's pixels, 0..1.
-        confidence: The mean probability of the label at those pixels, 0..1.
+        name: "background", or the class's name.
+        pixels: The number of pixels with the label.
+        share: Their share of the image, 0..1.
+        confidence: The label's mean probability at these pixels, 0..1.
     """
 
     label: int
@@ -40,36 +40,36 @@ class FoundClass:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model finds in one image.
+    """The segmentation of an image.
 
     Attributes:
         mask: (H, W), uint8, 0 background and 1..C.
         confidence: (H, W), float32: the probability of the mask's label, 0..1.
-        found: The labels that the mask holds, ascending, the background among them.
+        labels: The labels in the mask, ascending, with the background.
     """
 
     mask: UInt8Array
     confidence: Float32Array
-    found: tuple[FoundClass, ...]
+    labels: tuple[LabelSummary, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes that were found."""
-        return tuple(one.name for one in self.found if one.label)
+        """The names of the classes in the mask."""
+        return tuple(summary.name for summary in self.labels if summary.label)
 
     @property
     def areas(self) -> dict[str, int]:
-        """The pixels of each class that was found."""
-        return {one.name: one.pixels for one in self.found if one.label}
+        """The number of pixels of each class in the mask."""
+        return {summary.name: summary.pixels for summary in self.labels if summary.label}
 
 
 class Model:
-    """A segmentation network with its file.
+    """A segmentation network and its file.
 
     Attributes:
         path: The file.
-        sha256: Its checksum.
-        network: In evaluation mode, on its device.
+        sha256: The file's checksum.
+        network: The network, in evaluation mode, on its device.
     """
 
     def __init__(self, path: Path, network: Segmenter) -> None:
@@ -79,33 +79,33 @@ class Model:
 
     @property
     def description(self) -> SegmenterDescription:
-        """What the network is: its classes, the normalisation of images, where it comes from."""
+        """The network's description: its classes, the normalisation of images, its provenance."""
         return self.network.description
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The network's device."""
         return next(self.network.parameters()).device
 
     def describe(self) -> dict[str, object]:
-        """All that is known of the model, as JSON holds it."""
+        """The model's file, checksum and description, for JSON."""
         return {"file": self.path.as_posix(), "sha256": self.sha256, **asdict(self.description)}
 
     def predict(self, image: ImageLike, **options: object) -> Prediction:
         """Segment an image.
 
         Args:
-            image: A path, a Pillow image or (H, W, 3), uint8, RGB. A path's or a Pillow image's EXIF orientation
-                counts: the mask lies over the picture as one looks at it.
-            **options: Of `rca.prediction.tiling.PredictionOptions`, e.g. `tile=512`.
+            image: A path or a Pillow image, which is rotated as its EXIF orientation says, or an array (H, W, 3),
+                uint8, RGB.
+            **options: Those of `rca.prediction.tiling.PredictionOptions`, e.g. `tile=512`.
 
         Raises:
-            UserError: the image is missing, broken or no 8-bit image, or an option is unknown or out of range.
+            UserError: the image is missing, broken or not an 8-bit image, or an option is unknown or out of range.
         """
         return self.predict_with(read_image(image), read_options(options))
 
     def predict_with(self, image: UInt8Array, options: PredictionOptions) -> Prediction:
-        """The same of an image (H, W, 3), uint8, RGB, with options that were read."""
+        """Segment an image (H, W, 3), uint8, RGB, with typed options."""
         mask, confidence = segment(self.network, image, options)
         return Prediction(mask, confidence, count_classes(mask, confidence, self.description.classes))
 
@@ -114,30 +114,30 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     """Load a segmentation model.
 
     Args:
-        path: What train_seg wrote, `segmenter.safetensors`.
-        device: "auto" for a GPU where there is one, or torch's name, e.g. "cpu" or "cuda:1".
+        path: A file `segmenter.safetensors` of the stage train_seg.
+        device: "auto" for a GPU if there is one, or torch's name, e.g. "cpu" or "cuda:1".
 
     Raises:
         UserError: the file is missing or holds no segmentation network, or there is no such device.
     """
-    place = find_device(device)
-    return Model(Path(path), load_segmenter(Path(path)).to(place))
+    chosen = find_device(device)
+    return Model(Path(path), load_segmenter(Path(path)).to(chosen))
 
 
 def read_options(options: dict[str, object]) -> PredictionOptions:
-    """Options as typed settings.
+    """Turn plain options into typed ones.
 
     Raises:
-        UserError: one is unknown or out of range.
+        UserError: an option is unknown or out of range.
     """
     return build_settings(PredictionOptions, options, "options", "predict")
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name.
+    """The device of this name.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     if name == "auto":
         return choose_device()
@@ -150,8 +150,8 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def count_classes(mask: UInt8Array, confidence: Float32Array, classes: tuple[str, ...]) -> tuple[FoundClass, ...]:
-    """Count what a mask holds.
+def count_classes(mask: UInt8Array, confidence: Float32Array, classes: tuple[str, ...]) -> tuple[LabelSummary, ...]:
+    """Count the pixels of each label in a mask.
 
     Args:
         mask: (H, W), uint8, 0 background and 1..C.
@@ -166,7 +166,7 @@ def count_classes(mask: UInt8Array, confidence: Float32Array, classes: tuple[str
         pixels += np.bincount(labels, minlength=len(names))
         sums += np.bincount(labels, confidence[rows].ravel(), len(names))
     return tuple(
-        FoundClass(label, names[label], count, count / mask.size, float(sums[label]) / count)
+        LabelSummary(label, names[label], count, count / mask.size, float(sums[label]) / count)
         for label, count in enumerate(pixels.tolist())
         if count
     )

@@ -1,4 +1,4 @@
-"""A photograph under its mask, with a legend that names what the colours mean."""
+"""A photograph under its mask, with a legend of the colours."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,31 +9,31 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rca.core.arrays import UInt8Array
 from rca.core.files import PALETTE
-from rca.prediction.model import FoundClass
+from rca.prediction.model import LabelSummary
 from rca.report.pictures import blend_mask, scale_mask
 
-# Longest side of the picture in pixels; a small photograph is enlarged to LEAST_WIDTH, so that its legend can be read.
+# The picture's longest side in pixels; a small photograph is enlarged to LEAST_WIDTH, to make its legend readable.
 LONGEST_SIDE, LEAST_WIDTH = 1600, 480
 MARGIN = 8
 INK, PAPER = (40, 44, 52), "white"
 
 
-def draw_overlay(photograph: UInt8Array, mask: UInt8Array, found: Sequence[FoundClass]) -> Image.Image:
-    """Draw a mask over its photograph, and below it each class's colour, name and share.
+def draw_overlay(photograph: UInt8Array, mask: UInt8Array, labels: Sequence[LabelSummary]) -> Image.Image:
+    """Draw a mask over its photograph, with each class's colour, name and share below.
 
     Args:
         photograph: (H, W, 3), uint8, RGB.
         mask: (H, W), uint8, 0 background and 1..C.
-        found: What the mask holds.
+        labels: The labels in the mask.
 
     Returns:
-        A picture, RGB, with a longest side of `LONGEST_SIDE` beside the legend; large photographs are reduced.
+        A picture, RGB, whose longest side is at most `LONGEST_SIDE` without the legend.
     """
     size = fit_size(mask.shape[1], mask.shape[0])
     reduced = Image.fromarray(photograph).resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
     blended = Image.fromarray(blend_mask(np.asarray(reduced), scale_mask(mask, *size)))
     width = max(blended.width, LEAST_WIDTH)
-    legend = draw_legend(found, width)
+    legend = draw_legend(labels, width)
     sheet = Image.new("RGB", (width, blended.height + legend.height), PAPER)
     sheet.paste(blended, ((width - blended.width) // 2, 0))
     sheet.paste(legend, (0, blended.height))
@@ -41,26 +41,26 @@ def draw_overlay(photograph: UInt8Array, mask: UInt8Array, found: Sequence[Found
 
 
 def fit_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of the picture of a photograph, in its proportions."""
+    """Width and height of a photograph's picture, with its proportions."""
     scale = LONGEST_SIDE / max(width, height)
     scale = min(scale, max(1, LEAST_WIDTH / width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def draw_legend(found: Sequence[FoundClass], width: int) -> Image.Image:
+def draw_legend(labels: Sequence[LabelSummary], width: int) -> Image.Image:
     """Draw a swatch, a name and a share for each class, the largest first, in as many columns as fit.
 
     Args:
-        found: What a mask holds; the background is left out.
-        width: Of the legend, in pixels; its height follows.
+        labels: The labels in the mask; the background is left out.
+        width: The legend's width in pixels; its height follows.
     """
     font = _load_font(max(13, min(24, width // 60)))
     line = round(1.5 * font.size)
-    classes = sorted((one for one in found if one.label), key=lambda one: (-one.pixels, one.label))
+    classes = sorted((each for each in labels if each.label), key=lambda each: (-each.pixels, each.label))
     if not classes:
         texts = ["no class found"]
     else:
-        texts = [shorten(one.name, f"  {one.share:.1%}", font, width - 2 * MARGIN - line) for one in classes]
+        texts = [shorten(each.name, f"  {each.share:.1%}", font, width - 2 * MARGIN - line) for each in classes]
     column = line + 2 * MARGIN + round(max(font.getlength(text) for text in texts))
     columns = max(1, min(len(texts), (width - MARGIN) // column))
     lines = -(-len(texts) // columns)
@@ -78,7 +78,7 @@ def draw_legend(found: Sequence[FoundClass], width: int) -> Image.Image:
 
 
 def shorten(name: str, end: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A name and what follows it, the name cut to "..." where both would be wider than `width` pixels."""
+    """A name and its end, with the name cut to "…" if both are wider than `width` pixels."""
     if font.getlength(name + end) <= width:
         return name + end
     while name and font.getlength(f"{name}…{end}") > width:
@@ -88,6 +88,6 @@ def shorten(name: str, end: str, font: ImageFont.FreeTypeFont, width: float) -> 
 
 @cache
 def _load_font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib  # for its font alone, which has Greek and Cyrillic letters as well; Pillow's own has not
+    import matplotlib  # only for its font, which has Greek and Cyrillic letters, unlike Pillow's
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)

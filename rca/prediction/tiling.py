@@ -1,7 +1,7 @@
-"""Segmentation of images of any size: in overlapping tiles whose probabilities are blended.
+"""Segment images of any size, in overlapping tiles whose probabilities are blended.
 
-An image whose sides fit a tile is one tile, and then the result is that of the pipeline. Along a longer side tiles lie
-at multiples of `ALIGNMENT`, so that the features of a tile sit on the same grid as those of the whole image.
+An image that fits a tile is one tile, and the result is that of the pipeline. Along a longer side, tiles start at
+multiples of `ALIGNMENT`, so that a tile's features lie on the same grid as those of the whole image.
 """
 
 import math
@@ -20,7 +20,7 @@ from rca.data.loading.images import normalise
 from rca.segmentation.network import Segmenter
 from rca.segmentation.predict import Scales, sum_probabilities
 
-# A multiple of each output stride, also after a resizing by quarters.
+# A multiple of each output stride, even after resizing by quarters.
 ALIGNMENT = 32
 
 
@@ -28,12 +28,12 @@ class PredictionOptions(Settings):
     """How images of any size are segmented.
 
     Attributes:
-        scales: Factors by which a tile is resized; the probabilities of all are averaged.
-        flip: Predict the mirrored tile as well.
-        tile: Longest side of what the network sees at scale 1, in pixels. The peak of memory grows with its square, and
-            with the number of classes.
-        overlap: Of neighbouring tiles, in pixels. Near its border a tile knows less of the surroundings.
-        batch_size: How many tiles the network sees at once.
+        scales: Factors to resize a tile by; the probabilities of all are averaged.
+        flip: Whether to predict the mirrored tile too.
+        tile: The longest side of a tile at scale 1, in pixels. Peak memory grows with its square and with the number
+            of classes.
+        overlap: The overlap of neighbouring tiles, in pixels. Near its border, a tile has less context.
+        batch_size: The number of tiles in a batch.
     """
 
     scales: Scales = (1.0,)
@@ -45,17 +45,17 @@ class PredictionOptions(Settings):
     @model_validator(mode="after")
     def _tiles_move_on(self) -> "PredictionOptions":
         if self.overlap > self.tile // 2:
-            raise ValueError(f"overlap is {self.overlap}: it may be half of the tile ({self.tile}) at most")
+            raise ValueError(f"overlap is {self.overlap}: it may be at most half of the tile ({self.tile})")
         return self
 
 
 @dataclass(frozen=True)
 class Span:
-    """What a tile covers along one side of the image.
+    """The extent of a tile along one side of the image.
 
     Attributes:
         start: The first pixel.
-        weights: (L,), float32: what the tile counts at each of its pixels; over all tiles they sum to 1.
+        weights: (L,), float32: the tile's weight at each of its pixels; over all tiles, the weights sum to 1.
     """
 
     start: int
@@ -68,16 +68,16 @@ class Span:
 
 
 def place_tiles(length: int, tile: int, overlap: int) -> list[Span]:
-    """Cover one side of an image, evenly.
+    """Cover one side of an image evenly.
 
     Args:
-        length: Of the side, in pixels.
-        tile: The longest that a tile may be, a multiple of `ALIGNMENT`.
-        overlap: The least overlap of neighbours, likewise, at most half of `tile`.
+        length: The side's length in pixels.
+        tile: The longest tile allowed, a multiple of `ALIGNMENT`.
+        overlap: The least overlap of neighbours, a multiple of `ALIGNMENT`, at most half of `tile`.
 
     Returns:
-        One span of the whole side if it fits a tile. Else spans of `tile` pixels, from left to right; the last ends
-        at the next multiple of `ALIGNMENT` after the side.
+        One span if the side fits a tile. Else ascending spans of `tile` pixels; the last ends at the next multiple of
+        `ALIGNMENT` after the side.
     """
     if length <= tile:
         return [Span(0, torch.ones(length))]
@@ -96,12 +96,12 @@ def place_tiles(length: int, tile: int, overlap: int) -> list[Span]:
 def segment(network: Segmenter, image: UInt8Array, options: PredictionOptions) -> tuple[UInt8Array, Float32Array]:
     """Segment an image of any size.
 
-    Probabilities are held for one row of tiles at a time, never for the whole of a large image.
+    Memory holds the probabilities of one row of tiles, never those of a whole large image.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
         image: (H, W, 3), uint8, RGB.
-        options: How.
+        options: How to segment.
 
     Returns:
         The mask (H, W), uint8, 0 background and 1..C, and the probability of its label (H, W), float32, 0..1.
@@ -112,7 +112,7 @@ def segment(network: Segmenter, image: UInt8Array, options: PredictionOptions) -
     if ends != [height, width]:
         image = np.pad(image, ((0, ends[0] - height), (0, ends[1] - width), (0, 0)), mode="reflect")
     mask, confidence = np.empty((height, width), np.uint8), np.empty((height, width), np.float32)
-    rest: Tensor | None = None  # what earlier rows of tiles say of pixels that this row reaches as well
+    rest: Tensor | None = None  # the share of earlier rows of tiles in pixels that this row also covers
     bounds = [row.start for row in rows] + ends[:1]
     steps = zip(rows, bounds[1:], strict=True)
     for row, end in track(steps, "rows of tiles", len(rows)) if len(rows) > 1 else steps:
@@ -135,9 +135,9 @@ def _segment_row(
     views = len(options.scales) * (2 if options.flip else 1)
     for batch in _split(columns, options.batch_size):
         tiles = [normalise(image[row.slice, column.slice], about.mean, about.std) for column in batch]
-        scores = sum_probabilities(network, torch.stack(tiles).to(device), options.scales, options.flip).cpu()
-        for one, column in zip(scores, batch, strict=True):
-            band[:, :, column.slice] += one * (row.weights[:, None] * column.weights / views)
+        sums = sum_probabilities(network, torch.stack(tiles).to(device), options.scales, options.flip).cpu()
+        for probabilities, column in zip(sums, batch, strict=True):
+            band[:, :, column.slice] += probabilities * (row.weights[:, None] * column.weights / views)
     return band
 
 

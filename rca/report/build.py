@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing but the pictures beside it."""
+"""The report: one page that needs only the pictures beside it."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
-from rca.report.pipeline import ROW, Measurement, Stage, draw_graph, summarise_measurements
+from rca.report.pipeline import ROW, Measurement, StageFiles, draw_graph, summarise_measurements
 
 TEMPLATES = Path(__file__).parent
 HEADINGS = {
@@ -40,14 +40,14 @@ TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation n
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What the evaluation of one run with one seed left.
+    """The results of one run and seed, as `evaluate` wrote them.
 
     Attributes:
-        examples: Its example masks.
+        examples: The example masks.
         per_class: The figures of each class.
-        protocol: How it was scored.
+        protocol: The protocol of the figures.
         threshold: mIoU over thresholds.
-        histories: The lines of the trainings, "train_cam" and "train_seg".
+        histories: The training curves, of "train_cam" and "train_seg".
     """
 
     examples: RunExamples
@@ -59,20 +59,20 @@ class SeedResult:
 
 @dataclass(frozen=True)
 class Source:
-    """All that a report is made of.
+    """The data of a report.
 
     Attributes:
         title: The page's heading; None makes one from the dataset's name.
         dataset: The dataset's name.
         manifest: The dataset.
-        statistics: Its counts, as `rca.data.manifest.summarise` gives them.
-        table: As `rca.evaluation.tables.build_table` gives it.
-        results: For each run what its seeds left, in the order of the seeds.
-        memories: What the first seed left of the memory of each run that keeps one.
-        pipeline: The stages, by name.
-        measurements: What the stages' instances took, where that is known.
+        statistics: The dataset's counts, from `rca.data.manifest.summarise`.
+        table: From `rca.evaluation.tables.build_table`.
+        results: For each run, the results of its seeds, in the order of the seeds.
+        memories: The memory of the first seed, for each run that keeps one.
+        pipeline: The stages' files, by stage.
+        measurements: The time and memory of stages' instances, as far as known.
         params: The text of the params file.
-        picture_width: Of each example picture, in pixels.
+        picture_width: The width of each example picture, in pixels.
     """
 
     title: str | None
@@ -82,7 +82,7 @@ class Source:
     table: pd.DataFrame
     results: dict[str, list[SeedResult]]
     memories: dict[str, MemoryTables]
-    pipeline: dict[str, Stage]
+    pipeline: dict[str, StageFiles]
     measurements: list[Measurement]
     params: str
     picture_width: int
@@ -90,7 +90,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of the headline table, in percent, and its difference to the first run's, where that is known."""
+    """A figure of the headline table, in percent, and its difference to the first run's; "" if unknown."""
 
     mean: str
     spread: str
@@ -101,7 +101,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of the headline table: what was scored, where, with which threshold, by which measure."""
+    """A metric of the headline table: what was scored, on which split, at which threshold, by which measure."""
 
     kind: str
     split: str
@@ -111,7 +111,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and the runs that it shows."""
+    """A chart and the lines of its runs."""
 
     picture: Picture
     lines: list[Line]
@@ -120,7 +120,7 @@ class Chart:
 def build_report(page: Path, source: Source) -> None:
     """Write `index.html`, `measurements.js` and `pictures/` into a directory that exists.
 
-    What the stages took has a file of its own: all others are the same bytes for the same results.
+    Time and memory of the stages have their own file, so that the others are the same bytes for the same results.
     """
     (page / "pictures").mkdir()
     lines = assign_lines(list(source.results))
@@ -146,10 +146,12 @@ def build_report(page: Path, source: Source) -> None:
         compared=source.table["difference"].notna().any(),
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
-        protocols=group_protocols({run: [one.protocol for one in seeds] for run, seeds in source.results.items()}),
+        protocols=group_protocols({run: [seed.protocol for seed in seeds] for run, seeds in source.results.items()}),
         splits=source.statistics["splits"],
         average_tags=average_tags,
-        class_tables=arrange_classes({run: [one.per_class for one in seeds] for run, seeds in source.results.items()}),
+        class_tables=arrange_classes(
+            {run: [seed.per_class for seed in seeds] for run, seeds in source.results.items()}
+        ),
         charts=[
             *draw_threshold_charts(page, source.results, lines),
             *(chart for stage in TRAININGS for chart in draw_training_charts(page, stage, source.results, lines)),
@@ -169,13 +171,13 @@ def build_report(page: Path, source: Source) -> None:
 
 
 def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:
-    """The last run that has masks of every kind, so one that was trained on tags, where there is one."""
+    """The last run trained on tags, since it has masks of every kind; without one, the last run."""
     on_tags = [run for run, seeds in results.items() if seeds[0].protocol["supervision"] == "tags"]
     return (on_tags or list(results))[-1]
 
 
 def list_columns(table: pd.DataFrame) -> dict[str, Column]:
-    """The table's metrics in their order, each taken apart, e.g. `seed.train.best.miou`."""
+    """The column of each metric in the table, such as `seed.train.best.miou`, in order."""
     columns = {}
     for metric in dict.fromkeys(table["metric"]):
         kind, split, choice, figure = take_apart(metric)
@@ -184,7 +186,7 @@ def list_columns(table: pd.DataFrame) -> dict[str, Column]:
 
 
 def group_columns(columns: Mapping[str, Column]) -> list[tuple[str, int]]:
-    """Each kind with its number of neighbouring columns, for the headings above the columns."""
+    """Each kind with its number of adjacent columns, for the headings above them."""
     groups: list[tuple[str, int]] = []
     for column in columns.values():
         if groups and groups[-1][0] == column.kind:
@@ -195,7 +197,7 @@ def group_columns(columns: Mapping[str, Column]) -> list[tuple[str, int]]:
 
 
 def arrange_row(table: pd.DataFrame, run: str) -> dict[str, Cell]:
-    """A run's cells by metric; a metric that the run lacks has none."""
+    """A run's cells, by metric; a metric that the run lacks has no cell."""
     highest = table.groupby("metric")["mean"].max().to_dict()
     several = table["run"].nunique() > 1
     cells = {}
@@ -216,7 +218,7 @@ def average_tags(split: SplitStatistics) -> float:
 def draw_threshold_charts(
     page: Path, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]
 ) -> list[Chart]:
-    """Draw mIoU in percent over thresholds; no chart where no threshold was tried."""
+    """Draw mIoU in percent over thresholds; no chart if no threshold was tried."""
     curves = {
         run: 100 * summarise_seeds([result.threshold for result in seeds], "threshold", "miou")
         for run, seeds in results.items()
@@ -226,7 +228,9 @@ def draw_threshold_charts(
         return []
     file = "pictures/threshold.svg"
     draw_curves(page / file, curves, lines, "threshold", "mIoU, %", mark_highest=True)
-    best = (f"{run}: highest {one['mean'].max():.1f} at {one['mean'].idxmax():.2f}" for run, one in curves.items())
+    best = (
+        f"{run}: highest {curve['mean'].max():.1f} at {curve['mean'].idxmax():.2f}" for run, curve in curves.items()
+    )
     alt = f"mIoU in percent over thresholds. {'; '.join(best)}."
     picture = Picture(file, "mIoU of the seeds over the threshold", alt, WIDTH, HEIGHT)
     return [Chart(picture, [lines[run] for run in curves])]
@@ -235,21 +239,22 @@ def draw_threshold_charts(
 def draw_training_charts(
     page: Path, stage: str, results: Mapping[str, list[SeedResult]], lines: Mapping[str, Line]
 ) -> list[Chart]:
-    """Draw each term of a training's loss over epochs, a chart for each term."""
+    """Draw a chart of each term of a training's loss over epochs."""
     tables = {run: [result.histories[stage] for result in seeds] for run, seeds in results.items()}
     terms = dict.fromkeys(
-        str(name) for of_run in tables.values() for table in of_run for name in table if str(name).startswith("loss_")
+        str(name) for seeds in tables.values() for table in seeds for name in table if str(name).startswith("loss_")
     )
     charts = []
     for number, term in enumerate(terms, 1):
-        curves = {run: summarise_seeds(of_run, "epoch", term) for run, of_run in tables.items()}
+        curves = {run: summarise_seeds(seeds, "epoch", term) for run, seeds in tables.items()}
         curves = {run: curve for run, curve in curves.items() if len(curve)}
         if not curves:
             continue  # the training was switched off
         file = f"pictures/{stage}-{number}.svg"
         draw_curves(page / file, curves, lines, "epoch", "loss", mark_highest=False)
         name = term.removeprefix("loss_").replace("_", " ")
-        ends = (f"{run}: from {one['mean'].iloc[0]:.3g} to {one['mean'].iloc[-1]:.3g}" for run, one in curves.items())
+        means = {run: curve["mean"] for run, curve in curves.items()}
+        ends = (f"{run}: from {mean.iloc[0]:.3g} to {mean.iloc[-1]:.3g}" for run, mean in means.items())
         alt = f"Loss term {name} of the {TRAININGS[stage]} over epochs. {'; '.join(ends)}."
         caption = f"{TRAININGS[stage]}: {name} loss"
         charts.append(Chart(Picture(file, caption, alt, WIDTH, HEIGHT), [lines[run] for run in curves]))
@@ -257,7 +262,7 @@ def draw_training_charts(
 
 
 def list_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that shape a result, read without importing them."""
+    """The versions of Python and of the packages that affect results, read without importing them."""
     versions = {"python": platform.python_version()}
     for name in ("rca", "torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "pydensecrf2", "dvc"):
         try:

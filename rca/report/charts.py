@@ -1,4 +1,4 @@
-"""Curves as SVG files that read well on a light and on a dark page, the same bytes for the same figures."""
+"""Curves as SVG files, for light and dark pages; the same figures give the same bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from matplotlib.ticker import MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-# Okabe and Ito's colours, which colour-blind people tell apart, without yellow and black: those vanish on one of the
-# two grounds.
+# Okabe and Ito's colours, which colour-blind people can tell apart, without yellow and black: those vanish on a light
+# or on a dark page.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("solid", "dashed", "dotted")
 # Size on the page, in pixels.
 WIDTH, HEIGHT = 480, 300
 
-# Axes and letters take the colour that the viewer's scheme asks for: this one only marks them until then.
+# A placeholder: the colour of axes and letters follows the viewer's colour scheme.
 _INK = "#5a6472"
 _STYLE = "<style>svg{color:#4b5563}@media (prefers-color-scheme:dark){svg{color:#b4bcc8}}</style>"
 _SETTINGS: "dict[RcKeyType, object]" = {
@@ -59,7 +59,7 @@ class Line:
 
 
 def assign_lines(runs: Sequence[str]) -> dict[str, Line]:
-    """Give each run a look of its own: colours first, then dashes."""
+    """Give each run its own line: colours differ first, then dashes."""
     return {
         run: Line(run, COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)])
         for number, run in enumerate(runs)
@@ -70,12 +70,12 @@ def summarise_seeds(tables: Sequence[pd.DataFrame], x: str, y: str) -> pd.DataFr
     """Mean, lowest and highest `y` over seeds at each `x`.
 
     Args:
-        tables: One for each seed; those without the column `y` are left out.
-        x: Name of the column that goes to the right.
-        y: Name of the column that goes up.
+        tables: A table for each seed; those without the column `y` are left out.
+        x: The column of the horizontal axis.
+        y: The column of the vertical axis.
 
     Returns:
-        Columns `mean`, `low` and `high`, indexed by `x` in ascending order; empty if no table has the column.
+        Columns `mean`, `low` and `high`, indexed by ascending `x`; empty if no table has the column `y`.
     """
     parts = [table[[x, y]].dropna() for table in tables if y in table]
     if not parts:
@@ -91,10 +91,10 @@ def draw_curves(
 
     Args:
         path: The SVG file.
-        curves: For each run what `summarise_seeds` gave.
-        lines: How each run is drawn.
-        x: What goes to the right, in words.
-        y: What goes up, in words; "" for nothing.
+        curves: The summary of each run, from `summarise_seeds`.
+        lines: The line of each run.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
         mark_highest: Whether a dot marks each line's highest point.
     """
     with matplotlib.rc_context(_SETTINGS):
@@ -102,7 +102,7 @@ def draw_curves(
         axes = figure.add_subplot()
         for run, curve in curves.items():
             line = lines[run]
-            marker = "o" if len(curve) < 2 else ""  # a line through one point cannot be seen
+            marker = "o" if len(curve) < 2 else ""  # a line through one point is invisible
             axes.fill_between(curve.index, curve["low"], curve["high"], color=line.colour, alpha=0.2, linewidth=0)
             axes.plot(curve.index, curve["mean"], color=line.colour, linestyle=line.dash, marker=marker, markersize=4)
             if mark_highest and len(curve):

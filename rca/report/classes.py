@@ -1,4 +1,4 @@
-"""The report's figures of each class: the IoU of every run, as bars."""
+"""The report's table of classes: the IoU of every run, as bars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rca.evaluation.protocol import KIND_NAMES
 
 @dataclass(frozen=True)
 class Bar:
-    """An IoU over seeds, in percent: its mean as a number and as it is printed, and ± its standard deviation."""
+    """An IoU over seeds, in percent: its mean as a number and as text, and its standard deviation as text."""
 
     share: float
     mean: str
@@ -22,9 +22,9 @@ class ClassTable:
     """The IoU of one kind of mask on one split.
 
     Attributes:
-        name: What was scored, e.g. "segmentation, val".
-        rows: A class's name and its bar of each run; None where the run has none, or no image has the class. Background
-            comes first, and the mean last.
+        name: The kind and the split, e.g. "segmentation, val".
+        rows: Each class's name, and its bar for each run; None if the run lacks it or no image shows the class. The
+            background comes first and the mean last.
     """
 
     name: str
@@ -32,23 +32,23 @@ class ClassTable:
 
 
 def arrange_classes(results: Mapping[str, Sequence[pd.DataFrame]]) -> list[ClassTable]:
-    """Arrange the IoU of each class, at the best threshold where there is one, the last kinds first.
+    """Arrange the IoU of each class, at the best threshold if there is one, later kinds first.
 
     Args:
-        results: For each run its seeds' figures of each class, as `evaluate` writes them.
+        results: For each run, the figures of each class that `evaluate` wrote for its seeds.
     """
     tables = []
-    for run, of_seeds in results.items():
-        for table in of_seeds:
+    for run, run_tables in results.items():
+        for table in run_tables:
             chosen = table[table["threshold"].fillna("") != "fixed"]
-            # By place, since a class may be called "mean".
+            # Grouped by place, since a class may be called "mean".
             tables.append(chosen.assign(run=run, place=chosen.groupby(["kind", "split"]).cumcount()))
-    every = pd.concat(tables)
+    joined = pd.concat(tables)
     order = {kind: -number for number, kind in enumerate(KIND_NAMES)}
-    found = sorted(dict.fromkeys(zip(every["kind"], every["split"], strict=True)), key=lambda one: order[one[0]])
+    scored = dict.fromkeys(zip(joined["kind"], joined["split"], strict=True))
     arranged = []
-    for kind, split in found:
-        lines = every[(every["kind"] == kind) & (every["split"] == split)]
+    for kind, split in sorted(scored, key=lambda masks: order[masks[0]]):
+        lines = joined[(joined["kind"] == kind) & (joined["split"] == split)]
         figures = lines.groupby(["run", "place"])["iou"].agg(["mean", "std"])
         names = lines.drop_duplicates("place").sort_values("place")["class"]
         rows = [(name, {run: _make_bar(figures, (run, place)) for run in results}) for place, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""The gallery of a report: each image's photograph, its true mask, every run's masks, and how good they are."""
+"""The report's gallery: each image's photograph, its true mask, every run's masks, and their IoU."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from rca.core.errors import UserError
 from rca.core.files import PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
 from rca.evaluation.protocol import KIND_NAMES
-from rca.report.pictures import blend_mask, draw_comparison, draw_overlay, scale_mask, scale_photograph
+from rca.report.pictures import blend_mask, draw_comparison, draw_layer, scale_mask, scale_photograph
 
-# Lines of the sheet that compares kinds at a glance.
+# Rows of the sheet that compares kinds at a glance.
 COMPARED = 6
-# Stands for an IoU that is not known, among IoU in tenths of a percent.
+# An unknown IoU, among IoU in tenths of a percent.
 UNKNOWN = -1
 
 
@@ -27,11 +27,11 @@ class Picture:
     """A picture on the page.
 
     Attributes:
-        file: Relative to the page.
-        caption: What stands below it.
-        alt: What it shows, in words.
-        width: In pixels.
-        height: In pixels.
+        file: Its path relative to the page.
+        caption: Its caption.
+        alt: Its description in words.
+        width: Its width in pixels.
+        height: Its height in pixels.
     """
 
     file: str
@@ -43,11 +43,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class RunExamples:
-    """What the evaluation of one run and seed left of its examples.
+    """The examples of one run and seed, as `evaluate` wrote them.
 
     Attributes:
-        directory: Holds `<image id>/<kind>.png` and `<image id>/truth.png`.
-        ious: Columns `image`, `kind`, `label` and `iou`, a line for each label that occurs in a mask or its truth.
+        directory: The folder of `<image id>/<kind>.png` and `<image id>/truth.png`.
+        ious: Columns `image`, `kind`, `label` and `iou`, a line for each label in a mask or its truth.
     """
 
     directory: Path
@@ -59,9 +59,9 @@ class GalleryImage(TypedDict):
 
     Attributes:
         id: The image's id.
-        height: On the page, in pixels.
-        truth: The labels of its true mask; None where none is known.
-        masks: By run and kind: None, or label and IoU by turns, the IoU in tenths of a percent and -1 where unknown.
+        height: Its height on the page, in pixels.
+        truth: The labels of its true mask; None if unknown.
+        masks: By run and kind: None, or alternating labels and IoU, the IoU in tenths of a percent, -1 if unknown.
     """
 
     id: str
@@ -71,14 +71,14 @@ class GalleryImage(TypedDict):
 
 
 class Gallery(TypedDict):
-    """What the page's script makes the gallery of.
+    """The data from which the page's script builds the gallery.
 
     Attributes:
-        width: Of each picture, in pixels.
+        width: The width of each picture, in pixels.
         classes: Names of the classes, by label.
-        colours: Their colours as CSS.
-        kinds: Those that some run shows, each `[kind, name]`.
-        run_names: The runs.
+        colours: Colours of the classes as CSS, by label.
+        kinds: The kinds that some run shows, each as `[kind, name]`.
+        run_names: Names of the runs.
         images: The images.
     """
 
@@ -91,32 +91,32 @@ class Gallery(TypedDict):
 
 
 def find_examples(runs: Iterable[RunExamples], manifest: Manifest) -> list[str]:
-    """The ids of all images that some run shows, sorted.
+    """The sorted ids of all images that some run shows.
 
     Raises:
         UserError: an image is not in the manifest.
     """
-    found = {path.parent for one in runs for path in one.directory.glob("*/*.png")}
-    for folder in sorted(found):
+    folders = {path.parent for examples in runs for path in examples.directory.glob("*/*.png")}
+    for folder in sorted(folders):
         if folder.name not in manifest.index:
             raise UserError(f"{folder} shows an image that is not in the manifest: run evaluate again.")
-    return sorted({folder.name for folder in found})
+    return sorted({folder.name for folder in folders})
 
 
 def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifest, width: int) -> Gallery:
-    """Write the pictures of all examples, and arrange what the page's script makes the gallery of.
+    """Write the pictures of all examples, and collect the gallery's data.
 
     Args:
-        page: The directory of the page; pictures go to `pictures/examples/<image id>/`: `photograph.jpg`, `truth.png`
-            and, by the number of the run, which may have a name that a URL must not hold, `<number>-<kind>.png`.
-        runs: What each run left.
+        page: The directory of the page. Pictures go to `pictures/examples/<image id>/`: `photograph.jpg`, `truth.png`
+            and `<number>-<kind>.png`, with the number of the run, since its name may not fit into a URL.
+        runs: The examples of each run.
         manifest: The dataset.
-        width: Of each picture, in pixels.
+        width: The width of each picture, in pixels.
     """
     identifiers = find_examples(runs.values(), manifest)
-    found = {path.name for one in runs.values() for path in one.directory.glob("*/*.png")}
-    kinds = [kind for kind in KIND_NAMES if f"{kind}.png" in found]
-    ious = [read_ious(one.ious) for one in runs.values()]
+    files = {path.name for examples in runs.values() for path in examples.directory.glob("*/*.png")}
+    kinds = [kind for kind in KIND_NAMES if f"{kind}.png" in files]
+    ious = [read_ious(examples.ious) for examples in runs.values()]
     images: list[GalleryImage] = []
     for image_id in identifiers:
         photograph = read_example_photograph(manifest, image_id, width)
@@ -124,16 +124,16 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         folder.mkdir(parents=True)
         Image.fromarray(photograph).save(folder / "photograph.jpg", quality=88)
         masks: list[list[list[int] | None]] = []
-        for number, one in enumerate(runs.values()):
+        for number, examples in enumerate(runs.values()):
             masks.append([])
             for kind in kinds:
-                source, file = one.directory / image_id / f"{kind}.png", folder / f"{number}-{kind}.png"
+                source, file = examples.directory / image_id / f"{kind}.png", folder / f"{number}-{kind}.png"
                 labels = _write_mask(source, file, photograph) if source.is_file() else None
                 masks[-1].append(None if labels is None else _pair(labels, ious[number].get((image_id, kind), {})))
-        truths = (one.directory / image_id / "truth.png" for one in runs.values())
+        truths = (examples.directory / image_id / "truth.png" for examples in runs.values())
         truth = next(filter(Path.is_file, truths), None)
-        true = _write_mask(truth, folder / "truth.png", photograph) if truth else None
-        images.append({"id": image_id, "height": photograph.shape[0], "truth": true, "masks": masks})
+        true_labels = _write_mask(truth, folder / "truth.png", photograph) if truth else None
+        images.append({"id": image_id, "height": photograph.shape[0], "truth": true_labels, "masks": masks})
     colours = np.array(PALETTE, np.uint8).reshape(-1, 3)[: len(manifest.classes) + 1]
     return {
         "width": width,
@@ -146,11 +146,11 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
 
 
 def read_ious(table: pd.DataFrame) -> dict[tuple[str, str], dict[int, float]]:
-    """The IoU of each label by image and kind: looked up in the table, a thousand images would take minutes."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    """The IoU of each label, by image and kind; look-ups in the table would take minutes for a thousand images."""
+    ious: dict[tuple[str, str], dict[int, float]] = {}
     for image, kind, label, iou in table[["image", "kind", "label", "iou"]].itertuples(index=False):
-        found.setdefault((image, kind), {})[label] = iou
-    return found
+        ious.setdefault((image, kind), {})[label] = iou
+    return ious
 
 
 def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> UInt8Array:
@@ -160,7 +160,7 @@ def read_example_photograph(manifest: Manifest, image_id: str, width: int) -> UI
 
 
 def write_comparison(page: Path, run: str, examples: RunExamples, manifest: Manifest, width: int) -> Picture | None:
-    """Write the sheet that compares the first examples' masks of one run; None if there is no example."""
+    """Write the sheet that compares a run's masks of the first examples; None if there is no example."""
     rows = [
         list(_draw_row(read_example_photograph(manifest, image_id, width), examples.directory / image_id))
         for image_id in find_examples([examples], manifest)[:COMPARED]
@@ -185,13 +185,13 @@ def _read_scaled(source: Path, photograph: UInt8Array) -> UInt8Array:
 
 
 def _write_mask(source: Path, file: Path, photograph: UInt8Array) -> list[int]:
-    """Write a mask as a picture to lay over its photograph; the labels that it has, background left out."""
+    """Write a mask as a layer for its photograph, and return its labels without the background."""
     mask = _read_scaled(source, photograph)
-    draw_overlay(mask).save(file)
+    draw_layer(mask).save(file)
     return [int(label) for label in np.unique(mask) if label]
 
 
 def _pair(labels: Sequence[int], ious: Mapping[int, float]) -> list[int]:
-    """Label and IoU by turns, of the labels that the mask has and of those that only its truth has."""
+    """Alternating labels and IoU, for the labels of a mask and those of its truth."""
     pairs = dict.fromkeys(labels, UNKNOWN) | {label: round(1000 * iou) for label, iou in ious.items()}
     return [value for label in sorted(pairs) for value in (label, pairs[label])]

@@ -1,4 +1,4 @@
-"""The report's section of a memory bank: a map of its entries, the regions that stand for its classes, its figures."""
+"""The report's section on a memory bank: a map of its entries, the regions nearest to its centres, and its figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from rca.report.charts import COLOURS
 from rca.report.gallery import Picture
 from rca.report.pictures import DIMMED
 
-# Size of the map on the page and its margin, in pixels; the longest side of a region's picture.
+# Size of the map on the page and its margin, and the longest side of a region's picture, in pixels.
 WIDTH, HEIGHT, MARGIN = 720, 480, 12
 CROP = 128
-# SVG paths about a point: disc, square, triangle, diamond, cross, triangle upside down.
+# SVG paths around a point: disc, square, triangle, diamond, cross, inverted triangle.
 SHAPES = (
     "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
     "m-3.1-3.1h6.2v6.2h-6.2z",
@@ -43,13 +43,12 @@ WHOLE = ("fill", "images")
 
 @dataclass(frozen=True)
 class MemoryTables:
-    """What `evaluate` left of a memory.
+    """A memory's exhibits, as `evaluate` wrote them.
 
     Attributes:
-        statistics: A line for each class and one for their mean, from
-            `rca.evaluation.memory_statistics.describe_memory`.
-        map: What `rca.evaluation.memory_map.place_entries` gave.
-        regions: The lines that `rca.evaluation.memory_map.choose_regions` gave.
+        statistics: From `rca.evaluation.memory_statistics.describe_memory`, and a line for the mean.
+        map: From `rca.evaluation.memory_map.place_entries`.
+        regions: The table of `rca.evaluation.memory_map.choose_regions`.
         coverage: (M, 16, 16), uint8: how far each cell of a line's box belongs to the region.
     """
 
@@ -61,7 +60,7 @@ class MemoryTables:
 
 @dataclass(frozen=True)
 class Point:
-    """An entry on the map: the SVG path of its mark, and what it is."""
+    """An entry on the map: the SVG path of its mark, and its description."""
 
     path: str
     title: str
@@ -73,8 +72,8 @@ class MapClass:
 
     Attributes:
         name: The class.
-        colour: As CSS.
-        shape: The SVG path of its mark about a point.
+        colour: Its colour as CSS.
+        shape: The SVG path of its mark around a point.
         points: Its entries.
     """
 
@@ -86,7 +85,7 @@ class MapClass:
 
 @dataclass(frozen=True)
 class Centre:
-    """A prototype, or a centroid: its class, what it is, and the pictures of the regions nearest to it."""
+    """A prototype or a centroid: its class, its caption, and pictures of the regions nearest to it."""
 
     name: str
     caption: str
@@ -94,15 +93,15 @@ class Centre:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """All that the page shows of a run's memory.
+class MemorySection:
+    """What the page shows of a run's memory.
 
     Attributes:
         run: The run.
-        classes: The map.
-        entries: How many entries the bank holds; the map may show fewer.
+        classes: The map, class by class.
+        entries: The number of entries in the bank; the map may show fewer.
         centres: Prototypes and centroids, class by class.
-        rows: Of the table: a name, its figures, and the nearest other class; the last is the mean.
+        rows: The rows of the table: a name, its figures, and the nearest other class; the last is the mean.
     """
 
     run: str
@@ -113,41 +112,41 @@ class Memory:
 
     @property
     def shown(self) -> int:
-        """How many entries the map shows."""
-        return sum(len(one.points) for one in self.classes)
+        """The number of entries on the map."""
+        return sum(len(map_class.points) for map_class in self.classes)
 
     @property
     def has_prototypes(self) -> bool:
-        """Whether the method made prototypes."""
+        """Whether the method makes prototypes."""
         return any(centre.caption.startswith("prototype") for centre in self.centres)
 
 
-def write_memories(page: Path, tables: Mapping[str, MemoryTables], manifest: Manifest) -> list[Memory]:
-    """Write the pictures of all runs' memories to `pictures/memory` and arrange the rest for the page.
+def write_memories(page: Path, tables: Mapping[str, MemoryTables], manifest: Manifest) -> list[MemorySection]:
+    """Write the pictures of all runs' memories to `pictures/memory`, and arrange the rest for the page.
 
     Raises:
-        UserError: a region is of an image that is not in the manifest, or its photograph is missing or broken.
+        UserError: a region's image is not in the manifest, or its photograph is missing or broken.
     """
     memories = []
-    for number, (run, one) in enumerate(tables.items()):
-        # A run's name may hold what a URL must not, so its folder goes by its number.
-        pictures = write_regions(page, page / "pictures" / "memory" / str(number), one, manifest)
-        names = one.statistics["class"].tolist()[:-1]
-        entries = int(one.statistics["fill"].iloc[:-1].sum())
-        centres = arrange_centres(one.regions, pictures)
-        memories.append(Memory(run, draw_map(one.map, names), entries, centres, arrange_rows(one.statistics)))
+    for number, (run, memory) in enumerate(tables.items()):
+        # The folder has the number of the run, since its name may not fit into a URL.
+        pictures = write_regions(page, page / "pictures" / "memory" / str(number), memory, manifest)
+        names = memory.statistics["class"].tolist()[:-1]
+        entries = int(memory.statistics["fill"].iloc[:-1].sum())
+        centres, rows = arrange_centres(memory.regions, pictures), arrange_rows(memory.statistics)
+        memories.append(MemorySection(run, draw_map(memory.map, names), entries, centres, rows))
     return memories
 
 
 def draw_map(places: pd.DataFrame, names: Sequence[str]) -> list[MapClass]:
-    """Fit the entries into the map, at one scale both ways, and give each class a mark of its own.
+    """Fit the entries into the map, with the same scale for both axes, and give each class its own mark.
 
-    Colour and shape both differ from class to class, for those who do not tell colours apart; six times six classes
-    have each their own mark.
+    From class to class both colour and shape change, for people who cannot tell the colours apart. The marks repeat
+    after 36 classes.
 
     Args:
         places: `x`, `y`, `class`, `image` and `epoch` of each entry.
-        names: All classes, in their order.
+        names: All classes, in order.
     """
     xy = places[["x", "y"]].to_numpy(np.float64)
     if len(xy):
@@ -168,7 +167,7 @@ def draw_map(places: pd.DataFrame, names: Sequence[str]) -> list[MapClass]:
 
 
 def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Manifest) -> list[Picture]:
-    """Cut each region's box out of its photograph and dim what does not belong to it, a picture for each line."""
+    """Write a picture for each region: its box cut out of the photograph, dimmed outside the region."""
     folder.mkdir(parents=True)
     pictures: dict[int, Picture] = {}
     lines = tables.regions.reset_index(drop=True)
@@ -188,11 +187,11 @@ def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Mani
 
 
 def cut_region(photograph: UInt8Array, box: Sequence[float], coverage: UInt8Array) -> Image.Image:
-    """A region in colour, with the rest of its box in dark grey.
+    """Draw a region in colour, with the rest of its box in dark grey.
 
     Args:
         photograph: (H, W, 3), uint8.
-        box: Left, top, right and bottom in pixels; what lies outside the photograph is left out.
+        box: Left, top, right and bottom in pixels; it is clipped to the photograph.
         coverage: (16, 16), uint8: how far each cell of the box belongs to the region, 0..255.
 
     Returns:
@@ -209,20 +208,20 @@ def cut_region(photograph: UInt8Array, box: Sequence[float], coverage: UInt8Arra
 
 
 def arrange_centres(regions: pd.DataFrame, pictures: Sequence[Picture]) -> list[Centre]:
-    """Give each prototype or centroid its pictures, in the order of the lines."""
+    """Collect the pictures of each prototype or centroid, in the order of the lines."""
     groups: dict[tuple[str, str, int], list[Picture]] = {}
     keys = zip(regions["class"], regions["centre"].astype(str), regions["entries"], strict=True)
     for key, picture in zip(keys, pictures, strict=True):
         groups.setdefault(key, []).append(picture)
     centres = []
-    for (name, centre, entries), own in groups.items():
+    for (name, centre, entries), members in groups.items():
         what = f"prototype {centre}" if centre.isdigit() else centre
-        centres.append(Centre(name, f"{what}, {entries} region{'s' if entries != 1 else ''}", own))
+        centres.append(Centre(name, f"{what}, {entries} region{'s' if entries != 1 else ''}", members))
     return centres
 
 
 def arrange_rows(statistics: pd.DataFrame) -> list[tuple[str, dict[str, str], str]]:
-    """The table's cells as they are printed; "" where a class has no such figure."""
+    """The table's cells as text; "" for a figure that a class lacks."""
     rows = []
     for number, line in enumerate(statistics.fillna({"nearest": ""}).to_dict("records"), 1):
         cells = {}

@@ -1,4 +1,4 @@
-"""The report's picture of the pipeline: its stages in order, what each needs, and what they took."""
+"""The report's picture of the pipeline: its stages in order, what each needs, and its time and memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ ROW, LANE = 40, 9
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage as it is declared, for all its runs, seeds and shards.
+class StageFiles:
+    """The files of a stage, for all its runs, seeds and shards.
 
     Attributes:
-        inputs: Paths that it reads, with * for what differs from one instance to the next.
-        outputs: Likewise, paths that it writes.
+        inputs: Paths that it reads, with * for the parts that differ between instances.
+        outputs: Paths that it writes, in the same form.
     """
 
     inputs: Sequence[str]
@@ -29,7 +29,7 @@ class Node:
 
     Attributes:
         name: The stage.
-        needs: The stages whose outputs it reads, in the order of the rows.
+        needs: The stages whose outputs it reads, in row order.
     """
 
     name: str
@@ -41,11 +41,10 @@ class Graph:
     """All stages, each below those that it needs.
 
     Attributes:
-        nodes: In order.
-        arcs: SVG paths from a stage to one that needs it, with the names of both; those that follow from others are
-            left out.
-        width: Of the picture, in pixels.
-        height: Likewise.
+        nodes: The stages, in row order.
+        arcs: SVG paths from a stage to one that needs it, with the names of both; arcs implied by others are left out.
+        width: The picture's width, in pixels.
+        height: The picture's height, in pixels.
     """
 
     nodes: list[Node]
@@ -55,7 +54,7 @@ class Graph:
 
 
 class Measurement(TypedDict):
-    """What one instance of a stage took: seconds, and the peaks of memory (None for the GPU's where it used none)."""
+    """The time and the memory peaks of one instance of a stage; None on the GPU if it used none."""
 
     stage: str
     seconds: float
@@ -64,7 +63,7 @@ class Measurement(TypedDict):
 
 
 class Cost(TypedDict):
-    """What a stage took: the seconds of all instances and of the longest, and the highest peaks of memory."""
+    """The time of a stage's instances, in all and of the longest, and their highest memory peaks."""
 
     instances: int
     seconds: float
@@ -73,8 +72,8 @@ class Cost(TypedDict):
     gpu_memory_mb: float | None
 
 
-def draw_graph(stages: Mapping[str, Stage]) -> Graph:
-    """Order the stages and draw what they need as arcs at their left."""
+def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
+    """Order the stages, and draw an arc on their left for what each needs."""
     needs = {
         name: [other for other in stages if other != name and _reads(stage, stages[other])]
         for name, stage in stages.items()
@@ -102,7 +101,7 @@ def draw_graph(stages: Mapping[str, Stage]) -> Graph:
 
 
 def summarise_measurements(measurements: Iterable[Measurement]) -> dict[str, Cost]:
-    """The cost of each stage, over all its instances."""
+    """The cost of each stage over all its instances."""
     costs: dict[str, Cost] = {}
     for instance in measurements:
         cost = costs.setdefault(
@@ -117,20 +116,20 @@ def summarise_measurements(measurements: Iterable[Measurement]) -> dict[str, Cos
     return costs
 
 
-def _reads(stage: Stage, other: Stage) -> bool:
-    """Whether a stage reads what another writes, a part of it, or a folder that it lies in."""
+def _reads(stage: StageFiles, other: StageFiles) -> bool:
+    """Whether a stage reads an output of another stage, a part of it, or a folder around it."""
     return any(
         all(map(_is_same, path.split("/"), output.split("/"))) for path in stage.inputs for output in other.outputs
     )
 
 
 def _is_same(read: str, written: str) -> bool:
-    """Whether two parts of paths may be the same; what a variable alone stands for is no fixed name."""
+    """Whether two parts of paths may be the same; a part that is only a variable does not match a fixed name."""
     return read == written or (written != "*" != read and fnmatchcase(read, written))
 
 
 def _choose_lanes(arcs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """Give each arc a lane in which no other arc overlaps it, short ones near the stages; neighbours need none (0)."""
+    """Give each arc a lane without overlaps, short arcs near the stages; arcs between neighbours need none (0)."""
     lanes: dict[tuple[int, int], int] = {}
     for first, last in sorted(arcs, key=lambda arc: (arc[1] - arc[0], arc)):
         taken = {lane for (top, bottom), lane in lanes.items() if top < last and first < bottom}

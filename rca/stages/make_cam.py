@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from rca.classifier.inference import predict_tags, score_images
 from rca.classifier.network import load_network
 from rca.classifier.references import References, ReferenceSettings
-from rca.classifier.registry import load_method
 from rca.classifier.views import InferenceSettings, group_by_size
 from rca.core.files import keep_only
 from rca.core.progress import track

@@ -15,8 +15,7 @@ from rca.evaluation.tables import COLUMNS
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
-from rca.report.pipeline import Measurement
-from rca.report.pipeline import Stage as StageFiles
+from rca.report.pipeline import Measurement, StageFiles
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS, RunLayout
 from rca.stages.base.pins import PINS

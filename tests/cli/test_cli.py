@@ -209,7 +209,7 @@ def test_inspect_tells_a_network_from_a_memory(project: Path, capsys: pytest.Cap
 
     save_tensors(project / "x.safetensors", {}, {"method": "cam"})
     assert main(["inspect", "memory", "x.safetensors"]) == 2
-    assert "x.safetensors is no snapshot of a memory" in capsys.readouterr().err
+    assert "x.safetensors is not a memory snapshot" in capsys.readouterr().err
 
 
 CLASSES, IMAGES = ("cat", "dog", "cow"), ("a1", "b2", "c3", "d4")

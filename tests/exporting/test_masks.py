@@ -258,7 +258,7 @@ def test_other_faults_of_a_run_and_of_predictions_are_told(
     assert "x 1.jpg does not exist" in capsys.readouterr().err
     (predicted / "predictions.json").write_text("{}")
     assert main(["export", "voc", "out", "x"]) == 2
-    assert "is not what `rca predict` writes" in capsys.readouterr().err
+    assert "is not a file of `rca predict`" in capsys.readouterr().err
     assert main(["export", "voc", str(run / "predictions/val"), "x", "--split", "../x"]) == 2
     assert "cannot be a file name" in capsys.readouterr().err
 

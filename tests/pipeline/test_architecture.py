@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from rca.stages.layout import Layout
+from rca.stages.run import STAGES
 
 from rca.core.imports import PACKAGE, find_closure
 from rca.core.settings import load_params
 from rca.pipeline.resolve import resolve_stages
-from rca.stages.layout import Layout
-from rca.stages.run import STAGES
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(PACKAGE.rglob("*.py"))

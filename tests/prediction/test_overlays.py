@@ -4,11 +4,11 @@ from PIL import Image
 
 from rca.core.files import PALETTE
 from rca.prediction import overlays
-from rca.prediction.model import FoundClass
+from rca.prediction.model import LabelSummary
 
 
-def find(*labels: int) -> list[FoundClass]:
-    return [FoundClass(label, f"class {label}", 100 - label, 0.01, 0.5) for label in labels]
+def find(*labels: int) -> list[LabelSummary]:
+    return [LabelSummary(label, f"class {label}", 100 - label, 0.01, 0.5) for label in labels]
 
 
 def colours_of(picture: Image.Image) -> set[tuple[int, ...]]:
@@ -48,7 +48,7 @@ def test_entries_do_not_overlap_and_stay_inside(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(overlays.ImageDraw, "Draw", spy)
     names = ["potted plant", "x", "a name that is so long that no legend can hold it " * 3, "корабль", "Größe"]
-    found = [FoundClass(label, names[label % 5], 9, 0.123, 0.5) for label in range(1, 41)]
+    found = [LabelSummary(label, names[label % 5], 9, 0.123, 0.5) for label in range(1, 41)]
     legend = overlays.draw_legend(found, 700)
     assert len(boxes) == 40
     canvas = np.zeros((legend.height, legend.width), int)

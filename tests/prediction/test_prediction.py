@@ -52,34 +52,34 @@ def here(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_image_is_predicted_in_every_form(model: Path, tmp_path: Path, form: str) -> None:
     path = save(tmp_path / "x.png")
     image = {"path": path, "text": str(path), "picture": Image.open(path), "array": draw()}[form]
-    found = rca.load(model, "cpu").predict(image)
-    assert (found.mask == predict_mask(load_segmenter(model), draw(), PredictionSettings())).all()
-    assert found.mask.dtype == np.uint8
-    assert found.confidence.shape == found.mask.shape == (45, 58)
-    assert found.confidence.dtype == np.float32
-    assert found.confidence.min() >= 0.25  # the best of four labels
-    assert found.confidence.max() <= 1
+    prediction = rca.load(model, "cpu").predict(image)
+    assert (prediction.mask == predict_mask(load_segmenter(model), draw(), PredictionSettings())).all()
+    assert prediction.mask.dtype == np.uint8
+    assert prediction.confidence.shape == prediction.mask.shape == (45, 58)
+    assert prediction.confidence.dtype == np.float32
+    assert prediction.confidence.min() >= 0.25  # the best of four labels
+    assert prediction.confidence.max() <= 1
 
 
 def test_classes_and_areas_are_those_of_the_mask(model: Path) -> None:
-    found = rca.load(str(model)).predict(draw(301, 58), flip=False)
-    truth = {int(label): found.mask == label for label in np.unique(found.mask)}
-    assert [one.label for one in found.found] == sorted(truth)
-    assert found.classes == tuple(" abc"[label] for label in sorted(truth) if label)
-    assert len(found.classes) > 1
-    assert found.areas == {" abc"[label]: where.sum() for label, where in truth.items() if label}
-    for one in found.found:
+    prediction = rca.load(str(model)).predict(draw(301, 58), flip=False)
+    truth = {int(label): prediction.mask == label for label in np.unique(prediction.mask)}
+    assert [one.label for one in prediction.labels] == sorted(truth)
+    assert prediction.classes == tuple(" abc"[label] for label in sorted(truth) if label)
+    assert len(prediction.classes) > 1
+    assert prediction.areas == {" abc"[label]: where.sum() for label, where in truth.items() if label}
+    for one in prediction.labels:
         assert one.name == ("background", "a", "b", "c")[one.label]
         assert one.share == truth[one.label].mean()
-        assert one.confidence == pytest.approx(found.confidence[truth[one.label]].mean(dtype=float), abs=1e-6)
+        assert one.confidence == pytest.approx(prediction.confidence[truth[one.label]].mean(dtype=float), abs=1e-6)
 
 
 def test_a_picture_is_predicted_as_one_looks_at_it(model: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path = save(tmp_path / "x.png", exif=exif)
-    found = rca.load(model).predict(path)
-    assert found.mask.shape == (58, 45)
+    prediction = rca.load(model).predict(path)
+    assert prediction.mask.shape == (58, 45)
     assert (read_image(path) == np.rot90(draw(), -1)).all()
 
 
@@ -124,7 +124,7 @@ def test_what_is_no_image_is_told(model: Path, image: object, told: str) -> None
     ("options", "told"),
     [
         ({"tile": 100}, "options.tile is 100: input should be a multiple of 32"),
-        ({"tile": 64, "overlap": 64}, "overlap is 64: it may be half of the tile (64) at most"),
+        ({"tile": 64, "overlap": 64}, "overlap is 64: it may be at most half of the tile (64)"),
         ({"scales": [0.5, 0]}, "options.scales.1 is 0"),
         ({"scales": []}, "options.scales"),
         ({"crf": True}, "options.crf is an unknown key"),
@@ -165,7 +165,7 @@ def test_photographs_become_masks_overlays_and_a_summary(here: Path) -> None:
             assert picture.getpalette() == PALETTE
         assert (one["height"], one["width"]) == image.shape[:2]
         assert [(each["name"], each["pixels"]) for each in one["classes"]] == [
-            (each.name, each.pixels) for each in expected.found
+            (each.name, each.pixels) for each in expected.labels
         ]
         with Image.open(here / "out" / one["overlay"]) as picture:
             assert picture.width >= 480
@@ -275,7 +275,7 @@ def test_photographs_far_larger_than_the_trainings_are_noted(here: Path, capsys:
     assert main(["predict", "segmenter.safetensors", "a", "--out", "small"]) == 0
     assert capsys.readouterr().err == ""
     assert main(["predict", "segmenter.safetensors", "large.png", "--out", "large"]) == 0
-    assert "`--scales 0.25 --tile 256` fits better" in capsys.readouterr().err
+    assert "use `--scales 0.25 --tile 256`" in capsys.readouterr().err
     arguments = ["large.png", "--scales", "0.25", "--tile", "256", "--overlap", "32", "--no-flip"]
     assert main(["predict", "segmenter.safetensors", *arguments]) == 0
     assert capsys.readouterr().err == ""

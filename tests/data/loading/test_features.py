@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from rca.stages.run import main
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,7 +27,6 @@ from rca.data.partition import assign_shard
 from rca.labels.score_maps import open_shard
 from rca.models.storage import load_tensors
 from rca.stages.cache_features import drop_leftovers, group_by_views
-from rca.stages.run import main
 from rca.stages.train_cam import compute_losses_of_features
 from rca.training.trainer import OptimisationSettings, Trainer
 
