@@ -25,6 +25,7 @@ from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Measurement, StageFiles, draw_graph, summarise_measurements
 
 TEMPLATES = Path(__file__).parent
+SCRIPTS = ("gallery.js", "report.js")
 HEADINGS = {
     "seed": "seed (tags given)",
     "seed_predicted_tags": "seed (tags predicted)",
@@ -139,7 +140,7 @@ def build_report(page: Path, source: Source) -> None:
         source=source,
         title=source.title or f"Weakly supervised segmentation of {source.dataset}",
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own files
-        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        script=Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
         columns=(columns := list_columns(drop_headlines(source.table))),
