@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from rca.core.files import write_text
-from rca.params.schema import Params, ResourceSettings, load_stages
+from rca.params.project import ResourceSettings
+from rca.params.schema import Params, load_stages
 from rca.stages.base.stage import Stage
 
 INSTANCES = Path("workflow/instances.yaml")

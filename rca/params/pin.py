@@ -22,7 +22,7 @@ from rca.params.schema import Params, Run, load_stages
 from rca.stages.base.pins import PINS
 
 # It imports hosts and methods by their names in params.yaml: a stage that imports it depends on those of its run.
-REGISTRY = PACKAGE / "classifier/network.py"
+REGISTRY = PACKAGE / "classifier/registry.py"
 
 
 def pin(path: Path = PARAMS) -> bool:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rca.classifier.network import check_pair, load_host, load_method, read_options
+from rca.classifier.registry import check_pair, load_host, load_method, read_options
 from rca.core.errors import UserError
 from rca.core.settings import Settings, build_settings, load_params, merge
-from rca.params.schema import Params, ProjectSettings, Run, RunSettings, load_stages
+from rca.params.project import ProjectSettings, RunSettings
+from rca.params.schema import Params, Run, load_stages
 from rca.params.validate import check_params
 
 PARAMS = Path("params.yaml")

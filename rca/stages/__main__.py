@@ -77,7 +77,7 @@ def run_stage(stage: Stage[Any], context: Context, task: Any) -> int:
     stdout, stderr = sys.stdout, sys.stderr
     start = time.monotonic()
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
-        sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)  # type: ignore[assignment]  # a part of a stream
+        sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)
         try:
             stage.run(context, task)
             write_json(LOGS / f"{context.name}.json", measure(context, time.monotonic() - start))

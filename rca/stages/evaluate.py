@@ -22,6 +22,7 @@ from rca.evaluation.masks import Masks
 from rca.evaluation.metrics import PredictedIgnore
 from rca.evaluation.protocol import TAGS, fingerprint_list
 from rca.labels.score_maps import open_shard
+from rca.labels.thresholds import CHOICES
 from rca.stages.base.context import Context
 from rca.stages.base.layout import MapKind, MaskKind, RunLayout
 from rca.stages.base.leftovers import keep_masks
@@ -97,13 +98,14 @@ class EvaluateTask(EvaluateSettings):
 def run(context: Context, task: EvaluateTask) -> None:
     """Write the metrics, the metrics of each class, and what the report shows."""
     weak = task.supervision == "tags"
-    settings: EvaluateSettings = task if weak else task.keep_segmentation()
+    settings = list_scored(task)
     paths = context.paths
     for path in list_stale(paths, task):
         remove(path)
     keep_masks(paths, task.refined_masks, task.shards)
     manifest = read_manifest(context.layout.manifest)
-    thresholds = read_json(paths.threshold) if weak else {"split": None}
+    chosen: dict[str, Any] = read_json(paths.threshold) if weak else {}
+    thresholds = {choice: float(chosen[choice]) for choice in CHOICES if weak}
     folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
     with ExitStack() as stack:
         shards = [paths.maps_of(shard, task.maps) for shard in task.shards] if weak else []
@@ -111,7 +113,7 @@ def run(context: Context, task: EvaluateTask) -> None:
         counts = score_masks(manifest, masks, settings.masks, settings.boundary_distance)
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
         metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
-        protocol = describe(paths, manifest, masks, settings, task.supervision)
+        protocol = describe(paths, manifest, masks, task, chosen.get("split"))
         table = list_per_class(counts, manifest.classes, settings.predicted_ignore)
         per_class = table.to_csv(index=False, float_format="%.6f")
         with write_directory(paths.evaluation) as directory:
@@ -127,6 +129,11 @@ def run(context: Context, task: EvaluateTask) -> None:
     write_text(paths.per_class, per_class)
     write_json(paths.metrics, metrics)
     print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
+
+
+def list_scored(task: EvaluateTask) -> EvaluateSettings:
+    """The settings without the kinds of masks that the run does not make."""
+    return task if task.supervision == "tags" else task.keep_segmentation()
 
 
 def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
@@ -153,9 +160,10 @@ def remove(path: Path) -> None:
 
 
 def describe(
-    paths: RunLayout, manifest: Manifest, masks: Masks, settings: EvaluateSettings, supervision: Supervision
+    paths: RunLayout, manifest: Manifest, masks: Masks, task: EvaluateTask, best_on: str | None
 ) -> dict[str, Any]:
     """The protocol of all figures, as `rca.evaluation.protocol.describe_protocol` takes it."""
+    settings = list_scored(task)
     splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
     splits |= dict.fromkeys(settings.classification)
     ids = {split: [record.id for record in manifest.select(split)] for split in splits}
@@ -169,9 +177,9 @@ def describe(
         "tags": {kind: TAGS[kind] for kind in settings.masks},
         "tag_threshold": predicted.get("threshold"),
         "predicted_ignore": settings.predicted_ignore,
-        "best_on": masks.thresholds["split"],
+        "best_on": best_on,
         "boundary_distance": settings.boundary_distance,
-        "supervision": supervision,
+        "supervision": task.supervision,
         "initialisation": {
             name: read_about(path, stage)["initialisation"]
             for name, (path, stage) in networks.items()

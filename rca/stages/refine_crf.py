@@ -1,8 +1,7 @@
 """Refine one shard's pseudo labels with a dense CRF, in parallel processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from multiprocessing import get_context
@@ -74,6 +73,15 @@ class Chunk(NamedTuple):
     pseudo: Path
     directory: Path
     crf: CrfSettings
+
+
+def refine_chunks(chunks: Iterable[Chunk], workers: int) -> Iterator[tuple[ImageRecord, ...]]:
+    """Refine the masks of all chunks, in parallel where there are several workers; yield the images of each chunk."""
+    if workers == 1:
+        yield from map(refine_images, chunks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        yield from pool.map(refine_images, chunks)
 
 
 def refine_images(chunk: Chunk) -> tuple[ImageRecord, ...]:
@@ -155,14 +163,9 @@ def run(context: Context, settings: RefineCrfTask) -> None:
             Chunk(replace(manifest, images=records[start : start + CHUNK]), *inputs)
             for start in range(0, len(records), CHUNK)
         ]
-        with ExitStack() as stack:
-            apply: Callable = map
-            if settings.workers > 1:
-                pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("forkserver"))
-                apply = stack.enter_context(pool).map
-            done = chain.from_iterable(apply(refine_images, chunks))
-            for _ in track(done, "refining", len(records)):
-                pass
+        done = chain.from_iterable(refine_chunks(chunks, settings.workers))
+        for _ in track(done, "refining", len(records)):
+            pass
     print(f"{len(records)} images")
 
 

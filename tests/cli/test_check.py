@@ -206,7 +206,7 @@ def test_no_quarantine_mends_what_is_wrong_with_the_whole(dataset: Dataset, caps
         assert main([command]) == 2
     told = capsys.readouterr().err
     assert "data/mine has 2 errors in 1 image and " in told
-    assert "classes.txt names the classes 'cat' and 'Cat', which differ in case" in told
+    assert "classes.txt names the classes 'cat' and 'Cat', which differ only in case" in told
     assert not MANIFEST.exists()
 
 

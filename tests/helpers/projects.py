@@ -26,8 +26,8 @@ stages:
   prepare:
     cmd: python step.py prepare data/images
     params: [size]
-    outs: [data/images]
-    meta: {resources: {mem_mb: 100, runtime: 5}, directories: [data/images]}
+    outs: [data/images: {labels: [directory]}]
+    meta: {resources: {mem_mb: 100, runtime: 5}}
   train:
     matrix: {run: "${runs}", seed: "${seeds}"}
     cmd: python step.py train@${item.run}-${item.seed} runs/${item.run}-${item.seed}/model.txt
@@ -101,7 +101,7 @@ else:
 
 # The default preset, so small that starting Python takes longer than any stage.
 SMALL = {
-    "generate.shapes": "{train: 24, val: 12, size: 48, seed: 0, objects: [1, 2]}",
+    "generate_data": "{train: 24, val: 12, size: 48, seed: 0, objects: [1, 2]}",
     "seeds": "[0]",
     "shards": "[0]",
     "run.rca.options.contrast.start_epoch": "1",
@@ -267,8 +267,7 @@ class RealProject(Project):
             *parents, last = dotted.split(".")
             place = document
             for part in parents:
-                place = place[part]
-            assert last in place
+                place = place.setdefault(part, {})
             place[last] = value
         with path.open("w") as file:
             yaml.dump(document, file)

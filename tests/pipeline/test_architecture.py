@@ -1,4 +1,4 @@
-"""What the parts may know of each other, and that dvc.yaml declares what the code reads and writes."""
+"""What the parts may know of each other, and that dvc.yaml declares what the stages read and write."""
 
 import ast
 import re
@@ -10,18 +10,40 @@ from typing import Any
 
 import pytest
 import yaml
-from rca.stages.layout import Layout
-from rca.stages.run import STAGES
 
-from rca.core.imports import PACKAGE, find_closure
-from rca.core.settings import load_params
-from rca.pipeline.resolve import resolve_stages
+from rca.core.imports import PACKAGE, find_imports
+from rca.params.instances import HEADER, INSTANCES, list_instances
+from rca.params.read import read_params
+from rca.params.schema import load_stages
+from rca.pipeline.resolve import resolve_jobs
+from rca.stages.base.layout import Layout
+from rca.stages.base.stage import list_stages
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# What a person meets: it knows the params file and the stages. All else outside `stages` and `pipeline` is the library.
-FRONT = {"cli", "params"}
-LIBRARY = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in {"pipeline", "stages", *FRONT}]
+# The rooms from the ground up: a room imports rooms before it, and no room after it.
+ROOMS = (
+    "core",
+    "pipeline",
+    "data",
+    "labels",
+    "models",
+    "hosts",
+    "methods",
+    "training",
+    "classifier",
+    "segmentation",
+    "evaluation",
+    "report",
+    "prediction",
+    "exporting",
+    "stages",
+    "params",
+    "cli",
+)
+# What knows the params file, the stages and the pipeline's paths. All else is the library.
+FRONT = ("stages", "params", "cli", "pipeline")
+LIBRARY = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in FRONT]
 
 
 def name_module(path: Path) -> str:
@@ -57,156 +79,78 @@ def list_strings(path: Path) -> Iterator[tuple[int, str]]:
 def read_templates() -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml as they are written down, before DVC fills anything in."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return {name: stage.get("do", stage) for name, stage in stages.items()}
+    return {name: {**stage, **stage.get("do", {})} for name, stage in stages.items()}
 
 
 TEMPLATES = read_templates()
 
 
-@pytest.mark.parametrize("stage", TEMPLATES)
-def test_a_stage_depends_on_the_code_that_it_runs(stage):
-    deps = TEMPLATES[stage].get("deps", [])
-    declared = {dep for dep in deps if dep.startswith("rca/") and (ROOT / dep).is_file()}
-    modules = find_closure([PACKAGE / "stages/run.py", PACKAGE / "stages" / f"{stage}.py"])
-    # Templates and styles lie beside the modules that read them.
-    beside = {file for module in modules if module.parent != PACKAGE for file in module.parent.iterdir()}
-    needed = {relate(path) for path in (*modules, *(file for file in beside if file.suffix not in {".py", ""}))}
-    assert declared == needed, (
-        f"dvc.yaml, {stage}: missing deps {sorted(needed - declared)}, superfluous deps {sorted(declared - needed)}"
-    )
-    assert len(deps) == len(set(deps))
+# --- the house
 
 
-def test_stages_depend_on_modules_that_are_imported_by_name():
-    methods = "runs/${dataset.name}/methods/${item.run}.json"
-    network = PACKAGE / "classifier/network.py"
-    builders = {
-        stage
-        for stage in TEMPLATES
-        if network in find_closure([PACKAGE / "stages" / f"{stage}.py"]) and stage != "pin_method"
-    }
-    assert builders == {"train_cam", "snapshot_memory", "make_cam"}
-    for stage in builders:
-        assert methods in TEMPLATES[stage]["deps"], (
-            f"dvc.yaml: {stage} builds a network but does not depend on {methods}"
-        )
-    assert {"rca/hosts", "rca/methods"} <= set(TEMPLATES["pin_method"]["deps"])
+def test_every_room_is_on_the_list() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(ROOMS)
+    assert len(ROOMS) <= 19
+    assert len(list(PACKAGE.glob("*.py"))) <= 3
 
 
-def test_names_are_computed_in_imports_at_three_known_places():
-    places = [
-        relate(path)
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"importlib.import_module", "__import__"}
-    ]
-    assert sorted(places) == ["rca/__init__.py", "rca/classifier/registry.py", "rca/stages/run.py"]
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_import_runs_upward(room: str) -> None:
+    above = tuple(f"rca.{name}" for name in ROOMS[ROOMS.index(room) + 1 :])
+    for path in (PACKAGE / room).rglob("*.py"):
+        upward = {name for name in list_imports(path) if any(f"{name}.".startswith(f"{one}.") for one in above)}
+        assert not upward, f"{relate(path)} imports {sorted(upward)}"
 
 
-def test_declared_stages_are_those_that_can_be_run():
-    assert set(TEMPLATES) == set(STAGES)
-    assert {path.stem for path in (PACKAGE / "stages").glob("*.py")} == {
-        *STAGES,
-        *("__init__", "context", "layout", "run", "switches"),
-    }
+def test_modules_form_no_circle() -> None:
+    graph = {path: {*find_imports(path)} - {path, PACKAGE / "__init__.py"} for path in MODULES}
+    settled: set[Path] = set()
+    while ready := {path for path, needed in graph.items() if path not in settled and needed <= settled}:
+        settled |= ready
+    assert not graph.keys() - settled
 
 
-def test_declared_outputs_are_those_of_the_layout():
-    params = load_params(ROOT / "params.yaml")
-    layout = Layout(params["dataset"]["name"])
-    expected = {layout.manifest, layout.report}
-    expected |= {path for shard in params["shards"] for path in layout.feature_shard(shard)}
-    expected |= {layout.weights("train_cam"), layout.weights("train_seg")}
-    expected |= {Path("data", name) for name in params["generate"]}
-    expected |= {layout.method(run) for run in params["runs"]}
-    expected |= {layout.results / f"table.{suffix}" for suffix in ("csv", "md", "tex")}
-    for run in params["runs"]:
-        for seed in params["seeds"]:
-            paths = layout.of(run, seed)
-            expected |= {
-                paths.network,
-                paths.cam_history,
-                paths.pinned_scores,
-                paths.affinity,
-                paths.affinity_history,
-                paths.threshold,
-                paths.threshold_curve,
-                paths.segmenter,
-            }
-            expected |= {
-                paths.pinned_masks,
-                paths.memory_history,
-                paths.seg_history,
-                paths.predictions,
-                paths.evaluation,
-                paths.metrics,
-                paths.per_class,
-            }
-            expected |= {paths.memory} if run in params["memory_runs"] else set()
-            for shard in params["shards"]:
-                expected |= {
-                    paths.score_shard(shard),
-                    paths.walked_shard(shard),
-                    paths.pseudo / str(shard),
-                    paths.refined / str(shard),
-                }
-    declared = {Path(path) for stage in resolve_stages(ROOT) for path in stage.outputs}
-    assert declared == expected, (sorted(declared - expected), sorted(expected - declared))
+def test_files_and_functions_fit_on_a_screen() -> None:
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 310, relate(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 70, f"{relate(path)}: {node.name}"
 
 
-def test_what_snakemake_reports_has_captions():
-    kinds = {kind for stage in resolve_stages(ROOT) for kind in stage.shown.values()}
-    assert {f"{kind}.rst" for kind in kinds} | {"workflow.rst"} == {
-        path.name for path in (ROOT / "workflow/captions").iterdir()
-    }
+def test_tests_mirror_the_rooms() -> None:
+    assert set(ROOMS) <= {path.name for path in (ROOT / "tests").iterdir()}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        room = path.relative_to(ROOT / "tests").parts[0]
+        assert room in {*ROOMS, "real", "slurm", "benchmarks", "docs"}, path
 
 
-def test_plots_have_titles_labels_and_known_templates():
-    own = {path.stem for path in (ROOT / ".dvc/plots").iterdir()}
-    plots = [plot for stage in TEMPLATES.values() for out in stage.get("plots", []) for plot in out.values()]
-    assert len(plots) == 5
-    for plot in plots:
-        assert {"x", "y", "title", "x_label", "y_label"} <= plot.keys()
-        assert plot.get("template", "linear") in {"linear", *own}
-
-
-def test_only_the_bridge_knows_dvc():
-    outside = [path for path in MODULES if path.parent != PACKAGE / "pipeline"]
-    for path in outside:
+def test_only_the_adapter_knows_dvc() -> None:
+    for path in MODULES:
         known = {name for name in list_imports(path) if name.split(".")[0] in {"dvc", "snakemake"}}
-        assert not known, f"{relate(path)} imports {sorted(known)}"
+        adapter = path.parent.name == "pipeline" and path.stem in {"dvc_project", "dvc_patches"}
+        assert adapter or not known, f"{relate(path)} imports {sorted(known)}"
     for path in (PACKAGE / "pipeline").glob("*.py"):
         inner = {name for name in list_imports(path) if name.startswith("rca.")}
         strange = {name for name in inner if not name.startswith(("rca.pipeline", "rca.core.errors"))}
         assert not strange, f"{relate(path)} imports {sorted(strange)}"
 
 
-def test_knowledge_flows_one_way():
-    """The library knows no stage; a stage knows no other stage, no bridge and nothing of the command line."""
-    front = tuple(f"rca.{name}" for name in FRONT)
-    shared = {f"rca.stages.{name}" for name in ("context", "layout", "switches")}
-    for path in MODULES:
-        names = list_imports(path)
-        if path in LIBRARY:
-            forbidden = {
-                name for name in names if name.startswith(("rca.stages", "rca.pipeline")) or name.startswith(front)
-            }
-        elif path.parent.name == "stages":
-            stages = {f"rca.stages.{name}" for name in STAGES}
-            forbidden = {name for name in names if name.startswith(("rca.pipeline", *front)) or name in stages - shared}
-        else:
-            continue
-        assert not forbidden, f"{relate(path)} imports {sorted(forbidden)}"
+@pytest.mark.parametrize("stage", list_stages())
+def test_a_stage_knows_no_other_stage(stage: str) -> None:
+    others = tuple(f"rca.stages.{name}" for name in list_stages() if name != stage)
+    known = {name for name in list_imports(PACKAGE / f"stages/{stage}.py") if name.startswith((*others, "rca.params"))}
+    assert not known
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=relate)
-def test_the_library_knows_no_path_of_the_pipeline(path):
+def test_the_library_knows_no_path_of_the_pipeline(path: Path) -> None:
     pattern = re.compile(r"^(runs|results|data|logs)/|^(runs|results|logs)$|(params|dvc)\.yaml|\.dvc\b|Snakefile")
     known = [f"line {line}: {text!r}" for line, text in list_strings(path) if pattern.search(text)]
     assert not known
 
 
-def test_the_library_runs_without_the_engines_and_the_crf():
+def test_the_library_runs_without_the_engines_and_the_crf() -> None:
     names = [name_module(path) for path in LIBRARY]
     script = f"""
 import importlib, sys
@@ -218,11 +162,94 @@ for name in {names!r}:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_the_committed_params_are_the_default_preset():
+def test_names_are_computed_in_imports_at_three_known_places() -> None:
+    places = [
+        relate(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"importlib.import_module", "__import__"}
+    ]
+    assert sorted(places) == ["rca/__init__.py", "rca/classifier/registry.py", "rca/stages/base/stage.py"]
+
+
+# --- the pipeline
+
+
+def test_dvc_yaml_is_read_by_people() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert len(text.splitlines()) <= 350
+    assert re.findall(r"^ *- (rca\b.*)$", text, re.MULTILINE) == ["rca"]  # code is a dep of the first stage alone
+
+
+def test_a_stage_is_a_module_and_an_entry() -> None:
+    assert next(iter(TEMPLATES)) == "pin_stages"
+    assert {*TEMPLATES} == {"pin_stages", *list_stages()}
+
+
+@pytest.mark.parametrize("name", list_stages())
+def test_an_entry_fits_its_module(name: str) -> None:
+    template, stage = TEMPLATES[name], load_stages()[name]
+    axes = template.get("matrix", {"item": template["foreach"]} if "foreach" in template else {})
+    lists = {"run": f"${{stages.{name}.runs}}", "seed": "${seeds}", "shard": "${shards}"}
+    if len(axes) == 1:  # a list of its own, which is empty where there is nothing to do
+        kind = "items" if "item" in stage.axes else "shards"
+        assert axes == {"item": f"${{stages.{name}.{kind}}}"}
+        argument = "${item}" if kind == "items" else "--shard ${item}"
+    else:
+        assert axes == {axis: lists[axis] for axis in stage.axes}
+        argument = " ".join(f"--{axis} ${{item.{axis}}}" for axis in stage.axes)
+    assert template["cmd"] == f"python -m rca.stages {name} {argument}".strip()
+    key = name + (".${item.run}" if "run" in stage.axes else ".${item}" if "item" in stage.axes else "")
+    assert {"runs/pins.json": [key]} in template["params"]
+
+
+def test_declared_outputs_are_those_of_the_layout() -> None:
+    params = read_params(ROOT / "params.yaml")
+    layout = Layout(params.dataset.name)
+    expected = {layout.manifest, layout.report, layout.root, layout.pinned_images, Path("runs/pins.json")}
+    expected |= {layout.weights("classifier"), layout.weights("segmenter")}
+    expected |= {layout.results / f"table.{suffix}" for suffix in ("csv", "md", "tex")}
+    for run in params.runs:
+        for seed in params.seeds:
+            paths = layout.of(run, seed)
+            expected |= {paths.network, paths.cam_history, paths.memory_history, paths.threshold, paths.threshold_curve}
+            expected |= {paths.pinned_masks, paths.segmenter, paths.seg_history, paths.predictions}
+            expected |= {paths.evaluation, paths.metrics, paths.per_class}
+            expected |= {paths.memory} if run in params.memory_runs else set()
+            for shard in params.shards:
+                expected |= {paths.maps_of(shard, "scores")}
+                expected |= {paths.masks_of("pseudo") / str(shard), paths.masks_of("refined") / str(shard)}
+    declared = {Path(path) for job in resolve_jobs(ROOT) for path in job.outputs}
+    assert declared == expected, (sorted(declared - expected), sorted(expected - declared))
+
+
+def test_the_committed_instances_are_those_of_the_committed_params() -> None:
+    text = (ROOT / INSTANCES).read_text()
+    assert text.startswith(HEADER)
+    assert yaml.safe_load(text)["stages"] == list_instances(read_params(ROOT / "params.yaml"))
+
+
+def test_what_snakemake_reports_has_captions() -> None:
+    kinds = {kind for job in resolve_jobs(ROOT) for kind in job.shown.values()}
+    assert {f"{kind}.rst" for kind in kinds} | {"workflow.rst"} == {
+        path.name for path in (ROOT / "workflow/captions").iterdir()
+    }
+
+
+def test_plots_have_titles_labels_and_known_templates() -> None:
+    own = {path.stem for path in (ROOT / ".dvc/plots").iterdir()}
+    plots = [plot for stage in TEMPLATES.values() for out in stage.get("plots", []) for plot in out.values()]
+    assert len(plots) == 5
+    for plot in plots:
+        assert {"x", "y", "title", "x_label", "y_label"} <= plot.keys()
+        assert plot.get("template", "linear") in {"linear", *own}
+
+
+def test_the_committed_params_are_the_default_preset() -> None:
     assert (ROOT / "params.yaml").read_text() == (ROOT / "workflow/presets/shapes.yaml").read_text()
 
 
-def test_the_locked_requirements_name_no_place():
+def test_the_locked_requirements_name_no_place() -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
     assert "--" not in text

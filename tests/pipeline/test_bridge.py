@@ -20,15 +20,15 @@ from projects import is_running, wait_until
 from rca.core.errors import UserError
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.plan import name_rule
-from rca.pipeline.resolve import find_undeclared, read_meta, resolve_stages
+from rca.pipeline.resolve import find_undeclared, read_meta, resolve_jobs
 
 NOTHING = "Nothing to be done"
 BRANCH = ["score@rca-0-0", "score@rca-0-1", "tabulate", "train@rca-0"]
 EVERYTHING = sorted([*BRANCH, "prepare", "train@cam-0", "score@cam-0-0", "score@cam-0-1"])
 
 
-def start_stage(toy, name: str, gpus: int = 0, **variables: str) -> subprocess.Popen[str]:
-    return toy.start(sys.executable, "-m", "rca.pipeline.run_stage", name, "--gpus", str(gpus), **variables)
+def start_job(toy, name: str, gpus: int = 0, **variables: str) -> subprocess.Popen[str]:
+    return toy.start(sys.executable, "-m", "rca.pipeline.run_job", name, "--gpus", str(gpus), **variables)
 
 
 def hold(toy, stages: str) -> None:
@@ -101,7 +101,7 @@ def test_a_killed_run_loses_only_what_was_unfinished(finished):
 def test_a_terminated_stage_stops_its_command_and_frees_its_locks(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     hold(finished, "train")
-    process = start_stage(finished, "train@rca-0")
+    process = start_job(finished, "train@rca-0")
     wait_for_command(finished, "train@rca-0")
     children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
@@ -124,13 +124,13 @@ def test_a_failing_stage_shows_its_sentence_under_both_engines(finished):
 
 
 def test_a_failure_of_dvc_is_one_sentence_in_the_log(toy):
-    text = toy.run(sys.executable, "-m", "rca.pipeline.run_stage", "score@cam-0-0", code=1)
+    text = toy.run(sys.executable, "-m", "rca.pipeline.run_job", "score@cam-0-0", code=1)
     sentence = "Stage score@cam-0-0 did not succeed: [Errno 2] No such file or directory:"
     assert text.startswith(sentence)
     assert "runs/cam-0/model.txt'; its log is logs/score.cam-0-0.log." in text
     assert text.count("\n") == 1
     assert sentence in (toy.path / "logs/score.cam-0-0.log").read_text()
-    text = toy.run(sys.executable, "-m", "rca.pipeline.run_stage", "train@nobody", code=1)
+    text = toy.run(sys.executable, "-m", "rca.pipeline.run_job", "train@nobody", code=1)
     assert "Stage 'train@nobody' not found" in text
     assert text.count("\n") == 1
 
@@ -141,7 +141,7 @@ def test_stages_run_at_once_wait_for_the_lock(toy):
         ["train@cam-0", "train@rca-0"],
         [f"score@{run}-0-{shard}" for run in ("cam", "rca") for shard in "01"],
     ):
-        for name, process in [(name, start_stage(toy, name)) for name in wave]:
+        for name, process in [(name, start_job(toy, name)) for name in wave]:
             text, _ = process.communicate(timeout=60)
             assert process.returncode == 0, (name, text)
     assert toy.run("dvc", "repro", "--dry").count("Running stage") == 1  # tabulate
@@ -150,7 +150,7 @@ def test_stages_run_at_once_wait_for_the_lock(toy):
 def test_a_result_is_kept_when_a_neighbour_holds_the_lock_for_long(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     hold(finished, "train")
-    process = start_stage(finished, "train@rca-0")
+    process = start_job(finished, "train@rca-0")
     wait_for_command(finished, "train@rca-0")
     inode = (finished.path / "dvc.lock").stat().st_ino
     with (finished.path / ".dvc/tmp/lock").open("r+") as lock:
@@ -168,7 +168,7 @@ def test_a_result_is_kept_when_a_neighbour_holds_the_lock_for_long(finished):
 def test_retry_gives_up_with_a_sentence():
     from dvc.lock import LockError
 
-    from rca.pipeline.repository import retry_locked
+    from rca.pipeline.dvc_patches import retry_locked
 
     def refuse():
         raise LockError("busy")
@@ -178,9 +178,9 @@ def test_retry_gives_up_with_a_sentence():
 
 
 def test_leftovers_of_dead_processes_are_dropped(finished):
-    from rca.pipeline.repository import check_idle, open_repo
+    from rca.pipeline.dvc_project import DvcProject
 
-    repo = open_repo(finished.path)
+    project = DvcProject(finished.path)
     path = finished.path / ".dvc/tmp/rwlock"
 
     def write(pid: int, command: str) -> None:
@@ -189,28 +189,28 @@ def test_leftovers_of_dead_processes_are_dropped(finished):
 
     write(os.getpid(), "dvc repro")
     with pytest.raises(UserError, match=f"process {os.getpid()} \\(dvc repro\\)"):
-        check_idle(repo)
+        project.check_idle()
     os.utime(path, (1e9, 1e9))  # now the pid must have been given away again
-    check_idle(repo)
+    project.check_idle()
     assert json.loads(path.read_text()) == {"write": {}, "read": {}}
 
     child = subprocess.Popen(["true"])
     child.wait()
     write(child.pid, "dvc repro")
-    check_idle(repo)
+    project.check_idle()
     assert json.loads(path.read_text()) == {"write": {}, "read": {}}
 
     write(child.pid, "rca-stage train@rca-0 on another-machine")
     with pytest.raises(UserError, match="train@rca-0 on another-machine"):
-        check_idle(repo)
+        project.check_idle()
 
     path.write_text('{"write": {"/a": {"pi')
-    check_idle(repo)
+    project.check_idle()
     assert not path.exists()
 
 
 def test_stages_are_resolved_with_their_files_and_resources(finished):
-    stages = {stage.name: stage for stage in resolve_stages(finished.path)}
+    stages = {stage.name: stage for stage in resolve_jobs(finished.path)}
     assert sorted(stages) == EVERYTHING
     table = stages["tabulate"]
     assert table.inputs == tuple(f"runs/{run}-0/scores/{shard}.txt" for run in ("cam", "rca") for shard in (0, 1))
@@ -271,15 +271,28 @@ GOOD = {"resources": {"mem_mb": 100, "runtime": 5}}
             "meta.resources.mem_mb must be a whole number of at least 1, not '4 GB'",
         ),
         ({"resources": [1]}, r"meta.resources must be a mapping, not \[1\]"),
-        ({**GOOD, "directories": "a"}, "meta.directories must be a list"),
-        ({**GOOD, "directories": ["b"]}, "meta.directories names b"),
+        ({**GOOD, "directories": ["a"]}, "meta.directories is unknown"),
         ({**GOOD, "labels": ["rca"]}, "meta.labels must map names to strings or numbers"),
         ({**GOOD, "labels": {"run": ["rca"]}}, "meta.labels must map names to strings or numbers"),
     ],
 )
 def test_bad_meta_is_refused(meta, sentence):
     with pytest.raises(UserError, match=f"Stage train@rca-0 in dvc.yaml: {sentence}"):
-        read_meta("train@rca-0", meta, ["a"])
+        read_meta("train@rca-0", meta, {})
+
+
+def test_resources_come_from_the_list_of_instances_where_dvc_yaml_has_none(finished):
+    finished.edit("dvc.yaml", "    meta: {resources: {mem_mb: 100, runtime: 5}}\n  tabulate", "  tabulate")
+    with pytest.raises(UserError, match=r"Stage score@cam-0-0 in dvc.yaml: meta\.resources\.mem_mb is missing"):
+        resolve_jobs(finished.path)
+    (finished.path / "workflow/instances.yaml").write_text(
+        "stages:\n  score: {runs: [cam], gpu: 1, mem_mb: 7, runtime: 8, threads: 3}\n"
+        "  tabulate: {gpu: 1, mem_mb: 7, runtime: 8, threads: 3}\n"
+    )
+    jobs = {job.name: job for job in resolve_jobs(finished.path)}
+    score, table = jobs["score@rca-0-1"], jobs["tabulate"]
+    assert (score.gpu, score.mem_mb, score.runtime, score.threads) == (1, 7, 8, 3)
+    assert (table.mem_mb, table.runtime) == (100, 5)  # what dvc.yaml says counts
 
 
 def test_mistakes_are_one_sentence_in_the_terminal(finished, tmp_path):
@@ -320,7 +333,7 @@ def test_jobs_at_once_get_different_gpus(finished):
 
     ledger.unlink()
     finished.edit("params.yaml", "cam: {rate: 7}", "cam: {rate: 8}")
-    start_stage(finished, "train@cam-0", 1, CUDA_VISIBLE_DEVICES="5", SLURM_JOB_ID="1").communicate()
+    start_job(finished, "train@cam-0", 1, CUDA_VISIBLE_DEVICES="5", SLURM_JOB_ID="1").communicate()
     assert ledger.read_text() == "train@cam-0 5\n"
 
 

@@ -99,4 +99,4 @@ def test_a_training_starts_from_a_snapshot_of_another(params: dict, capsys: pyte
     write_params(params)
     capsys.readouterr()
     assert run_stage("train_cam", run="rca", seed=1) == 2
-    assert "set train_cam.start.memory_sha256 if it is the one" in capsys.readouterr().err
+    assert "set train_cam.start.memory_sha256 to it" in capsys.readouterr().err
