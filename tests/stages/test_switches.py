@@ -116,7 +116,7 @@ def test_an_instance_that_does_not_exist_does_not_run(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "error: train_seg has nothing to do with these params.\n"
     assert not Path("logs").exists()
     assert run_stage("snapshot_memory", run="cam", seed=0) == 2
-    assert "there is no run cam, of rca" in capsys.readouterr().err
+    assert "snapshot_memory has no run cam: name one of rca." in capsys.readouterr().err
 
 
 def test_the_segmentation_of_one_run_cannot_be_off_alone() -> None:

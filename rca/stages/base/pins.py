@@ -85,8 +85,8 @@ class Pins:
                 if value is not None:
                     raise UserError(f"{name} has no {axis}: leave it out.")
             elif value not in choices:
-                given = "name one" if value is None else f"there is no {axis} {value}"
-                raise UserError(f"{name} works on one {axis}: {given}, of {', '.join(map(str, choices))}.")
+                problem = f"works on one {axis}" if value is None else f"has no {axis} {value}"
+                raise UserError(f"{name} {problem}: name one of {', '.join(map(str, choices))}.")
 
 
 def read_pins(path: Path = PINS) -> Pins:
