@@ -6,6 +6,7 @@ stages and runs that use it, and no others.
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from rca.core.files import write_json
@@ -79,10 +80,10 @@ def pin_training(layout: Layout, inputs: TrainingInputs) -> str:
 
 
 def hash_images(manifest: Manifest) -> str:
-    """The SHA-256 of all that a manifest says of its images, in hexadecimal."""
+    """The SHA-256 of all that a manifest says of its images, but for their saliency maps, in hexadecimal."""
     digest = hashlib.sha256(repr(manifest.classes).encode())
     for record in manifest.images:
-        digest.update(repr(record).encode())
+        digest.update(repr(replace(record, saliency_sha256="")).encode())
     return digest.hexdigest()
 
 
