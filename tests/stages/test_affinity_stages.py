@@ -155,6 +155,13 @@ def test_maps_that_were_made_anew_after_they_were_pinned_are_refused(maps: dict[
         run_one("train_affinity")
 
 
+def test_fewer_shards_leave_no_pinned_scores(maps: dict[str, ScoreMaps]) -> None:
+    pin()
+    (PATHS.pinned_scores / "2.json").write_text("{}")  # of an earlier setting
+    run_one("train_affinity")
+    assert sorted(path.name for path in PATHS.pinned_scores.iterdir()) == ["0.json", "1.json"]
+
+
 def test_an_image_that_was_not_scored_is_named(maps: dict[str, ScoreMaps]) -> None:
     for shard in range(SHARDS):
         write_maps(shard, {})

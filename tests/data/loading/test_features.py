@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-import yaml
-from rca.stages.run import main
 from safetensors.torch import load_file, save_file
+from stages import locate, read_preset, run_stages, write_params
 from torch import Tensor, nn
 
 from rca.classifier.inference import score_images
@@ -26,6 +25,9 @@ from rca.data.manifest import Manifest, read_manifest
 from rca.data.partition import assign_shard
 from rca.labels.score_maps import open_shard
 from rca.models.storage import load_tensors
+from rca.params.instances import list_instances
+from rca.params.read import read_params
+from rca.stages.base.pins import Instance
 from rca.stages.cache_features import drop_leftovers, group_by_views
 from rca.stages.train_cam import compute_losses_of_features
 from rca.training.trainer import OptimisationSettings, Trainer
@@ -223,6 +225,13 @@ def test_scores_from_kept_features_are_those_of_the_images(manifest: Manifest, t
 
 # --- the stages
 
+PATHS = locate("rca", dataset="mine")
+FEATURES = PATHS.dataset.runs / "classifier"
+PREPARE = (Instance("prepare_data"), Instance("pin_images"))
+CACHE = tuple(Instance("cache_features", shard=shard) for shard in (0, 1))
+TRAIN = Instance("train_cam", run="rca", seed=0)
+SCORE = tuple(Instance("make_cam", run="rca", seed=0, shard=shard) for shard in (0, 1))
+
 
 def write_project(make_voc: Callable[..., Path], backbone: dict) -> None:
     """A project on the small dataset with a pretrained MobileNet, in the current directory."""
@@ -230,21 +239,16 @@ def write_project(make_voc: Callable[..., Path], backbone: dict) -> None:
     shutil.move(make_voc(), "data/mine")
     torch.manual_seed(0)
     save_file(torchvision.models.mobilenet_v2(weights=None).state_dict(), "w.safetensors")
-    params = load_params(Path(__file__).parents[3] / "workflow/presets/shapes.yaml")
-    params.update(generate={}, dataset={"name": "mine", "format": "voc", "splits": ["train", "val"]})
+    params = read_preset()
+    params.update(generate_data={}, dataset={"name": "mine", "format": "voc", "splits": ["train", "val"]})
     params["train_cam"]["backbone"] = {
         "name": "mobilenet_v2",
         "weights": {"source": "file", "path": "w.safetensors", "sha256": hash_file(Path("w.safetensors"))},
         **backbone,
     }
-    params["train_cam"]["augmentation"] = {"flip": True}
+    params["train_cam"]["augmentation"] = {"scale": [1.0, 1.0], "crop": None}
     params["train_cam"]["optimisation"].update(epochs=2, batch_size=2)
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-
-
-def run_stages(*commands: str) -> None:
-    for command in commands:
-        assert main(command.split()) == 0
+    write_params(params)
 
 
 @pytest.fixture
@@ -254,8 +258,7 @@ def project(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
 
     def build(**backbone: object) -> None:
         write_project(make_voc, backbone)
-        run_stages("prepare_data", "fetch_weights train_cam")
-        run_stages("cache_features --shard 0", "cache_features --shard 1")
+        run_stages(*PREPARE, Instance("fetch_weights", item="classifier"), *CACHE)
 
     return build
 
@@ -264,20 +267,17 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
     project(trainable="none")
     manifest = read_manifest(Path("runs/mine/data"))
     ends = ("1.0", "1.0/mirrored", "1.5", "1.5/mirrored")
-    for part, ids in (("train", {"a1", "b2", "c3"}), ("other", {"d4"})):
+    for part, ids in (("train/features", {"a1", "b2", "c3"}), ("other", {"d4"})):
         for shard in (0, 1):
-            kept = {name for path in Path(f"runs/mine/features/{part}/{shard}").iterdir() for name in load_file(path)}
+            kept = {name for path in (FEATURES / part / str(shard)).iterdir() for name in load_file(path)}
             assert kept == {f"{one}/{end}" for one in ids if assign_shard(one, 2) == shard for end in ends}
-    place = "--run rca --seed 0"
-    run_stages("pin_method --run rca", f"train_cam {place}", f"snapshot_memory {place}")
-    run_stages(f"make_cam {place} --shard 0", f"make_cam {place} --shard 1")
-    model = Path("runs/mine/rca/0/model")
-    network = load_network(model / "network.safetensors", load_tensors(model / "memory.safetensors", "")[0])
-    initial = load_tensors(Path("runs/mine/weights/train_cam.safetensors"), "")[0]
+    run_stages(TRAIN, Instance("snapshot_memory", run="rca", seed=0), *SCORE)
+    network = load_network(PATHS.network, load_tensors(PATHS.memory, "")[0])
+    initial = load_tensors(PATHS.dataset.weights("classifier"), "")[0]
     assert all(torch.equal(tensor, initial[name]) for name, tensor in network.backbone.state_dict().items())
     settings = InferenceSettings(scales=(1.0, 1.5))
     for record, expected in score_images(network, manifest, manifest.images, settings, 2):
-        with open_shard(Path(f"runs/mine/rca/0/scores/{assign_shard(record.id, 2)}.safetensors")) as shard:
+        with open_shard(PATHS.maps_of(assign_shard(record.id, 2), "scores")) as shard:
             found = shard.read(record.id)
         np.testing.assert_allclose(found.scores, expected.scores, atol=5e-3)
         np.testing.assert_allclose(found.logits, expected.logits, rtol=5e-3, atol=1e-3)
@@ -294,28 +294,28 @@ def test_extra_images_are_kept_as_those_that_are_trained_on_and_serve_as_referen
     (root / "web/tags.csv").write_text("id,tags\ne0,cat\ne1,cat;dog\ne2,dog\n")
     params["dataset"]["sources"] = {"web": {}}
     params["run"]["rca"].update(method="mcis", options={}, train_cam={"sources": ["web"]})
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    run_stages("prepare_data", "cache_features --shard 0", "cache_features --shard 1")
-    kept = {name for path in Path("runs/mine/features/train").rglob("*.safetensors") for name in load_file(path)}
+    write_params(params)
+    run_stages(*PREPARE, *CACHE)
+    kept = {name for path in (FEATURES / "train/features").rglob("*.safetensors") for name in load_file(path)}
     assert {name for name in kept if name.startswith("web.")} == {
         f"web.e{number}/{end}" for number in range(3) for end in ("1.0", "1.0/mirrored")
     }
-    run_stages("pin_method --run rca", "train_cam --run rca --seed 0", "make_cam --run rca --seed 0 --shard 0")
+    run_stages(TRAIN, SCORE[0])
     assert Path("logs/train_cam.rca-0.log").read_text().startswith("6 images, ")
 
 
 def test_a_new_image_leaves_the_features_that_are_trained_on_alone(project: Callable[..., None]) -> None:
     project(trainable="none")
-    before = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    before = {path: path.read_bytes() for path in FEATURES.rglob("*.safetensors")}
     root = Path("data/mine")
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         shutil.copy(root / folder / f"a1.{suffix}", root / folder / f"n6.{suffix}")  # of the size of one trained on
     with open(root / "ImageSets/Segmentation/val.txt", "a") as file:
         file.write("n6\n")
-    run_stages("prepare_data", f"cache_features --shard {assign_shard('n6', 2)}")
-    after = {path: path.read_bytes() for path in Path("runs/mine/features").rglob("*.safetensors")}
+    run_stages(*PREPARE, CACHE[assign_shard("n6", 2)])
+    after = {path: path.read_bytes() for path in FEATURES.rglob("*.safetensors")}
     changed = {path for path in after if after[path] != before.get(path)}
-    assert changed == {Path(f"runs/mine/features/other/{assign_shard('n6', 2)}/0.safetensors")}
+    assert changed == {FEATURES / f"other/{assign_shard('n6', 2)}/0.safetensors"}
 
 
 def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
@@ -326,8 +326,13 @@ def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
 
 
 def test_a_trained_backbone_leaves_nothing_to_keep(project: Callable[..., None]) -> None:
-    project()
-    directories = [Path(f"runs/mine/features/{part}/{shard}") for part in ("train", "other") for shard in (0, 1)]
-    assert [list(directory.iterdir()) for directory in directories] == [[], [], [], []]
-    assert Path("logs/cache_features.0.log").read_text() == "switched off\n"
-    assert len(FeatureCache(*directories)) == 0
+    project(trainable="none")
+    assert {path.name for path in FEATURES.iterdir()} == {"train", "other"}
+    params = load_params(Path("params.yaml"))
+    params["train_cam"]["backbone"]["trainable"] = "last_stage"
+    write_params(params)
+    assert list_instances(read_params())["cache_features"]["shards"] == []
+    run_stages(TRAIN)
+    kept = [path.relative_to(FEATURES).as_posix() for path in FEATURES.rglob("*") if path.is_file()]
+    assert kept == ["train/weights.safetensors"]
+    assert [path.name for path in FEATURES.iterdir()] == ["train"]
