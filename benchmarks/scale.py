@@ -9,7 +9,6 @@ its own, which has run it on a few images before it is measured: what is loaded 
 """
 
 import argparse
-import importlib
 import math
 import multiprocessing
 import os
@@ -24,12 +23,13 @@ import yaml
 
 from rca.core.settings import load_params
 from rca.data.shapes.dataset import generate_shapes
-from rca.stages.context import Context
-from rca.stages.switches import write_nothing
+from rca.stages.base.layout import Layout
+from rca.stages.base.pins import Instance, read_pins
 
 STAGES = ("prepare_data", "make_cam", "make_pseudo", "refine_crf", "evaluate")
 PRESET = Path(__file__).parents[1] / "workflow/presets/shapes.yaml"
 PLACE: dict[str, Any] = {"run": "cam", "seed": 0}
+PATHS = Layout("shapes").of(**PLACE)
 DISTINCT, WARM_UP = 100, 16  # images
 SLOPE, GROWTH = 1.05, 0.1  # of time on a log-log plot, and of memory from the smallest to the largest, at most
 
@@ -59,6 +59,7 @@ def build_project(folder: Path, source: Path, images: int, workers: int) -> None
     (root / "classes.txt").write_text((source / "classes.txt").read_text())
     params = load_params(PRESET)
     params["dataset"]["splits"] = ["train"]
+    params["generate_data"]["train"] = 0
     params["shards"] = [0]
     params["prepare_data"]["workers"] = params["refine_crf"]["workers"] = workers
     params["refine_crf"]["crf"]["iterations"] = 2  # how long a CRF takes, benchmarks/crf.py says
@@ -66,39 +67,31 @@ def build_project(folder: Path, source: Path, images: int, workers: int) -> None
     params["make_cam"]["inference"] = {"scales": [1.0], "flip": False, "batch_size": 8}
     params["train_seg"]["enabled"] = False
     kinds = ("seed", "pseudo", "refined", "classification")
-    params["evaluate"] = {**{kind: ["train"] for kind in kinds}, "examples": 4}
+    params["evaluate"] = {**{kind: ["train"] for kind in kinds}, "segmentation": [], "examples": 4}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def run_stage(stage: str, folder: Path) -> None:
+def run_stage(name: str, folder: Path) -> None:
     """Run one instance of a stage in a project."""
     os.chdir(folder)
-    place: dict[str, Any] = {}
-    if stage in ("make_cam", "choose_threshold", "make_pseudo", "refine_crf", "evaluate"):
-        place |= PLACE
-    if stage in ("make_cam", "make_pseudo", "refine_crf", "cache_features"):
-        place |= {"shard": 0}
-    if stage == "pin_method":
-        place = {"run": "cam"}
-    importlib.import_module(f"rca.stages.{stage}").run(Context(stage, **place))
+    place = {} if name == "prepare_data" else dict(PLACE)
+    if name in ("make_cam", "make_pseudo", "refine_crf"):
+        place["shard"] = 0
+    stage, context, task = read_pins().prepare(Instance(name, **place))
+    stage.run(context, task)
 
 
 def prepare(stage: str, folder: Path) -> None:
     """Run what comes between the measured stages, before one of them."""
     os.chdir(folder)
+    if stage == "prepare_data":
+        from rca.params.pin import pin  # here alone, since it imports all stages: their memory is not to be measured
+
+        pin()
     if stage == "make_cam":
-        run_stage("pin_method", folder)
         write_network()
-        context = Context("make_cam", **PLACE)
-        for part in context.layout.feature_shard(0):
-            part.mkdir(parents=True)
-        for history in (context.paths.cam_history, context.paths.seg_history):
-            history.write_text("epoch\n")
     if stage == "make_pseudo":
-        write_nothing(Context("walk_scores", **PLACE, shard=0))
         run_stage("choose_threshold", folder)
-    if stage == "evaluate":
-        write_nothing(Context("train_seg", **PLACE))
 
 
 def write_network() -> None:
@@ -108,8 +101,7 @@ def write_network() -> None:
     from rca.classifier.network import CamNetwork, NetworkDescription, save_network
     from rca.data.manifest import read_manifest
 
-    context = Context("make_cam", **PLACE)
-    classes = read_manifest(context.layout.manifest).classes
+    classes = read_manifest(PATHS.dataset.manifest).classes
     torch.manual_seed(0)
     about = NetworkDescription(
         backbone="small",
@@ -123,7 +115,7 @@ def write_network() -> None:
         std=(0.25,) * 3,
         initialisation="random weights",
     )
-    save_network(context.paths.network, CamNetwork(about))
+    save_network(PATHS.network, CamNetwork(about))
 
 
 def measure(stage: str, few: Path, folder: Path) -> Cost:

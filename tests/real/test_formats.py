@@ -4,21 +4,21 @@ import csv
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from pycocotools.coco import COCO
+from stages import read_preset, run_stages, write_params
 
 from rca.core.files import hash_file
-from rca.core.settings import load_params
 from rca.data.formats.coco import CocoSettings
 from rca.data.formats.dataset import read_dataset
 from rca.data.manifest import Manifest, read_manifest
-from rca.stages.context import Context
-from rca.stages.layout import Layout
-from rca.stages.run import run_stage
+from rca.stages.base.layout import Layout, MaskKind
+from rca.stages.base.pins import Instance
+from rca.stages.base.stage import load_stage
 
 ROOT = Path(__file__).parents[2]
 SHARED = (ROOT / os.environ.get("RCA_SHARED", "../shared")).resolve()
@@ -103,30 +103,27 @@ def write_folder(root: Path, manifest: Manifest) -> None:
 
 def use(dataset: dict) -> Layout:
     """Point the preset msrc, cut down, at a dataset."""
-    params = load_params(ROOT / "workflow/presets/msrc.yaml")
+    params = read_preset("msrc")
     params.update(dataset=dataset, shards=[0, 1, 2])
     backbone = params["train_cam"]["backbone"]
     backbone["weights"].update(path=str(WEIGHTS), sha256=hash_file(WEIGHTS))
     params["train_cam"]["optimisation"]["epochs"] = 1
     params["make_cam"]["inference"]["scales"] = [1.0]
     params["refine_crf"]["crf"]["iterations"] = 2
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    write_params(params)
     return Layout(dataset["name"])
 
 
 def run(*stages: str) -> None:
+    """Run stages, in all shards those that have shards."""
     for stage in stages:
-        if stage in ("prepare_data", "fetch_weights"):
-            contexts = [Context(stage, item="train_cam" if stage == "fetch_weights" else None)]
-        elif stage == "pin_method":
-            contexts = [Context(stage, run="rca")]
-        elif stage == "cache_features":
-            contexts = [Context(stage, shard=shard) for shard in (0, 1, 2)]
-        elif stage in ("make_cam", "walk_scores", "make_pseudo", "refine_crf"):
-            contexts = [Context(stage, run="rca", seed=0, shard=shard) for shard in (0, 1, 2)]
-        else:
-            contexts = [Context(stage, run="rca", seed=0)]
-        assert [run_stage(context) for context in contexts] == [0] * len(contexts)
+        place: dict[str, Any] = {}
+        if "run" in load_stage(stage).axes:
+            place = {"run": "rca", "seed": 0}
+        if "item" in load_stage(stage).axes:
+            place = {"item": "classifier"}
+        places = [{"shard": shard} for shard in (0, 1, 2)] if "shard" in load_stage(stage).axes else [{}]
+        run_stages(*(Instance(stage, **place, **shard) for shard in places))
 
 
 @needs_msrc
@@ -135,23 +132,25 @@ def test_a_folder_gives_the_labels_that_voc_gives(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     write_voc(Path("data/voc"))
     voc = use({"name": "voc", "format": "voc", "splits": ["train", "val"]})
-    run("prepare_data", "fetch_weights", "cache_features", "pin_method", "train_cam", "snapshot_memory")
-    run("make_cam", "walk_scores", "choose_threshold", "make_pseudo", "refine_crf")
+    run("prepare_data", "pin_images", "fetch_weights", "train_cam", "snapshot_memory")
+    run("make_cam", "choose_threshold", "make_pseudo", "refine_crf")
     write_folder(Path("data/photos"), read_manifest(voc.manifest))
 
     photos = use({"name": "photos", "format": "folder", "splits": ["train", "val"]})
-    run("prepare_data", "cache_features")
+    run("prepare_data")
     one, two = voc.of("rca", 0), photos.of("rca", 0)
     shutil.copytree(one.model, two.model)
-    shutil.copytree(voc.runs / "methods", photos.runs / "methods")
-    run("make_cam", "walk_scores", "choose_threshold")
+    run("make_cam", "choose_threshold")
     assert not [record for record in read_manifest(photos.manifest).images if record.mask]
     shutil.copy(one.threshold, two.threshold)  # the folder has no masks to choose another by
     run("make_pseudo", "refine_crf")
-    for kind, images in (("pseudo", 19), ("refined", 19 + 5)):  # refined with predicted tags as well: those of val
-        expected = {path.relative_to(one.masks(kind)): path.read_bytes() for path in one.masks(kind).rglob("*.png")}
+    kinds: dict[MaskKind, int] = {"pseudo": 19, "refined": 19 + 5}
+    for kind, images in kinds.items():  # refined with predicted tags as well: those of val
+        expected = {
+            path.relative_to(one.masks_of(kind)): path.read_bytes() for path in one.masks_of(kind).rglob("*.png")
+        }
         assert len(expected) == 2 * images
-        found = {path.relative_to(two.masks(kind)): path.read_bytes() for path in two.masks(kind).rglob("*.png")}
+        found = {path.relative_to(two.masks_of(kind)): path.read_bytes() for path in two.masks_of(kind).rglob("*.png")}
         assert found == expected
     for shard in (0, 1, 2):
-        assert one.score_shard(shard).read_bytes() == two.score_shard(shard).read_bytes()
+        assert one.maps_of(shard, "scores").read_bytes() == two.maps_of(shard, "scores").read_bytes()
