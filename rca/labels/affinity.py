@@ -1,7 +1,6 @@
-"""Which cells of a map belong together: pairs of neighbours, and labels that say it of some of them.
+"""Affinities between cells of a map: pairs of neighbours, and labels of cells to learn affinities from.
 
-Two cells belong together as far as no boundary runs between them: their affinity is 1 minus the highest boundary on the
-line from one to the other (IRN, Ahn et al., CVPR 2019).
+The affinity of two cells is 1 minus the highest boundary on the line between them (IRN, Ahn et al., CVPR 2019).
 """
 
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
+from rca.core.arrays import UInt8Array
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 from rca.labels.background import label_pixels
@@ -21,12 +21,12 @@ Window = tuple[slice, slice]
 
 
 class AffinityLabelSettings(Settings):
-    """Which cells are sure of their label; the defaults are IRN's.
+    """The thresholds between sure and unsure cells; the defaults are IRN's.
 
     Attributes:
-        low: The score up to which a cell is background.
-        high: The score above which it is foreground.
-        crf: Energies of a CRF over both masks, with ranges in pixels of the photograph; null for none.
+        low: A cell is sure background up to this score.
+        high: A cell is sure foreground above this score.
+        crf: The CRF over both masks, with ranges in pixels of the photograph; null for none.
     """
 
     low: float = Field(default=0.05, gt=0, lt=1)
@@ -38,28 +38,28 @@ class AffinityLabelSettings(Settings):
         if self.low > self.high:
             raise ValueError("low must not exceed high")
         if self.crf is not None and self.crf.unary != "labels":
-            raise ValueError("crf.unary must be labels, since it is masks that are refined")
+            raise ValueError("crf.unary must be labels, since the CRF refines masks")
         return self
 
 
-def label_sure_cells(photograph: np.ndarray, maps: ScoreMaps, settings: AffinityLabelSettings) -> np.ndarray:
-    """Label the cells of score maps whose label is sure.
+def label_sure_cells(photograph: UInt8Array, maps: ScoreMaps, settings: AffinityLabelSettings) -> UInt8Array:
+    """Label the cells of score maps that are sure of their label.
 
-    A cell is foreground where it is so at the high threshold, background where it is so even at the low one; a CRF goes
-    over both masks before.
+    A cell is foreground if it is foreground at the high threshold, and background if it is background even at the low
+    threshold. A CRF refines both masks first.
 
     Args:
-        photograph: (H, W, 3), uint8, RGB.
-        maps: Its score maps (K, h, w).
-        settings: What is sure.
+        photograph: (H, W, 3), RGB.
+        maps: The photograph's score maps (K, h, w).
+        settings: The thresholds and the CRF.
 
     Returns:
-        (h, w), uint8, 255 where it is not sure.
+        (h, w), 255 if not sure.
     """
     masks = [label_pixels(maps.scores, maps.labels, threshold) for threshold in (settings.high, settings.low)]
     crf = settings.crf
     if crf is not None and len(maps.labels):
-        # At the maps' own resolution, where it costs next to nothing.
+        # At the resolution of the maps, where a CRF costs little.
         height, width = maps.scores.shape[1:]
         small = np.array(Image.fromarray(photograph).resize((width, height), Image.Resampling.BOX))
         share = width / photograph.shape[1]
@@ -72,7 +72,7 @@ def label_sure_cells(photograph: np.ndarray, maps: ScoreMaps, settings: Affinity
 
 
 def list_offsets(radius: int) -> list[tuple[int, int]]:
-    """The neighbours of a cell as (down, across), one of each two that lie opposite."""
+    """The neighbours of a cell as (down, across), one of each opposite pair."""
     return [
         (down, across)
         for down in range(radius)
@@ -91,8 +91,9 @@ def list_windows(height: int, width: int, radius: int) -> Iterator[list[Window]]
     """Windows on a map for all pairs of neighbours.
 
     Yields:
-        For each of `list_offsets` that fits, windows of one size: the first holds one cell of all pairs that lie so to
-        each other, the last the other one, those between what lies on the line between the two.
+        For each offset of `list_offsets` that fits into the map, windows of one size. The first window holds the first
+        cell of all pairs with this offset, the last window the second cell, and the windows between them the cells on
+        the line between the two.
     """
     for down, across in list_offsets(radius):
         if down < height and abs(across) < width:

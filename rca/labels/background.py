@@ -1,109 +1,113 @@
-"""What counts as background in score maps, and the masks that follow.
+"""Background scores, and the masks that follow from score maps.
 
-All ways go by one threshold t, the score above which a pixel is foreground: a way has its own, and another may take its
-place. Seeds are the plain mask at t (`label_pixels`); pseudo labels are what the way makes of it, and may leave pixels
-open.
+Every kind of background uses one threshold t, the score above which a pixel is foreground: its own or another one.
+Seeds are the plain mask at t (`label_pixels`); pseudo labels depend on the kind and may leave pixels open (255).
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter, model_validator
 
+from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.core.files import IGNORE, read_mask
 from rca.core.settings import Settings
 from rca.data.manifest import ImageRecord, Manifest
+from rca.labels.score_maps import Float16Array
 from rca.labels.thresholds import CHOICES
+
+Scores = FloatArray | Float16Array
 
 
 class BaseBackground(Settings):
-    """What all ways share."""
+    """The interface of all kinds of background."""
 
     @abstractmethod
     def find_threshold(self) -> float:
-        """The way's own threshold, 0..1, exclusive."""
+        """The kind's own threshold, above 0 and below 1."""
 
-    def score(self, scores: np.ndarray, threshold: float, saliency: np.ndarray | None = None) -> np.ndarray:
-        """The background's score, such that no pixel below `threshold` is foreground.
+    def score(self, scores: Scores, threshold: float, saliency: UInt8Array | None = None) -> Float32Array:
+        """The background's score, chosen so that no pixel below `threshold` is foreground.
 
         Args:
-            scores: (K, H, W), float, 0..1.
-            threshold: 0..1, exclusive.
-            saliency: (H, W), uint8, how salient each pixel is; only for the way that goes by it.
+            scores: (K, H, W), 0..1.
+            threshold: Above 0 and below 1.
+            saliency: (H, W), the saliency of each pixel; only for the kind "saliency".
 
         Returns:
-            (H, W), float32, 0..1.
+            (H, W), 0..1.
         """
         return np.full(scores.shape[1:], threshold, np.float32)
 
     def label(
-        self, scores: np.ndarray, labels: np.ndarray, threshold: float, saliency: np.ndarray | None = None
-    ) -> np.ndarray:
+        self, scores: Scores, labels: UInt8Array, threshold: float, saliency: UInt8Array | None = None
+    ) -> UInt8Array:
         """The pseudo labels.
 
         Args:
-            scores: (K, H, W), float, 0..1.
-            labels: (K,), uint8, the labels that were scored.
-            threshold: 0..1, exclusive.
-            saliency: As in `score`.
+            scores: (K, H, W), 0..1.
+            labels: (K,), the labels of the scores.
+            threshold: Above 0 and below 1.
+            saliency: As for `score`.
 
         Returns:
-            (H, W), uint8, 0 and `labels`, and 255 where they are left open.
+            (H, W), 0 and `labels`, and 255 at open pixels.
         """
         return label_pixels(scores, labels, threshold)
 
 
 class ConstantBackground(BaseBackground):
-    """The background scores `threshold` everywhere (CAM, as IRN takes it; Ahn et al., CVPR 2019)."""
+    """The background scores `threshold` everywhere (as for CAM in IRN; Ahn et al., CVPR 2019)."""
 
     kind: Literal["constant"]
     threshold: float = Field(gt=0, lt=1)
 
     def find_threshold(self) -> float:
-        """The threshold as it is set."""
+        """The threshold of the settings."""
         return self.threshold
 
 
 class PowerBackground(BaseBackground):
-    """The background scores (1 - m) ** alpha, m being the largest score (PSA, Ahn & Kwak, CVPR 2018).
+    """The background scores (1 - m) ** alpha, where m is the largest score (PSA, Ahn & Kwak, CVPR 2018).
 
-    It falls as m rises, so they cross at one t with (1 - t) ** alpha = t: its masks are those of a constant background.
-    What differs is how sure a CRF takes the background to be.
+    It falls as m rises, so the two cross at one t with (1 - t) ** alpha = t: the masks are those of a constant
+    background at t. Only the confidence of the background in a CRF differs.
     """
 
     kind: Literal["power"]
     alpha: float = Field(gt=0)
 
     def find_threshold(self) -> float:
-        """Where the background's score and the largest score cross."""
+        """The value where the background's score and the largest score cross."""
         low, high = 0.0, 1.0
         for _ in range(60):  # bisection: (1 - t) ** alpha - t falls from 1 to -1
             middle = (low + high) / 2
             low, high = (middle, high) if (1 - middle) ** self.alpha > middle else (low, middle)
         return (low + high) / 2
 
-    def score(self, scores: np.ndarray, threshold: float, saliency: np.ndarray | None = None) -> np.ndarray:
-        """(1 - m) to the power whose threshold is the one given."""
+    def score(self, scores: Scores, threshold: float, saliency: UInt8Array | None = None) -> Float32Array:
+        """(1 - m) ** alpha with the alpha that has this threshold."""
         alpha = math.log(threshold) / math.log1p(-threshold)
-        return ((1 - scores.max(0, initial=0)) ** alpha).astype(np.float32)
+        background: Float32Array = ((1 - scores.max(0, initial=0)) ** alpha).astype(np.float32)
+        return background
 
 
 class SaliencyBackground(BaseBackground):
-    """The background scores what a saliency map leaves (OAA, Jiang et al., ICCV 2019; RCA and MCIS take it over).
+    """The background scores 1 - saliency (OAA, Jiang et al., ICCV 2019; also used by RCA and MCIS).
 
-    A pixel has its highest label where that exceeds the threshold and the background. It is left open where two scores,
-    the background's among them, are both sure; where it is background by its scores, though salient or sure of a class;
-    and everywhere in an image that shows next to no foreground. The defaults are those of OAA and RCA; MCIS has
+    A pixel gets its highest label if the score exceeds the threshold and the background. A pixel stays open if two
+    scores, the background's included, exceed `conflict`, or if it is background although it is salient or sure of a
+    class. All pixels of an image with next to no foreground stay open. The defaults are those of OAA and RCA; MCIS uses
     `conflict` 0.99 and `sure` 0.95.
 
     Attributes:
         threshold: The score above which a pixel is foreground.
-        conflict: The score above which two of them contradict each other.
-        salient: From which saliency on, 0..255, a pixel is not taken to be background.
-        sure: Above which score of a class likewise.
+        conflict: The score above which two labels contradict each other.
+        salient: The smallest saliency, 0..255, at which a pixel cannot be background.
+        sure: The score of a class above which a pixel cannot be background.
         smallest: The share of an image that its foreground must cover.
     """
 
@@ -115,17 +119,17 @@ class SaliencyBackground(BaseBackground):
     smallest: float = Field(default=0.01, ge=0, lt=1)
 
     def find_threshold(self) -> float:
-        """The threshold as it is set."""
+        """The threshold of the settings."""
         return self.threshold
 
-    def score(self, scores: np.ndarray, threshold: float, saliency: np.ndarray | None = None) -> np.ndarray:
-        """What the saliency leaves, but at least the threshold."""
+    def score(self, scores: Scores, threshold: float, saliency: UInt8Array | None = None) -> Float32Array:
+        """1 - saliency, but at least the threshold."""
         return np.maximum(1 - _score_salient(saliency), np.float32(threshold))
 
     def label(
-        self, scores: np.ndarray, labels: np.ndarray, threshold: float, saliency: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The pseudo labels by the rule above."""
+        self, scores: Scores, labels: UInt8Array, threshold: float, saliency: UInt8Array | None = None
+    ) -> UInt8Array:
+        """The pseudo labels by the rules of the class."""
         best, salient = scores.max(0, initial=0), _score_salient(saliency)
         mask = np.where(best > 1 - salient, label_pixels(scores, labels, threshold), 0).astype(np.uint8)
         claims = (scores > self.conflict).sum(0) + (1 - salient > self.conflict)
@@ -137,13 +141,13 @@ class SaliencyBackground(BaseBackground):
 
 
 class TwoThresholds(BaseBackground):
-    """Foreground above `high`, background up to `low`, open between (IRN's labels, Ahn et al., CVPR 2019).
+    """Foreground above `high`, background up to `low`, open between them (IRN's labels, Ahn et al., CVPR 2019).
 
-    The threshold is the middle of the two by their odds, s / (1 - s). Around another one the odds of both are scaled.
+    The threshold is the geometric mean of the two in odds, s / (1 - s). For another threshold both odds are scaled.
 
     Attributes:
-        low: The score up to which a pixel is background.
-        high: The score above which it is foreground.
+        low: A pixel is background up to this score.
+        high: A pixel is foreground above this score.
     """
 
     kind: Literal["two_thresholds"]
@@ -161,8 +165,8 @@ class TwoThresholds(BaseBackground):
         return _invert_odds(math.sqrt(_odds(self.low) * _odds(self.high)))
 
     def label(
-        self, scores: np.ndarray, labels: np.ndarray, threshold: float, saliency: np.ndarray | None = None
-    ) -> np.ndarray:
+        self, scores: Scores, labels: UInt8Array, threshold: float, saliency: UInt8Array | None = None
+    ) -> UInt8Array:
         """The pseudo labels, open within the band around the threshold."""
         scale = _odds(threshold) / _odds(self.find_threshold())
         low, high = (_invert_odds(_odds(edge) * scale) for edge in (self.low, self.high))
@@ -176,16 +180,17 @@ Background = Annotated[
 ]
 
 
-def build_background(data: dict[str, Any]) -> BaseBackground:
-    """A way from its plain data, as `model_dump` gave them."""
-    return TypeAdapter(Background).validate_python(data)
+def build_background(data: Mapping[str, object]) -> BaseBackground:
+    """A background from the plain data of `model_dump`."""
+    background: BaseBackground = TypeAdapter(Background).validate_python(data)
+    return background
 
 
-def read_saliency_for(background: BaseBackground, manifest: Manifest, record: ImageRecord) -> np.ndarray | None:
-    """An image's saliency map (H, W), uint8, where the background goes by it, else None.
+def read_saliency_for(background: BaseBackground, manifest: Manifest, record: ImageRecord) -> UInt8Array | None:
+    """The saliency map of an image (H, W) if the background needs it, else None.
 
     Raises:
-        UserError: there is none, or it is broken.
+        UserError: the map is missing or broken.
     """
     if not isinstance(background, SaliencyBackground):
         return None
@@ -194,40 +199,40 @@ def read_saliency_for(background: BaseBackground, manifest: Manifest, record: Im
 
 def label_choices(
     background: BaseBackground,
-    scores: np.ndarray,
-    labels: np.ndarray,
+    scores: Scores,
+    labels: UInt8Array,
     thresholds: Mapping[str, float],
-    saliency: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """An image's pseudo labels at each of `CHOICES`.
+    saliency: UInt8Array | None,
+) -> dict[str, UInt8Array]:
+    """The pseudo labels of an image at each of `CHOICES`.
 
     Args:
-        background: What makes them.
-        scores: (K, H, W), float, 0..1, at the image's size.
-        labels: (K,), uint8, the labels that were scored.
-        thresholds: By choice, 0..1, exclusive.
-        saliency: As `read_saliency_for` gives it.
+        background: The kind of background.
+        scores: (K, H, W), 0..1, at the image's size.
+        labels: (K,), the labels of the scores.
+        thresholds: The threshold of each choice, above 0 and below 1.
+        saliency: The result of `read_saliency_for`.
 
     Returns:
-        (H, W), uint8, by choice.
+        (H, W), by choice.
     """
     return {choice: background.label(scores, labels, thresholds[choice], saliency) for choice in CHOICES}
 
 
-def label_pixels(scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
-    """The plain mask: each pixel's highest label where that exceeds the threshold, else background.
+def label_pixels(scores: Scores, labels: UInt8Array, threshold: float) -> UInt8Array:
+    """The plain mask: the highest label of each pixel if its score exceeds the threshold, else background.
 
     Args:
-        scores: (K, H, W), float, 0..1.
-        labels: (K,), uint8, the labels that were scored.
+        scores: (K, H, W), 0..1.
+        labels: (K,), the labels of the scores.
         threshold: 0..1.
 
     Returns:
-        (H, W), uint8.
+        (H, W).
     """
     if len(labels) == 0:
         return np.zeros(scores.shape[1:], np.uint8)
-    # In double precision, as ThresholdSweep counts: a float would be rounded to the scores' own type.
+    # Compared in double precision, as ThresholdSweep does: a Python float would be rounded to the type of the scores.
     return np.where(scores.max(0) > np.float64(threshold), labels[scores.argmax(0)], 0).astype(np.uint8)
 
 
@@ -239,8 +244,8 @@ def _invert_odds(odds: float) -> float:
     return odds / (1 + odds)
 
 
-def _score_salient(saliency: np.ndarray | None) -> np.ndarray:
-    """How salient each pixel is (H, W), float32, 0..1."""
+def _score_salient(saliency: UInt8Array | None) -> Float32Array:
+    """The saliency of each pixel (H, W), 0..1."""
     if saliency is None:
-        raise ValueError("A background by saliency needs the photograph's saliency map.")
-    return saliency.astype(np.float32) / 255
+        raise ValueError('The background kind "saliency" needs the photograph\'s saliency map.')
+    return saliency.astype(np.float32) / np.float32(255)

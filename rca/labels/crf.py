@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 
@@ -51,7 +51,13 @@ class CrfSettings(Settings):
 class DenseField(Protocol):
     """The part of pydensecrf's `DenseCRF2D` that is used here."""
 
-    def setUnaryEnergy(self, energy: NDArray[np.float32]) -> None:
+    def addPairwiseGaussian(self, sxy: float, compat: float) -> None:
+        """Add the smoothness kernel."""
+
+    def addPairwiseBilateral(self, sxy: float, srgb: float, rgbim: UInt8Array, compat: float) -> None:
+        """Add the appearance kernel."""
+
+    def setUnaryEnergy(self, energy: Float32Array) -> None:
         """Set the energies (L, H * W)."""
 
     def inference(self, iterations: int) -> Sequence[Sequence[float]]:
@@ -64,7 +70,7 @@ class DenseField(Protocol):
         """Do one iteration in place."""
 
 
-def score_labels(mask: NDArray[np.uint8], labels: NDArray[np.uint8], confidence: float) -> NDArray[np.float32]:
+def score_labels(mask: UInt8Array, labels: UInt8Array, confidence: float) -> Float32Array:
     """Turn a mask into probabilities: `confidence` for its label, the rest spread over the other labels.
 
     Args:
@@ -81,9 +87,7 @@ def score_labels(mask: NDArray[np.uint8], labels: NDArray[np.uint8], confidence:
     return scores
 
 
-def refine_mask(
-    photograph: NDArray[np.uint8], probabilities: NDArray[np.floating], labels: NDArray[np.uint8], crf: CrfSettings
-) -> NDArray[np.uint8]:
+def refine_mask(photograph: UInt8Array, probabilities: FloatArray, labels: UInt8Array, crf: CrfSettings) -> UInt8Array:
     """Refine a mask by all iterations of the mean field.
 
     Args:
@@ -100,14 +104,15 @@ def refine_mask(
     field = build_field(photograph, len(labels), crf)
     field.setUnaryEnergy(energy.reshape(len(labels), -1).astype(np.float32))
     beliefs = np.array(field.inference(crf.iterations))
-    return labels[beliefs.argmax(0)].reshape(photograph.shape[:2])
+    mask: UInt8Array = labels[beliefs.argmax(0)].reshape(photograph.shape[:2])
+    return mask
 
 
-def build_field(photograph: NDArray[np.uint8], count: int, crf: CrfSettings) -> DenseField:
+def build_field(photograph: UInt8Array, count: int, crf: CrfSettings) -> DenseField:
     """A field of `count` labels over the pixels of a photograph (H, W, 3), without unary energies."""
     from pydensecrf import densecrf  # here, so that everything else runs without it
 
-    field = densecrf.DenseCRF2D(photograph.shape[1], photograph.shape[0], count)
+    field: DenseField = densecrf.DenseCRF2D(photograph.shape[1], photograph.shape[0], count)
     if crf.gaussian_weight:
         field.addPairwiseGaussian(sxy=crf.gaussian_sxy, compat=crf.gaussian_weight)
     if crf.bilateral_weight:

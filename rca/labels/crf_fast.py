@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.labels.crf import LEAST_SHARE, CrfSettings, DenseField, build_field
 
 IMPOSSIBLE = 1000.0
@@ -19,11 +20,11 @@ HEAVY = 50.0
 
 
 def refine_masks(
-    photograph: NDArray[np.uint8],
-    probabilities: Sequence[NDArray[np.floating]],
-    labels: NDArray[np.uint8],
+    photograph: UInt8Array,
+    probabilities: Sequence[FloatArray],
+    labels: UInt8Array,
     crf: CrfSettings,
-) -> list[NDArray[np.uint8]]:
+) -> list[UInt8Array]:
     """Refine several masks of one photograph in one field, so that its kernels are computed once.
 
     Args:
@@ -39,7 +40,7 @@ def refine_masks(
     if len(labels) == 1 or not probabilities:
         return [np.full((height, width), labels[0], np.uint8) for _ in probabilities]
     if len(probabilities) > 1 and crf.gaussian_weight + crf.bilateral_weight > HEAVY:
-        return [mask for one in probabilities for mask in refine_masks(photograph, [one], labels, crf)]
+        return [refine_masks(photograph, [of_mask], labels, crf)[0] for of_mask in probabilities]
     unary = _compute_energies(probabilities)
     field = build_field(photograph, len(unary), crf)
     numbers = _infer(field, unary, len(probabilities), len(labels), crf)
@@ -58,7 +59,7 @@ def keep_freed_memory() -> None:
         adjust(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the end of the heap is not returned
 
 
-def _compute_energies(probabilities: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+def _compute_energies(probabilities: Sequence[FloatArray]) -> Float32Array:
     """The unary energies (labels of all masks, H * W) of probabilities (L, H, W) for each mask.
 
     The field computes in packs of four labels, and a pack with one or two missing takes longer than a full one: packs
@@ -74,9 +75,7 @@ def _compute_energies(probabilities: Sequence[NDArray[np.floating]]) -> NDArray[
     return unary
 
 
-def _infer(
-    field: DenseField, unary: NDArray[np.float32], masks: int, labels: int, crf: CrfSettings
-) -> list[NDArray[np.intp]]:
+def _infer(field: DenseField, unary: Float32Array, masks: int, labels: int, crf: CrfSettings) -> list[NDArray[np.intp]]:
     """For each mask the index of each pixel's most probable label (H * W,)."""
     field.setUnaryEnergy(unary)
     state, *spare = field.startInference()

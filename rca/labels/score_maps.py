@@ -1,16 +1,16 @@
-"""Score maps on disk: a shard is one safetensors file that holds the maps of many images.
+"""Score maps on disk: a shard is one safetensors file with the maps of many images.
 
-One file for many images, since ten thousand small files make every cache and every network disk slow; which is whose
-`rca.data.partition` says.
+One file holds many images, since ten thousand small files slow down every cache and every network disk;
+`rca.data.partition` assigns images to shards.
 
-A shard holds the maps that an image has with the tags that it was given. Where asked for, it also says which tags the
-classifier predicts, and holds the maps with those where they are others: maps of one class differ where a method or a
-host weighs it against the classes that may be there.
+A shard holds the maps of an image for its given tags. On request it also holds the tags that the classifier predicts,
+and the maps for them if they differ from the given tags: the map of a class can depend on the other possible classes,
+if a method or a host compares them.
 
-Its tensors: `maps/<image id>` (K, h, w), and `predicted_maps/<image id>` for some; `logits` (N, C), `tags` (N, C) and
-`predicted_tags` (N, C), of 0 and 1, a line for each image in the order of the ids. A line of zeros in `predicted_tags`
-is of an image for which they were not wanted. (A header that names a tensor for each of these would take more memory
-than all else.)
+Its tensors: `maps/<image id>` (K, h, w), and `predicted_maps/<image id>` for some images; `logits` (N, C), `tags`
+(N, C) and `predicted_tags` (N, C) of 0 and 1, one row per image in the order of the ids. A row of zeros in
+`predicted_tags` means that predicted tags were not requested. (One tensor per image for these would make the header the
+largest user of memory.)
 """
 
 import hashlib
@@ -23,74 +23,81 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
+from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file
 from rca.core.tensors import TensorFile, explain_failure, merge_files
 
 Tags = Literal["given", "predicted"]
-# Images of a part, at least, and parts of a shard, at most, since a process may open but so many files.
 PART_SIZE, PARTS = 64, 256
+"""Minimum images per part, and maximum parts per shard, since a process can open a limited number of files."""
+Float16Array = NDArray[np.float16]
+GenericArray = NDArray[np.generic]
 TABLES = ("logits", "tags", "predicted_tags")
 
 
 class ScoreMaps(NamedTuple):
-    """What a network says of one image.
+    """The score maps and the logits of one image.
 
     Attributes:
-        labels: (K,), uint8, ascending: the labels 1..C that were scored (the image's tags).
-        scores: (K, h, w), float16, 0..1: each label's map, normalised as the host asks for, at the shard's stride.
-        logits: (C,), float32: the classifier's score of every class.
+        labels: (K,), ascending: the labels 1..C of the maps (the image's tags).
+        scores: (K, h, w), 0..1: the map of each label, normalised as the host defines, at the shard's stride.
+        logits: (C,): the classifier's score of every class.
     """
 
-    labels: np.ndarray
-    scores: np.ndarray
-    logits: np.ndarray
+    labels: UInt8Array
+    scores: Float16Array
+    logits: Float32Array
 
 
 def write_shard(
     path: Path,
     maps: Mapping[str, ScoreMaps],
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     predicted: Mapping[str, ScoreMaps] = MappingProxyType({}),
 ) -> None:
     """Write a shard, whole or not at all.
 
     Args:
         path: The file.
-        maps: Those with the tags that images were given, by image id.
-        about: What the maps were made with (stride, scales, ...), kept as metadata.
-        predicted: Those with the tags that the classifier predicts, of the images for which they are wanted.
+        maps: The maps for the given tags, by image id.
+        about: How the maps were made (stride, scales, ...), stored as metadata.
+        predicted: The maps for the predicted tags, by image id, of the images for which they are requested.
     """
-    tensors = {f"maps/{image_id}": one.scores for image_id, one in maps.items()}
-    for image_id, one in predicted.items():
-        if not np.array_equal(one.labels, maps[image_id].labels):
-            tensors[f"predicted_maps/{image_id}"] = one.scores
+    tensors: dict[str, NDArray[np.generic]] = {
+        f"maps/{image_id}": of_image.scores for image_id, of_image in maps.items()
+    }
+    for image_id, of_image in predicted.items():
+        if not np.array_equal(of_image.labels, maps[image_id].labels):
+            tensors[f"predicted_maps/{image_id}"] = of_image.scores
     ids = sorted(maps)
     classes = len(maps[ids[0]].logits) if ids else 0
-    tensors["logits"] = np.array([maps[one].logits for one in ids], np.float32).reshape(len(ids), classes)
+    tensors["logits"] = np.array([maps[image_id].logits for image_id in ids], np.float32).reshape(len(ids), classes)
     for name, of_name in (("tags", maps), ("predicted_tags", predicted)):
-        tensors[name] = np.zeros((len(ids), classes), np.uint8)
-        for line, image_id in enumerate(ids):
+        table = np.zeros((len(ids), classes), np.uint8)
+        for row, image_id in enumerate(ids):
             if image_id in of_name:
-                tensors[name][line, of_name[image_id].labels - 1] = 1
+                table[row, of_name[image_id].labels - 1] = 1
+        tensors[name] = table
     with write_file(path) as temporary:
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
         save_file(contiguous, temporary, _describe(about))
 
 
-def _describe(about: Mapping[str, Any]) -> dict[str, str]:
+def _describe(about: Mapping[str, object]) -> dict[str, str]:
     return {"about": json.dumps(about, sort_keys=True)}
 
 
 class ShardWriter:
-    """Writes a shard part by part, so that memory holds few images' maps and a stopped stage goes on where it was.
+    """Writes a shard in parts, so that memory holds the maps of few images and a stopped stage can continue.
 
     Args:
-        parts: The folder of the parts, of a fingerprint of all that the maps depend on.
-        images: How many the shard will hold.
+        parts: The folder of the parts; its name must change with everything that the maps depend on.
+        images: Number of images of the shard.
 
     Attributes:
         done: The ids of the images whose maps are on disk.
@@ -107,11 +114,11 @@ class ShardWriter:
         self._predicted: dict[str, ScoreMaps] = {}
 
     def add(self, maps: Mapping[str, ScoreMaps], predicted: Mapping[str, ScoreMaps]) -> None:
-        """Take the maps of images that were scored as one batch: a part holds whole batches.
+        """Add the maps of images that were scored as one batch: a part holds whole batches.
 
         Args:
             maps: As for `write_shard`.
-            predicted: Likewise.
+            predicted: As for `write_shard`.
         """
         self._maps.update(maps)
         self._predicted.update(predicted)
@@ -125,12 +132,12 @@ class ShardWriter:
         self.done.update(self._maps)
         self._maps, self._predicted = {}, {}
 
-    def finish(self, path: Path, about: Mapping[str, Any]) -> None:
+    def finish(self, path: Path, about: Mapping[str, object]) -> None:
         """Write the shard, whole or not at all, and remove the parts.
 
         Args:
             path: The file.
-            about: What the maps were made with, kept as metadata.
+            about: How the maps were made, stored as metadata.
         """
         if self._maps:
             self._flush()
@@ -146,64 +153,65 @@ class Shard:
     """A shard that is open for reading.
 
     Attributes:
-        path: The file.
-        file: The same, open.
-        about: What the maps were made with.
-        ids: Of its images, ascending.
-        tables: `logits`, `tags` and `predicted_tags`, a line for each image.
+        path: The path of the file.
+        file: The open file.
+        about: How the maps were made.
+        ids: The ids of its images, ascending.
+        tables: `logits`, `tags` and `predicted_tags`, one row per image.
     """
 
     def __init__(self, path: Path, file: TensorFile) -> None:
         self.path, self.file = path, file
         self.about: dict[str, Any] = json.loads(file.metadata["about"])
         self.ids = sorted(name.removeprefix("maps/") for name in file.entries if name.startswith("maps/"))
-        self.tables = {name: file.read(name) for name in TABLES if name in file.entries}
-        self._lines = {image_id: line for line, image_id in enumerate(self.ids)}
+        self.tables: dict[str, GenericArray] = {name: file.read(name) for name in TABLES if name in file.entries}
+        self._rows = {image_id: row for row, image_id in enumerate(self.ids)}
 
     def has(self, image_id: str) -> bool:
         """Whether the shard holds an image."""
-        return image_id in self._lines
+        return image_id in self._rows
 
     def has_predicted(self, image_id: str) -> bool:
-        """Whether the shard holds an image's maps with predicted tags."""
-        return self.has(image_id) and bool(self._read_line("predicted_tags", image_id).any())
+        """Whether the shard holds an image's predicted tags."""
+        return self.has(image_id) and bool(self._read_row("predicted_tags", image_id).any())
 
     def read(self, image_id: str, tags: Tags = "given") -> ScoreMaps:
         """The maps of one image.
 
         Args:
             image_id: The image.
-            tags: Whether those with the tags that it was given, or with those that the classifier predicts.
+            tags: The maps for the given tags, or those for the predicted tags.
 
         Raises:
             UserError: the shard does not hold them.
         """
-        logits, shown = self.read_logits(image_id), self._read_line("tags", image_id)
+        logits, tag_row = self.read_logits(image_id), self._read_row("tags", image_id)
         name = f"maps/{image_id}"
         if tags == "predicted":
             if not self.has_predicted(image_id):
                 raise UserError(
-                    f"{self.path} holds no maps with predicted tags of {image_id}: add its split to "
+                    f"{self.path} holds no maps for predicted tags of {image_id}: add its split to "
                     "make_cam.predicted_tags.splits and run make_cam again."
                 )
-            predicted = self._read_line("predicted_tags", image_id)
-            name = name if np.array_equal(predicted, shown) else f"predicted_{name}"
-            shown = predicted
-        labels = (np.flatnonzero(shown) + 1).astype(np.uint8)
-        return ScoreMaps(labels, self.file.read(name), logits)
+            predicted = self._read_row("predicted_tags", image_id)
+            name = name if np.array_equal(predicted, tag_row) else f"predicted_{name}"
+            tag_row = predicted
+        labels = (np.flatnonzero(tag_row) + 1).astype(np.uint8)
+        return ScoreMaps(labels, self.file.read(name).astype(np.float16, copy=False), logits)
 
-    def read_logits(self, image_id: str) -> np.ndarray:
-        """The classifier's scores of one image (C,), without its maps.
+    def read_logits(self, image_id: str) -> Float32Array:
+        """The logits of one image (C,), without its maps.
 
         Raises:
             UserError: the shard does not hold them.
         """
-        return self._read_line("logits", image_id)
+        return self._read_row("logits", image_id).astype(np.float32, copy=False)
 
-    def _read_line(self, table: str, image_id: str) -> np.ndarray:
-        if image_id not in self._lines:
+    def _read_row(self, table: str, image_id: str) -> GenericArray:
+        if image_id not in self._rows:
             raise UserError(f"{self.path} holds no maps of the image {image_id}: run make_cam again.")
-        return self.tables[table][self._lines[image_id]]
+        row: GenericArray = self.tables[table][self._rows[image_id]]
+        return row
 
 
 @contextmanager
@@ -226,7 +234,7 @@ def open_shard(path: Path) -> Iterator[Shard]:
 
 
 def hash_maps(maps: ScoreMaps) -> str:
-    """The SHA-256 of what a shard holds of one image, in hexadecimal."""
+    """The SHA-256 of the maps of one image, in hexadecimal."""
     digest = hashlib.sha256()
     for array in maps:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -234,19 +242,19 @@ def hash_maps(maps: ScoreMaps) -> str:
     return digest.hexdigest()
 
 
-def enlarge(scores: np.ndarray, height: int, width: int) -> np.ndarray:
+def enlarge(scores: FloatArray | Float16Array, height: int, width: int) -> Float32Array:
     """Enlarge maps to an image's size, bilinearly.
 
     Args:
         scores: (K, h, w).
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image.
+        width: Width of the image.
 
     Returns:
-        (K, height, width), float32.
+        (K, height, width).
     """
     enlarged = np.empty((len(scores), height, width), np.float32)
-    for index, one in enumerate(scores):
-        picture = Image.fromarray(one.astype(np.float32))
+    for index, label_map in enumerate(scores):
+        picture = Image.fromarray(label_map.astype(np.float32))
         enlarged[index] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     return enlarged

@@ -1,4 +1,4 @@
-"""Which masks a segmentation network is trained on, where they are a run's own."""
+"""The masks that a segmentation network is trained on, if a run makes them."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,12 +8,12 @@ from rca.data.partition import assign_shard
 
 
 class TrainingMaskSettings(Settings):
-    """Which images a segmentation network is trained on, and which of their masks.
+    """The images and masks that a segmentation network is trained on.
 
     Attributes:
         split: The images to train on.
-        masks: Which of their masks.
-        threshold: Which threshold those masks were made with.
+        masks: The kind of masks.
+        threshold: The threshold of the masks.
     """
 
     split: str = "train"
@@ -21,5 +21,5 @@ class TrainingMaskSettings(Settings):
     threshold: Literal["best", "fixed"] = "best"
 
     def find(self, folder: Path, image_id: str, shards: int) -> Path:
-        """Where an image's mask lies in the folder of such masks, which has a folder for each shard."""
+        """The path of an image's mask in a folder of masks, which has a folder per shard."""
         return folder / str(assign_shard(image_id, shards)) / self.threshold / f"{image_id}.png"

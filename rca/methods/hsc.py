@@ -198,8 +198,9 @@ class Hsc(Method):
         backgrounds = [gather_with_gradient(view.backgrounds) for view in views]
         present = [gather_rows(view.present)[0] for view in views]
 
-        def repel_views(one: int, two: int) -> Tensor:
-            return repel(backgrounds[one], objects[two], present[one][:, 1], present[two][:, 0])
+        def repel_views(of_background: int, of_objects: int) -> Tensor:
+            present_parts = present[of_background][:, 1], present[of_objects][:, 0]
+            return repel(backgrounds[of_background], objects[of_objects], *present_parts)
 
         loss = (repel_views(0, 0) + repel_views(1, 1)) / 2
         if self.options.cross_supervision:
@@ -229,15 +230,15 @@ class Hsc(Method):
 
     def _contrast_pixels(self, views: ViewPair) -> Tensor:
         """Pixel level: positions against the prototypes of the batch, of either view, and against the moving ones."""
-        bank, number = self.pixel_prototypes, self.options.prototype_positions
-        current = [pool_strongest(view.pixels.detach(), view.weights, number) for view in views]
+        bank, positions = self.pixel_prototypes, self.options.prototype_positions
+        current = [pool_strongest(view.pixels.detach(), view.weights, positions) for view in views]
         moving = (bank.vectors.clone(), bank.known.clone())
         terms = []
-        for one, two in ((0, 1), (1, 0)):
-            pixels, labels = views[one].pixels, views[one].labels
-            terms += [(pixels, labels, *current[one]), (pixels, labels, *moving)]
+        for number, other in ((0, 1), (1, 0)):
+            pixels, labels = views[number].pixels, views[number].labels
+            terms += [(pixels, labels, *current[number]), (pixels, labels, *moving)]
             if self.options.cross_supervision:
-                terms += [(pixels, labels, *current[two]), (pixels, views[two].labels, *current[one])]
+                terms += [(pixels, labels, *current[other]), (pixels, views[other].labels, *current[number])]
         temperature = self.options.pixel_level.temperature
         losses = [divide_by_count(*contrast_prototypes(*term, temperature)) for term in terms]
         (first, first_present), (second, second_present) = current

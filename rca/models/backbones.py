@@ -1,11 +1,10 @@
 """Backbones behind one interface: convolutional ones at output stride 8 or 16, and timm's.
 
-Dilation takes the place of the strides that would go beyond the output stride (Chen et al., DeepLab, 2018, section
-3.1), so that ImageNet weights still fit. Torchvision takes a second to import: only
-those who build with it pay.
+Dilation replaces the strides that would exceed the output stride (Chen et al., DeepLab, 2018, section 3.1), so that
+ImageNet weights still fit. Torchvision takes a second to import, so it is imported only to build a backbone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -22,10 +21,11 @@ class Backbone(nn.Module):
 
     Attributes:
         low_channels: Channels of the features at stride 4.
-        channels: Channels of those at the output stride.
-        level_channels: Channels of the two earlier levels, what ResNet's layer2 and layer3 give.
+        channels: Channels of the features at the output stride.
+        level_channels: Channels of the two earlier levels, ResNet's layer2 and layer3.
     """
 
+    __call__: Callable[..., tuple[Tensor, Tensor]]  # nn.Module leaves it untyped
     low_channels: int
     channels: int
     level_channels: tuple[int, int]
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def train_parts(self, trainable: Trainable) -> None:
-        """Let gradients reach the whole backbone, its last stage alone, or none of it."""
+        """Let gradients reach the whole backbone, its last stage only, or none of it."""
         self.requires_grad_(trainable == "all")
         if trainable == "last_stage":
             for layer in self.list_last_stage():
@@ -45,10 +45,10 @@ class Backbone(nn.Module):
         """Extract features.
 
         Args:
-            images: (B, 3, H, W), normalised as the weights ask.
+            images: (B, 3, H, W), normalised as the weights require.
 
         Returns:
-            Features at stride 4 (B, low_channels, ~H/4, ~W/4) and at the output stride (B, channels, ~H/s, ~W/s).
+            Features at stride 4 (B, low_channels, ~H/4, ~W/4) and at the output stride s (B, channels, ~H/s, ~W/s).
         """
         raise NotImplementedError
 
@@ -62,16 +62,16 @@ class Backbone(nn.Module):
 
 
 class SequentialBackbone(Backbone):
-    """A backbone of layers that follow each other.
+    """A backbone of consecutive layers.
 
     Args:
-        low: From the image to the features at stride 4 (what DeepLab-V3+ decodes with).
-        high: From there to the features at the output stride.
+        low: The layers from the image to the features at stride 4, which the decoder of DeepLab-V3+ uses.
+        high: The layers from there to the features at the output stride.
         low_channels: Channels after `low`.
         channels: Channels after `high`.
-        levels: After how many layers of `high` its two earlier levels end.
-        level_channels: Channels after each of them.
-        last: How many layers at the end of `high` make up the last stage.
+        levels: Numbers of layers of `high` after which the two earlier levels end.
+        level_channels: Channels of the two earlier levels.
+        last: Number of layers at the end of `high` that make up the last stage.
     """
 
     def __init__(
@@ -98,22 +98,22 @@ class SequentialBackbone(Backbone):
         return list(self.high[-self.last :])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract features, as every backbone does."""
+        """Extract features, see `Backbone.forward`."""
         low = self.low(images)
         return low, self.high(low)
 
     def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features of all four levels, as every backbone gives them."""
+        """Features of all four levels, see `Backbone.extract_levels`."""
         features, start = self.low(images), 0
-        found = [features]
+        levels = [features]
         for end in (*self.levels, len(self.high)):
             features, start = self.high[start:end](features), end
-            found.append(features)
-        return tuple(found)
+            levels.append(features)
+        return tuple(levels)
 
 
 def find_problem(name: str, output_stride: OutputStride) -> str:
-    """Why there is no such backbone, as part of a sentence; empty where there seems to be one."""
+    """The reason why a backbone cannot be built, as part of a sentence; empty if it seems possible."""
     if name.startswith("timm/"):
         from rca.models import timm_backbones
 
@@ -129,13 +129,12 @@ def build_backbone(name: str, output_stride: OutputStride) -> Backbone:
     """Build a backbone with random weights.
 
     Args:
-        name: "small" has 0.3 million weights, for training from scratch; `timm/<model>` is any image model of timm; the
+        name: "small" has 0.3 million weights, for training from scratch; `timm/<model>` is an image model of timm; the
             others are torchvision's.
-        output_stride: How many pixels of the image one feature stands for; 32 is for those of timm's models alone that
-            cannot be dilated.
+        output_stride: Pixels of the image per feature; 32 is for models of timm that cannot be dilated.
 
     Raises:
-        UserError: there is no such backbone, or it cannot have that output stride.
+        UserError: there is no such backbone, or it does not support the output stride.
     """
     if problem := find_problem(name, output_stride):
         raise UserError(f"The backbone {name} cannot be built: {problem}.")
@@ -153,7 +152,7 @@ def build_backbone(name: str, output_stride: OutputStride) -> Backbone:
 
 
 def _dilate(modules: Iterable[nn.Module], dilation: int) -> None:
-    """Turn strides into dilation: the first strided layer loses its stride, all that follow are dilated."""
+    """Turn strides into dilation: the first strided layer loses its stride, the layers after it are dilated."""
     seen_stride = False
     for module in modules:
         for layer in module.modules():
@@ -165,7 +164,7 @@ def _dilate(modules: Iterable[nn.Module], dilation: int) -> None:
                 seen_stride = True
             size = layer.kernel_size[0]
             if size > 1:
-                # The layer that lost its stride still sees the features of the layer before it.
+                # The layer that lost its stride still gets features without dilation.
                 rate = dilation if after_stride else max(dilation // 2, 1)
                 layer.dilation = (rate, rate)
                 layer.padding = (rate * (size - 1) // 2,) * 2
@@ -175,15 +174,14 @@ def _build_mobilenet_v2(output_stride: OutputStride) -> Backbone:
     import torchvision
 
     blocks = torchvision.models.mobilenet_v2(weights=None).features
-    # Blocks 7 and 14 go to strides 16 and 32.
+    # Blocks 7 and 14 begin strides 16 and 32.
     if output_stride == 8:
         _dilate(blocks[7:14], 2)
         _dilate(blocks[14:], 4)
     else:
         _dilate(blocks[14:], 2)
-    return SequentialBackbone(
-        blocks[:4], blocks[4:], 24, 1280, (3, 10), (32, 96), last=5
-    )  # the last stage went to stride 32
+    # The last stage is the one that begins stride 32.
+    return SequentialBackbone(blocks[:4], blocks[4:], 24, 1280, (3, 10), (32, 96), last=5)
 
 
 def _build_resnet(name: str, output_stride: OutputStride) -> Backbone:
@@ -202,14 +200,16 @@ def _build_vgg16(output_stride: OutputStride) -> Backbone:
     import torchvision
 
     layers = torchvision.models.vgg16(weights=None).features
-    # pool5 goes; at stride 8 pool4 keeps its window and loses its stride, and conv5 is dilated (DeepLab-V1).
+    # pool5 is dropped; at stride 8 pool4 loses its stride but keeps its window, and conv5 is dilated (DeepLab-V1).
     high = layers[10:30]
     if output_stride == 8:
         high[23 - 10] = nn.MaxPool2d(3, stride=1, padding=1)
         for layer in high[24 - 10 :]:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (2, 2)
-    return SequentialBackbone(layers[:10], high, 128, 512, (7, 14), (256, 512), last=6)  # a level ends with its pooling
+    return SequentialBackbone(
+        layers[:10], high, 128, 512, (7, 14), (256, 512), last=6
+    )  # each level ends with its pooling
 
 
 def _build_small(output_stride: OutputStride) -> Backbone:

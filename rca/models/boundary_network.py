@@ -1,9 +1,10 @@
-"""A light network that finds boundaries between objects, whatever their class, on a trained backbone's features.
+"""A light network on the features of a trained backbone that finds boundaries between objects of any class.
 
-It is IRN's boundary branch (Ahn et al., CVPR 2019): it learns no boundary as such, but that no boundary runs
-between cells of one label, and that one does between cells of two.
+It is IRN's boundary branch (Ahn et al., CVPR 2019). It is not shown boundaries: it learns that there is none between
+cells of the same label, and one between cells of different labels.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,13 +21,15 @@ CHANNELS, GROUPS = 32, 4  # of each level
 
 
 class BoundaryNetwork(nn.Module):
-    """A backbone that is not trained, and a branch on each of its levels.
+    """A frozen backbone with a branch on each of its levels.
 
     Args:
-        backbone: Trained; it is frozen here.
-        mean: Normalisation of its images, for pixels in 0..1.
-        std: Likewise.
+        backbone: A trained backbone; it is frozen here.
+        mean: Mean of the images' normalisation, per channel, for pixels in 0..1.
+        std: Standard deviation of the images' normalisation, per channel, for pixels in 0..1.
     """
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     def __init__(self, backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -40,24 +43,25 @@ class BoundaryNetwork(nn.Module):
         self.last = nn.Conv2d(CHANNELS * len(inputs), 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """How probably each cell is a boundary.
+        """The logits of each cell being a boundary.
 
         Args:
             images: (B, 3, H, W), normalised.
 
         Returns:
-            Logits (B, ~H/4, ~W/4).
+            (B, ~H/4, ~W/4).
         """
         with torch.no_grad():
             levels = self.backbone.extract_levels(images)
         size = levels[0].shape[2:]
-        found = [branch(level) for branch, level in zip(self.branches, levels, strict=True)]
-        resized = [functional.interpolate(one, size, mode="bilinear") for one in found]
-        return self.last(torch.cat(resized, 1))[:, 0]
+        branches = [branch(level) for branch, level in zip(self.branches, levels, strict=True)]
+        resized = [functional.interpolate(features, size, mode="bilinear") for features in branches]
+        logits: Tensor = self.last(torch.cat(resized, 1))
+        return logits[:, 0]
 
     @torch.no_grad()
     def find_boundaries(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """The boundaries of images and of their mirror images, averaged.
+        """The boundaries of images, averaged with those of the mirrored images.
 
         Args:
             images: (B, 3, H, W), normalised.
@@ -71,16 +75,16 @@ class BoundaryNetwork(nn.Module):
 
 
 def compute_boundary_losses(logits: Tensor, labels: Tensor, radius: int) -> dict[str, Tensor]:
-    """Cross-entropy of the affinities of neighbours, as IRN weighs it.
+    """Cross-entropy of the affinities of neighbouring cells, with the weights of IRN.
 
-    Cells of one label are to have the affinity 1, cells of two 0; it is 1 minus the highest boundary on the line from
-    one to the other. Pairs of objects, of background and of two labels count by their means, with a quarter, a quarter
-    and a half.
+    The affinity of two cells is 1 minus the highest boundary on the line between them. It should be 1 for cells of the
+    same label and 0 for cells of different labels. The loss is 1/4 of the mean over pairs of the same object class, 1/4
+    of the mean over pairs of background, and 1/2 of the mean over pairs of different labels.
 
     Args:
         logits: (B, h, w), of boundaries.
-        labels: (B, h, w), int64, 255 where unknown.
-        radius: Cells that are closer than so many cells are neighbours.
+        labels: (B, h, w), int64, 255 if unknown.
+        radius: Cells less than this many cells apart are neighbours.
     """
     kinds = ("object", "background", "boundary")
     totals = logits.new_zeros(len(kinds))
@@ -90,11 +94,11 @@ def compute_boundary_losses(logits: Tensor, labels: Tensor, radius: int) -> dict
         paths = torch.stack([logits[:, rows, columns] for rows, columns in windows])
         highest = paths.amax(0)
         (rows, columns), (other_rows, other_columns) = windows[0], windows[-1]
-        one, other = labels[:, rows, columns], labels[:, other_rows, other_columns]
+        label, other_label = labels[:, rows, columns], labels[:, other_rows, other_columns]
         both = known[:, rows, columns] & known[:, other_rows, other_columns]
-        same = both & (one == other)
-        chosen = torch.stack([same & (one != 0), same & (one == 0), both & (one != other)])
-        # -log of the affinity sigmoid(-highest), and of 1 minus it.
+        same = both & (label == other_label)
+        chosen = torch.stack([same & (label != 0), same & (label == 0), both & (label != other_label)])
+        # -log of the affinity sigmoid(-highest), and -log of 1 minus the affinity.
         together, apart = functional.softplus(highest), functional.softplus(-highest)
         totals = totals + (torch.stack([together, together, apart]) * chosen).sum((1, 2, 3))
         counts += chosen.sum((1, 2, 3))
@@ -106,7 +110,7 @@ def compute_boundary_losses(logits: Tensor, labels: Tensor, radius: int) -> dict
 
 
 def load_frozen_backbone(path: Path) -> tuple[Backbone, tuple[float, ...], tuple[float, ...]]:
-    """The backbone of a classification network, and how its images are normalised (mean, std).
+    """The backbone of a classification network, and the mean and standard deviation of its images.
 
     Args:
         path: The network's file.
@@ -117,22 +121,22 @@ def load_frozen_backbone(path: Path) -> tuple[Backbone, tuple[float, ...], tuple
     tensors, about = load_tensors(path, "train_cam")
     backbone = build_backbone(about["backbone"], about["output_stride"])
     prefix = "backbone."
-    backbone.load_state_dict({name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)})
+    backbone.load_state_dict({name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)})
     return backbone, tuple(about["mean"]), tuple(about["std"])
 
 
 def save_branches(path: Path, network: BoundaryNetwork) -> None:
-    """Write what was trained, so all but the backbone, whole or not at all."""
+    """Write the trained part, everything but the backbone, whole or not at all."""
     state = network.state_dict()
-    save_tensors(path, {name: one for name, one in state.items() if not name.startswith("backbone.")}, {})
+    save_tensors(path, {name: state[name] for name in state if not name.startswith("backbone.")}, {})
 
 
 def load_boundary_network(path: Path, branches: Path) -> BoundaryNetwork:
-    """A trained network, on the CPU and in evaluation mode.
+    """Load a trained network, on the CPU and in evaluation mode.
 
     Args:
-        path: The classification network's file, which holds the backbone.
-        branches: What `save_branches` wrote.
+        path: The file of the classification network, which holds the backbone.
+        branches: The file that `save_branches` wrote.
 
     Raises:
         UserError: a file is missing or broken.

@@ -11,7 +11,7 @@ def pool_mean(maps: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         maps: (B, C, h, w).
-        valid: (B, 1, h, w), weights of 0..1; not all 0 in any image.
+        valid: (B, 1, h, w), weights 0..1; in no image all 0.
 
     Returns:
         (B, C).
@@ -40,7 +40,7 @@ def share_of_peak(maps: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
 
 
 def shrink_valid(valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """What part of each feature's field lies on the image, from the same at full resolution.
+    """The share of each feature's field that lies on the image (B, 1, h, w), 0..1.
 
     Args:
         valid: (B, 1, H, W), 1 on the image and 0 on padding.

@@ -1,4 +1,4 @@
-"""Another view of a batch of images: the same at another scale."""
+"""Resizing of a batch of images to another scale."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -9,7 +9,7 @@ def rescale(images: Tensor, scale: float) -> Tensor:
 
     Args:
         images: (B, 3, H, W).
-        scale: Above 0; with 1 the images are returned as they are.
+        scale: Above 0; 1 returns the images unchanged.
     """
     if scale == 1:
         return images

@@ -1,6 +1,6 @@
-"""Any image model of timm as a backbone: `timm/convnext_atto`, `timm/pvt_v2_b0`, `timm/vit_tiny_patch16_224`.
+"""Image models of timm as backbones, e.g. `timm/convnext_atto`, `timm/pvt_v2_b0`, `timm/vit_tiny_patch16_224`.
 
-timm is the extra `timm`: only those who name such a backbone need it, and it takes seconds to import.
+timm is the optional extra `timm`. It takes seconds to import, so it is imported only to build a backbone.
 """
 
 from importlib.util import find_spec
@@ -14,23 +14,24 @@ from rca.core.errors import UserError
 from rca.models.backbones import Backbone
 
 PREFIX = "timm/"
-# Of no model's usual size, and a multiple of every stride but those of 14.
 PROBE = (96, 128)
+"""The size of a test image: no model's default, and a multiple of all usual strides but 14."""
 
 
 class TimmBackbone(Backbone):
     """A model of timm without its classifier.
 
-    Images are resized, bilinearly, to the next multiple of the model's coarsest stride (of a plain transformer: of its
-    patches), so that features cover the whole image and nothing else; position embeddings are resampled with them.
+    Images are resized bilinearly to the next multiple of the model's coarsest stride (for a plain transformer: of its
+    patch size), so that the features cover exactly the image; position embeddings are resampled accordingly.
 
     Args:
         name: The model, with or without `timm/`.
-        output_stride: That of its last features. Models that can be dilated are; others must have it by themselves.
+        output_stride: The stride of the last features. Models that can be dilated are dilated; others must have this
+            stride already.
 
     Raises:
-        UserError: timm is not installed or has no such model, or the model gives no maps of features, takes images of
-            one size alone or has another stride.
+        UserError: timm is not installed, there is no such model, or the model gives no feature maps, accepts images of
+            one size only, or has another stride.
     """
 
     def __init__(self, name: str, output_stride: int) -> None:
@@ -44,10 +45,10 @@ class TimmBackbone(Backbone):
         if strides[-1] != output_stride:
             raise UserError(
                 f"The backbone {PREFIX}{name} gives features at stride {strides[-1]}, not {output_stride}: set "
-                "backbone.output_stride to that, or choose another backbone."
+                f"backbone.output_stride to {strides[-1]}, or choose another backbone."
             )
         channels = self.net.feature_info.channels()
-        # The features that DeepLab-V3+ decodes with: at stride 4, or the earliest that a plain transformer gives.
+        # The features for the decoder of DeepLab-V3+: at stride 4, or the earliest ones of a plain transformer.
         self._low = strides.index(4) if 4 in strides else 0
         self.low_channels, self.channels = channels[self._low], channels[-1]
         self.level_channels = (channels[-3], channels[-2])
@@ -55,31 +56,31 @@ class TimmBackbone(Backbone):
         self._channels_last = _probe(self.net, name, self._multiple)
 
     def list_last_stage(self) -> list[nn.Module]:
-        """The module that the last features come from: a stage of a pyramid, a plain transformer's last block."""
+        """The module of the last features: the last stage of a pyramid, or the last block of a plain transformer."""
         last = unify(self.net.feature_info.module_name()[-1])
         return [module for name, module in self.net.named_modules() if unify(name) == last]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract features, as every backbone does."""
+        """Extract features, see `Backbone.forward`."""
         features = self._extract(images)
         return features[self._low], features[-1]
 
     def extract_levels(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features of all four levels, as every backbone gives them; of a plain transformer, its last three blocks'."""
+        """Features of all four levels; for a plain transformer, its earliest features and its last three blocks."""
         features = self._extract(images)
         return features[self._low], *features[-3:]
 
     def _extract(self, images: Tensor) -> list[Tensor]:
         multiple = self._multiple
-        # Of positive numbers alone: ONNX rounds a quotient towards 0.
+        # Written with positive numbers only, since ONNX rounds quotients towards 0.
         size = [(side + multiple - 1) // multiple * multiple for side in images.shape[2:]]
-        # Whether or not the size is one already: an export would keep either branch for all sizes.
+        # Without a test whether the size is a multiple already: an export would keep one branch for all sizes.
         features = self.net(functional.interpolate(images, size, mode="bilinear"))
-        return [one.permute(0, 3, 1, 2) for one in features] if self._channels_last else list(features)
+        return [level.permute(0, 3, 1, 2) for level in features] if self._channels_last else list(features)
 
 
 def find_problem(name: str) -> str:
-    """Why a backbone `timm/<model>` cannot be had, as part of a sentence; empty where it can."""
+    """The reason why a backbone `timm/<model>` cannot be built, as part of a sentence; empty if it can."""
     if find_spec("timm") is None:
         return "timm is not installed, so install it with `pip install timm`"
     import timm
@@ -92,28 +93,28 @@ def find_problem(name: str) -> str:
 
 
 def unify(name: str) -> str:
-    """A layer's name without what tells a model from its features: timm joins parts by "_" there, or adds "model."."""
+    """A layer's name, equal for a model and for its feature extractor, which joins parts by "_" or adds "model."."""
     return name.removeprefix("net.").removeprefix("model.").replace(".", "_")
 
 
-def _create(name: str, output_stride: int) -> Any:
-    """The model with random weights: dilated where it can be, else for images of any size where it must be told so."""
+def _create(name: str, output_stride: int) -> Any:  # timm's models have no common type
+    """The model with random weights: dilated if possible, else made for images of any size if that is an option."""
     import timm
 
     reasons = []
     choices: tuple[dict[str, Any], ...] = ({"output_stride": output_stride}, {"dynamic_img_size": True}, {})
     for options in choices:
         try:
-            with torch.device("cpu"):  # timm computes with what it makes, which the device "meta" cannot
+            with torch.device("cpu"):  # timm computes while it builds, which the device "meta" does not support
                 return timm.create_model(name, pretrained=False, features_only=True, **options)
-        except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:  # each refuses in its own way
+        except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:  # each model has its own
             reasons.append(" ".join(str(error).split()))
-    raise UserError(f"The backbone {PREFIX}{name} gives no maps of features ({reasons[-1]}): choose another.")
+    raise UserError(f"The backbone {PREFIX}{name} gives no feature maps ({reasons[-1]}): choose another.")
 
 
 @torch.no_grad()
 def _probe(net: Any, name: str, multiple: int) -> bool:
-    """Whether a model has the channels of its features last; and whether it takes images of another than its size."""
+    """Check that a model accepts images of any size; whether the channels of its features come last."""
     sides = [-(-side // multiple) * multiple for side in PROBE]
     training = net.training
     try:
@@ -122,7 +123,7 @@ def _probe(net: Any, name: str, multiple: int) -> bool:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"The backbone {PREFIX}{name} takes images of one size alone ({reason}): choose another."
+            f"The backbone {PREFIX}{name} accepts images of one size only ({reason}): choose another."
         ) from None
     net.train(training)
-    return features[-1].shape[1] != net.feature_info.channels()[-1]
+    return bool(features[-1].shape[1] != net.feature_info.channels()[-1])

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from, and the normalisation of images that belongs to them."""
+"""The initial weights of a backbone, and the normalisation of images that belongs to them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,27 +21,27 @@ IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 
 
 class NoWeights(Settings):
-    """Train from scratch, on images scaled to -1..1."""
+    """No weights: train from scratch, on images scaled to -1..1."""
 
     source: Literal["none"]
 
 
 class TorchvisionWeights(Settings):
-    """Weights that torchvision names, e.g. IMAGENET1K_V1; downloaded once by the stage fetch_weights."""
+    """Weights of torchvision, by their name there, e.g. IMAGENET1K_V1; the stage fetch_weights downloads them once."""
 
     source: Literal["torchvision"]
     name: str
 
 
 class FileWeights(Settings):
-    """A local `.safetensors` or `.pth` with a state dict that fits torchvision's (or timm's) model of the same name.
+    """A local `.safetensors` or `.pth` file with the state dict of torchvision's (or timm's) model of the same name.
 
     Attributes:
         path: The file, relative to the project.
-        sha256: Its checksum: the pipeline reruns when the file is another, and refuses one that was swapped.
-        trained_on: What they were trained on, e.g. ImageNet-1k or COCO, as it shall stand beside every result.
-        mean: Of the images the weights were trained on, for pixels in 0..1.
-        std: Likewise.
+        sha256: The checksum of the file: if it changes, the pipeline reruns; a file with another checksum is refused.
+        trained_on: The data that the weights were trained on, e.g. ImageNet-1k or COCO, shown with every result.
+        mean: Mean of the images that the weights were trained on, per channel, for pixels in 0..1.
+        std: Standard deviation of those images, per channel, for pixels in 0..1.
     """
 
     source: Literal["file"]
@@ -53,14 +53,14 @@ class FileWeights(Settings):
 
 
 class BackboneSettings(Settings):
-    """Which backbone, at which output stride, with which weights.
+    """The backbone, its output stride and its weights.
 
     Attributes:
         name: "small", "vgg16", "resnet50", "resnet101", "mobilenet_v2", or `timm/<model>`.
-        output_stride: Pixels for each feature, 8 or 16; 32 for models of timm that cannot be dilated.
-        trainable: "all" of it is trained, its "last_stage" alone (ResNet's layer4, VGG's conv5), or "none" of it. What
-            is not trained stays as its weights made it.
-        weights: What it starts with.
+        output_stride: Pixels per feature, 8 or 16; 32 for models of timm that cannot be dilated.
+        trainable: Train "all" of it, its "last_stage" only (ResNet's layer4, VGG's conv5), or "none" of it. The rest
+            keeps its initial weights.
+        weights: The initial weights.
     """
 
     name: str
@@ -76,35 +76,35 @@ class BackboneSettings(Settings):
             weights = self.weights
             if weights.source == "torchvision" or (weights.source == "file" and weights.path.suffix != ".safetensors"):
                 raise ValueError(
-                    f"{self.name} takes a local .safetensors file, or none: set weights.source accordingly"
+                    f"{self.name} needs a local .safetensors file or no weights: set weights.source to file or none"
                 )
         return self
 
     @model_validator(mode="after")
     def _small_has_no_weights(self) -> "BackboneSettings":
         if self.name == "small" and self.weights.source != "none":
-            raise ValueError("no weights exist for the backbone small: set source to none")
+            raise ValueError("there are no weights for the backbone small: set source to none")
         return self
 
     @model_validator(mode="after")
     def _frozen_has_weights(self) -> "BackboneSettings":
         if self.trainable != "all" and self.weights.source == "none":
-            raise ValueError("a backbone that starts from scratch must be trained: set trainable to all")
+            raise ValueError("a backbone without weights must be trained: set trainable to all")
         return self
 
 
 def fetch_weights(settings: BackboneSettings, path: Path) -> None:
-    """Write a backbone's weights and their normalisation as one safetensors file.
+    """Write a backbone's weights and the normalisation of its images as one safetensors file.
 
-    The file holds the backbone's state dict (empty for a training from scratch), and as its description
-    `initialisation` (words), `mean` and `std` (of pixels in 0..1).
+    The file holds the backbone's state dict (empty for a training from scratch). Its description holds `initialisation`
+    (in words), `mean` and `std` (per channel, for pixels in 0..1).
 
     Raises:
-        UserError: the weights are unknown, missing, swapped, broken, or do not fit the backbone.
+        UserError: the weights are unknown, missing, broken, have another checksum, or do not fit the backbone.
     """
     weights = settings.weights
     if settings.name.startswith("timm/"):
-        build_backbone(settings.name, settings.output_stride)  # tells what it cannot do before anything is trained
+        build_backbone(settings.name, settings.output_stride)  # raises before anything is trained
     tensors: dict[str, Tensor] = {}
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if isinstance(weights, TorchvisionWeights):
@@ -118,7 +118,7 @@ def fetch_weights(settings: BackboneSettings, path: Path) -> None:
 
 
 def describe(settings: BackboneSettings) -> str:
-    """A backbone and its initialisation in words, e.g. "resnet101 (torchvision IMAGENET1K_V2)"."""
+    """A backbone and its initial weights in words, e.g. "resnet101 (torchvision IMAGENET1K_V2)"."""
     weights = settings.weights
     if isinstance(weights, TorchvisionWeights):
         origin = f"torchvision {weights.name}"
@@ -143,24 +143,24 @@ def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor]
     except OSError as error:
         raise UserError(
             f"The weights {weights.name} of {name} cannot be downloaded from {chosen.url} ({error}): "
-            "fetch them where there is a network, and name the file with source: file."
+            "download them on a machine with a network, and name the file with source: file."
         ) from None
     transforms = chosen.transforms()
     return state, tuple(transforms.mean), tuple(transforms.std)
 
 
 def check_file(weights: FileWeights) -> None:
-    """Check that a weights file exists and is the one that was meant.
+    """Check that a weights file exists and has its checksum.
 
     Raises:
-        UserError: it is missing, or its checksum is another.
+        UserError: the file is missing or has another checksum.
     """
     path = weights.path
     if not path.is_file():
-        raise UserError(f"The weights file {path} does not exist: link it there, or set weights.path.")
+        raise UserError(f"The weights file {path} does not exist: put it there, or set weights.path.")
     checksum = hash_file(path)
     if checksum != weights.sha256:
-        raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 if it is the one.")
+        raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 to it.")
 
 
 def _read_state(weights: FileWeights) -> dict[str, Tensor]:
@@ -169,21 +169,22 @@ def _read_state(weights: FileWeights) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the broken file makes it stumble over
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    except Exception as error:  # torch.load raises anything on a broken file
         reason = str(error).split("\n")[0]
         raise UserError(f"The weights file {path} cannot be read ({reason}): fetch it again.") from None
 
 
 def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """The state of our backbone that corresponds to a state dict of torchvision's or timm's model."""
+    """The state dict of our backbone, from that of torchvision's or timm's model."""
     names = _timm_names(settings, state) if settings.name.startswith("timm/") else _torchvision_names(settings)
     missing = sorted(set(names.values()) - set(state))
     if missing:
         raise UserError(f"{origin} does not fit {settings.name}: it lacks {missing[0]} and {len(missing) - 1} others.")
     with torch.device("meta"):
         backbone = build_backbone(settings.name, settings.output_stride)
-    ours = {own: state[theirs].contiguous() for own, theirs in names.items()}
+    ours = {name: state[theirs].contiguous() for name, theirs in names.items()}
     for key, tensor in backbone.state_dict().items():
         if tensor.shape != ours[key].shape:
             raise UserError(f"{origin} does not fit {settings.name}: {names[key]} is {tuple(ours[key].shape)}.")
@@ -191,22 +192,22 @@ def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> d
 
 
 def _timm_names(settings: BackboneSettings, state: Iterable[str]) -> dict[str, str]:
-    """For each name in our backbone's state, the one in the file; or that of the layer where the file has none."""
+    """For each name in our backbone's state, the name in the file, or our name if the file lacks it."""
     from rca.models.timm_backbones import unify
 
-    given = {unify(name): name for name in state}
+    theirs = {unify(name): name for name in state}
     ours = build_backbone(settings.name, settings.output_stride).state_dict()
-    return {name: given.get(unify(name), name) for name in ours}
+    return {name: theirs.get(unify(name), name) for name in ours}
 
 
 def _torchvision_names(settings: BackboneSettings) -> dict[str, str]:
     """For each name in our backbone's state, the name in torchvision's model.
 
-    Both hold the same layers in the same order; ours leaves off the classifier and what comes after the features.
+    Both have the same layers in the same order; ours ends with the features, without the classifier.
     """
     import torchvision
 
-    with torch.device("meta"):  # names alone: nothing is initialised
+    with torch.device("meta"):  # only the names are needed
         ours = list(build_backbone(settings.name, settings.output_stride).state_dict())
         theirs = list(torchvision.models.get_model(settings.name, weights=None).state_dict())
     return dict(zip(ours, theirs[: len(ours)], strict=True))

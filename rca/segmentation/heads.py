@@ -1,8 +1,9 @@
-"""What turns a backbone's features into a score for each label: heads of segmentation networks.
+"""Heads of segmentation networks: they turn a backbone's features into a score per label.
 
-Dilation rates are those of the papers at output stride 8; at another stride they reach as far.
+Dilation rates are those of the papers at output stride 8; at other strides they are scaled to cover the same distance.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,14 +16,16 @@ HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_
 
 
 class Head(nn.Module):
-    """Scores positions by what a backbone found in an image."""
+    """Scores the positions of an image from its features."""
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Score every position.
 
         Args:
-            low: The backbone's features at stride 4 (of a plain transformer at that of its patches).
-            high: Those at the output stride s, (B, channels, ~H/s, ~W/s).
+            low: The backbone's features at stride 4 (of a plain transformer: at the stride of its patches).
+            high: The backbone's features at the output stride s, (B, channels, ~H/s, ~W/s).
 
         Returns:
             (B, C+1, h, w), logits, background first, at the stride of `high` or finer.
@@ -31,14 +34,15 @@ class Head(nn.Module):
 
 
 class _Linear(Head):
-    """A 1x1 classifier: the simplest head, for upper bounds and small nets."""
+    """A 1x1 classifier: the simplest head, for upper bounds and small networks."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.classifier = nn.Conv2d(channels, outputs, 1)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return self.classifier(high)
+        scores: Tensor = self.classifier(high)
+        return scores
 
 
 class _DeepLabV1(Head):
@@ -61,7 +65,8 @@ class _DeepLabV1(Head):
         )
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return self.layers(high)
+        scores: Tensor = self.layers(high)
+        return scores
 
 
 class _DeepLabV2(Head):
@@ -86,7 +91,8 @@ class _DeepLabV3(Head):
         self.layers = DeepLabHead(channels, outputs, _scale_rates((12, 24, 36), output_stride))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return self.layers(high)
+        scores: Tensor = self.layers(high)
+        return scores
 
 
 class _DeepLabV3Plus(Head):
@@ -107,14 +113,15 @@ class _DeepLabV3Plus(Head):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         pooled = functional.interpolate(self.pyramid(high), low.shape[2:], mode="bilinear")
-        return self.decoder(torch.cat([pooled, self.low(low)], 1))
+        scores: Tensor = self.decoder(torch.cat([pooled, self.low(low)], 1))
+        return scores
 
 
 class _SimplePyramid(Head):
-    """A pyramid made of the features at one stride, for plain transformers (Li et al., ViTDet, ECCV 2022, section 3).
+    """A pyramid built from the features at one stride, for plain transformers (Li et al., ViTDet, ECCV 2022, sec. 3).
 
-    Its levels at a quarter of the output stride, half of it, the stride itself and twice that are enlarged to the
-    finest and added (Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019, section 3).
+    Its levels, at a quarter, half, one and two times the output stride, are enlarged to the finest level and added
+    (Kirillov et al., Panoptic Feature Pyramid Networks, CVPR 2019, section 3).
     """
 
     WIDTH = 256
@@ -154,17 +161,18 @@ class _SimplePyramid(Head):
         finest, *coarser = (level(high) for level in self.levels)
         for level in coarser:
             finest = finest + functional.interpolate(level, finest.shape[2:], mode="bilinear")
-        return self.classifier(finest)
+        scores: Tensor = self.classifier(finest)
+        return scores
 
 
 def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: OutputStride) -> Head:
     """Build a head with random weights.
 
     Args:
-        name: Which.
-        backbone: What it sits on.
-        outputs: How many labels it scores.
-        output_stride: The backbone's.
+        name: The head.
+        backbone: The backbone below the head.
+        outputs: Number of labels to score.
+        output_stride: The backbone's output stride.
     """
     channels = backbone.channels
     if name == "deeplab_v1":
@@ -181,5 +189,5 @@ def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: 
 
 
 def _scale_rates(rates: tuple[int, ...], output_stride: OutputStride) -> list[int]:
-    """Rates that reach as far at an output stride as the given ones do at 8."""
+    """Scale dilation rates for output stride 8 to another output stride."""
     return [max(rate * 8 // output_stride, 1) for rate in rates]

@@ -1,4 +1,4 @@
-"""The loss of a segmentation network on masks that may be uneven and may be wrong."""
+"""The loss of a segmentation network on masks with unbalanced labels and wrong pixels."""
 
 from typing import Literal
 
@@ -15,15 +15,15 @@ Balance = Literal["none", "background_foreground", "labels"]
 
 
 class NoiseSettings(Settings):
-    """Down-weighting of pixels whose label the network contests.
+    """Down-weighting of pixels whose label the network contradicts.
 
-    A pixel counts as much as the probability that the network gives its label, to the power of `exponent`. Its gradient
-    is that of the generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018): 0 is the plain cross-entropy, and
-    at 1 it is that of the mean absolute error, which learns slowly and withstands the most.
+    The weight of a pixel is the network's probability of its label, to the power of `exponent`. The gradient is that of
+    the generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018): 0 gives the plain cross-entropy, 1 the mean absolute
+    error, which is the most robust and learns the slowest.
 
     Attributes:
         exponent: 0.7 in the paper.
-        start_epoch: The first epoch with it, counted from 0: the network has to know something before it may contest.
+        start_epoch: The first epoch with down-weighting, counted from 0: the network must learn something first.
     """
 
     exponent: float = Field(default=0.7, gt=0, le=1)
@@ -31,14 +31,14 @@ class NoiseSettings(Settings):
 
 
 class LossSettings(Settings):
-    """How pixels count.
+    """The weights of pixels.
 
     Attributes:
-        balance: "none" takes the mean over all pixels; "background_foreground" half the mean over those of the
-            background and half that over those of objects (as in the balanced seeding loss of Huang et al., DSRG, CVPR
-            2018), since background is most of an image; "labels" the mean of the means over each label's pixels, of the
-            labels that the batch has.
-        noise: Down-weighting of contested pixels; null for none.
+        balance: "none" is the mean over all pixels. "background_foreground" is half the mean over background pixels and
+            half the mean over object pixels (as in the balanced seeding loss of Huang et al., DSRG, CVPR 2018), since
+            most of an image is background. "labels" is the mean, over the labels in the batch, of the mean over the
+            pixels of each label.
+        noise: Down-weighting of contradicted pixels; null for none.
     """
 
     balance: Balance = "none"
@@ -51,21 +51,23 @@ def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettin
     Args:
         scores: (B, C+1, H, W), logits.
         mask: (B, H, W), int64, 0 background, 1..C, 255 for ignore.
-        settings: How pixels count.
+        settings: The weights of pixels.
         epoch: Counted from 0.
 
     Returns:
-        (); what has no pixel (a batch of nothing but ignored ones, or a half of the balance) counts as 0.
+        (). A part without pixels (a batch with ignored pixels only, or one half of the balance) counts as 0.
     """
     weighs = settings.noise is not None and epoch >= settings.noise.start_epoch
     if settings.balance == "none" and not weighs:
-        # A batch of nothing but ignored pixels has no mean.
+        # A batch with ignored pixels only has no mean.
         total = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="sum")
         return divide_by_count(total, (mask != IGNORE).sum())
     losses = functional.cross_entropy(scores, mask, ignore_index=IGNORE, reduction="none")
     if settings.noise is not None and weighs:
         with torch.no_grad():
-            weights = torch.exp(-losses * settings.noise.exponent)  # of the label's probability, to the power
+            weights = torch.exp(
+                -losses * settings.noise.exponent
+            )  # the label's probability to the power of the exponent
         losses = losses * weights
     parts = list_parts(mask, scores.shape[1], settings.balance)
     counts = torch.stack([part.sum() for part in parts])
@@ -76,7 +78,7 @@ def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettin
 
 
 def list_parts(mask: Tensor, labels: int, balance: Balance) -> list[Tensor]:
-    """The sets of pixels, each the shape of the mask, whose means count alike."""
+    """The sets of pixels, each of the shape of the mask, whose means have equal weight."""
     if balance == "background_foreground":
         return [mask == 0, (mask > 0) & (mask != IGNORE)]
     if balance == "labels":

@@ -1,5 +1,6 @@
-"""Segmentation networks: a head on any of the backbones that classifiers have as well."""
+"""Segmentation networks: a head on a backbone."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,19 @@ from rca.segmentation.heads import HeadName, build_head
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a segmentation network came about.
+    """The origin of a segmentation network.
 
     Attributes:
         dataset: The dataset's name.
-        split: The images that it was trained on.
-        images: How many they are.
-        longest_side: The median of their longest sides, in pixels.
-        masks: Which of their masks, in words.
-        masks_sha256: Checksum of the list of those masks' checksums.
+        split: The split that it was trained on.
+        images: Number of images in the split.
+        longest_side: The median of the images' longest sides, in pixels.
+        masks: The kind of masks, in words.
+        masks_sha256: Checksum of the list of the masks' checksums.
         run: The run that it belongs to.
-        seed: Its random seed.
-        version: Of rca.
-        code_sha256: Checksum of all code that its training ran.
+        seed: The run's seed.
+        version: The version of the package rca.
+        code_sha256: Checksum of all code that the training ran.
     """
 
     dataset: str
@@ -44,17 +45,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SegmenterDescription:
-    """All that is needed to build a segmentation network again, and where it comes from.
+    """Everything needed to build the segmentation network again, and its origin.
 
     Attributes:
-        backbone: Its name.
-        output_stride: Pixels for each feature.
-        head: What sits on it.
+        backbone: The backbone's name.
+        output_stride: Pixels per feature.
+        head: The head's name.
         classes: The class names; label 0 is the background.
-        mean: Normalisation of the images, for pixels in 0..1.
-        std: Likewise.
+        mean: Mean of the images' normalisation, per channel, for pixels in 0..1.
+        std: Standard deviation of the images' normalisation, per channel, for pixels in 0..1.
         initialisation: Backbone and origin of its weights, in words.
-        provenance: How it came about; None for one that no pipeline trained.
+        provenance: The origin of the network; None if no pipeline trained it.
     """
 
     backbone: str
@@ -71,8 +72,10 @@ class Segmenter(nn.Module):
     """A backbone with a segmentation head.
 
     Args:
-        description: What to build.
+        description: The network to build.
     """
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
     def __init__(self, description: SegmenterDescription) -> None:
         super().__init__()
@@ -99,10 +102,10 @@ def save_segmenter(path: Path, network: Segmenter) -> None:
 
 
 def load_segmenter(path: Path) -> Segmenter:
-    """Read what `save_segmenter` wrote, on the CPU and in evaluation mode.
+    """Load a network that `save_segmenter` wrote, on the CPU and in evaluation mode.
 
     Raises:
-        UserError: the file is missing, broken or holds something else.
+        UserError: the file is missing or broken, or holds no segmentation network.
     """
     tensors, fields = load_tensors(path, "train_seg")
     try:
@@ -111,8 +114,8 @@ def load_segmenter(path: Path) -> Segmenter:
     except (KeyError, TypeError, RuntimeError):
         off = " (train_seg was switched off)" if fields.get("enabled") is False else ""
         raise UserError(
-            f"{path} holds no segmentation network of this version{off}: name what train_seg writes, "
-            "segmenter.safetensors."
+            f"{path} holds no segmentation network of this version{off}: name the file segmenter.safetensors that"
+            " train_seg writes."
         ) from None
     return network.eval()
 

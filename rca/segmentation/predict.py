@@ -1,4 +1,4 @@
-"""Prediction with a segmentation network: several scales, mirrored and not, averaged; a CRF where wanted."""
+"""Prediction with a segmentation network, averaged over scales and mirrorings, with an optional CRF."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from rca.core.arrays import UInt8Array
 from rca.core.settings import Settings
 from rca.data.loading.images import normalise
 from rca.labels.crf import CrfSettings
@@ -21,9 +22,9 @@ class PredictionSettings(Settings):
     """How images are segmented.
 
     Attributes:
-        scales: Factors by which the image is resized; the probabilities of all are averaged.
-        flip: Predict the mirrored image as well.
-        crf: Energies of a CRF over the labels that the network finds; null for none.
+        scales: Factors by which the image is resized; the probabilities of all scales are averaged.
+        flip: Also predict the mirrored image.
+        crf: The CRF over the predicted labels; null for none.
     """
 
     scales: Scales = (1.0,)
@@ -33,16 +34,16 @@ class PredictionSettings(Settings):
 
 @torch.no_grad()
 def sum_probabilities(network: Segmenter, images: Tensor, scales: Scales, flip: bool) -> Tensor:
-    """Add up what a network says of images at several scales, mirrored and not.
+    """Sum the probabilities of images over several scales and mirrorings.
 
     Args:
         network: In evaluation mode.
         images: (B, 3, H, W), normalised, on the network's device.
         scales: Factors by which the images are resized.
-        flip: Predict the mirrored images as well.
+        flip: Also predict the mirrored images.
 
     Returns:
-        (B, C+1, H, W): at each pixel the sum over the labels is the number of scales, or twice that with `flip`.
+        (B, C+1, H, W); at each pixel the labels sum to the number of scales, or twice that with `flip`.
     """
     batch, _, height, width = images.shape
     total = torch.zeros(batch, len(network.description.classes) + 1, height, width, device=images.device)
@@ -56,21 +57,21 @@ def sum_probabilities(network: Segmenter, images: Tensor, scales: Scales, flip: 
     return total
 
 
-def predict_mask(network: Segmenter, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
-    """Segment one image; nothing is known of its tags.
+def predict_mask(network: Segmenter, image: UInt8Array, settings: PredictionSettings) -> UInt8Array:
+    """Segment one image without knowing its tags.
 
     Args:
         network: In evaluation mode.
-        image: (H, W, 3), uint8, RGB.
-        settings: How.
+        image: (H, W, 3), RGB.
+        settings: Scales, flip and CRF.
 
     Returns:
-        (H, W), uint8, 0 background and 1..C.
+        (H, W), 0 for the background and 1..C.
     """
     about = network.description
     batch = normalise(image, about.mean, about.std)[None].to(next(network.parameters()).device)
     total = sum_probabilities(network, batch, settings.scales, settings.flip)[0]
-    mask = total.argmax(0).to(torch.uint8).cpu().numpy()
+    mask: UInt8Array = total.argmax(0).to(torch.uint8).cpu().numpy()
     if settings.crf is None:
         return mask
     labels = np.unique(np.append(mask, 0)).astype(np.uint8)

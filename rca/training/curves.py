@@ -1,4 +1,4 @@
-"""The curves of a training while it runs, for TensorBoard: no output of a stage, since they change no result."""
+"""Curves of a running training for TensorBoard; they are no output of a stage, since no result depends on them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ from rca.core.errors import UserError
 
 @contextmanager
 def record_curves(folder: Path | None) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Give a function that adds a line of a training's history to the curves that TensorBoard shows.
+    """Open a folder of event files and give a function that adds a line of a training's history to it.
 
-    A training that is resumed adds its history from the first line on: whatever a folder held before from there on is
-    void, so that no step stands there twice and none is missing, whenever the curves were asked for.
+    A resumed training adds its history again from the first line, which replaces the earlier curves of the folder: each
+    step appears once and none is missing, even if recording starts in the middle of a training.
 
     Args:
-        folder: Of this training alone, for its event files; None records nothing and needs no TensorBoard.
+        folder: The folder of this training's event files; None records nothing and needs no TensorBoard.
 
     Yields:
-        The function. A line has `epoch`, which is the step, and other figures by name; `loss_*` share a group.
+        The function. A line has the step as `epoch`, and other values by name; `loss_*` are grouped.
 
     Raises:
-        UserError: TensorBoard is not installed, or the folder cannot be made.
+        UserError: TensorBoard is not installed, or the folder cannot be written.
     """
     if folder is None:
         yield lambda line: None
@@ -30,13 +30,15 @@ def record_curves(folder: Path | None) -> Iterator[Callable[[Mapping[str, float]
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError(
-            "RCA_TENSORBOARD asks for curves, which need TensorBoard: install it with `pip install tensorboard`, or"
+            "RCA_TENSORBOARD is set, but TensorBoard is not installed: install it with `pip install tensorboard`, or"
             " unset RCA_TENSORBOARD."
         ) from None
     try:
         writer = SummaryWriter(str(folder), purge_step=1)
     except OSError as error:
-        raise UserError(f"RCA_TENSORBOARD: no curves can be written to {folder} ({error.strerror}).") from None
+        raise UserError(
+            f"No curves can be written to {folder} ({error.strerror}): set RCA_TENSORBOARD to a writable folder."
+        ) from None
 
     def record(line: Mapping[str, float]) -> None:
         for name, value in line.items():

@@ -86,7 +86,7 @@ def test_maps_with_predicted_tags_lie_beside_those_with_given_ones_where_they_ar
             compare(opened.read(image_id), expected)
         for image_id, expected in predicted.items():
             compare(opened.read(image_id, "predicted"), expected)
-        with pytest.raises(UserError, match=r"no maps with predicted tags of 2007_000032: .*predicted_tags\.splits"):
+        with pytest.raises(UserError, match=r"no maps for predicted tags of 2007_000032: .*predicted_tags\.splits"):
             opened.read("2007_000032", "predicted")
     tensors = load_file(tmp_path / "s")
     assert [name for name in tensors if "predicted" in name] == ["predicted_maps/b.2", "predicted_tags"]

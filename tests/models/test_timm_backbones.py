@@ -96,9 +96,9 @@ def test_the_last_stage_alone_is_trained(name: str, beginning: str) -> None:
     [
         ("timm/no_such_net", 16, "has no model no_such_net"),
         ("timm/convnext_ato", 16, "but convnext_atto, "),
-        (PVT, 16, "gives features at stride 32, not 16: set backbone.output_stride to that"),
-        (VIT, 8, "gives features at stride 16, not 8: set backbone.output_stride to that"),
-        ("timm/efficientformer_l1", 32, "takes images of one size alone"),
+        (PVT, 16, "gives features at stride 32, not 16: set backbone.output_stride to 32"),
+        (VIT, 8, "gives features at stride 16, not 8: set backbone.output_stride to 16"),
+        ("timm/efficientformer_l1", 32, "accepts images of one size only"),
         ("timm/mixer_s32_224", 32, "The backbone timm/mixer_s32_224 "),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
     [{"source": "torchvision", "name": "IMAGENET1K_V1"}, {"source": "file", "path": "w.pth", "sha256": "0" * 64}],
 )
 def test_other_sources_are_refused(weights: dict) -> None:
-    with pytest.raises(UserError, match=r"takes a local \.safetensors file, or none"):
+    with pytest.raises(UserError, match=r"needs a local \.safetensors file or no weights"):
         read_settings(VIT, weights)
 
 

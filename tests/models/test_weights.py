@@ -131,13 +131,13 @@ def test_torchvisions_weights_are_named_where_none_fits(tmp_path: Path) -> None:
 
 
 def test_the_small_backbone_takes_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights exist for the backbone small"):
+    with pytest.raises(UserError, match="there are no weights for the backbone small"):
         settings(tmp_path / "w.pth", "small")
 
 
 def test_a_backbone_from_scratch_must_be_trained(tmp_path: Path) -> None:
     given = {"name": "resnet50", "trainable": "none", "weights": {"source": "none"}}
-    with pytest.raises(UserError, match="backbone: a backbone that starts from scratch must be trained"):
+    with pytest.raises(UserError, match="backbone: a backbone without weights must be trained"):
         build_settings(BackboneSettings, given, "backbone", Path("params.yaml"))
     given["weights"] = {"source": "torchvision", "name": "IMAGENET1K_V1"}
     assert build_settings(BackboneSettings, given, "backbone", Path("params.yaml")).trainable == "none"

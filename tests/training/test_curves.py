@@ -126,14 +126,16 @@ def test_without_a_folder_tensorboard_is_not_needed(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     assert len(train(None)) == EPOCHS
-    with pytest.raises(UserError, match="need TensorBoard: install it with `pip install tensorboard`, or unset"):
+    with pytest.raises(
+        UserError, match="TensorBoard is not installed: install it with `pip install tensorboard`, or unset"
+    ):
         train(tmp_path / "curves")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"RCA_TENSORBOARD: no curves can be written to .*file/curves \(Not a dir"):
+    with pytest.raises(UserError, match=r"No curves can be written to .*file/curves \(Not a dir"):
         train(tmp_path / "file" / "curves")
     with pytest.raises(UserError, match="File exists"), record_curves(tmp_path / "file"):
         pass

@@ -1,10 +1,10 @@
-"""What a frozen backbone makes of each view of an image, kept on disk: a training then runs on features alone.
+"""Features of each view of an image, computed once by a frozen backbone: a training then runs on the features.
 
-They lie in a directory of safetensors files, in float16; a file holds those of many images and is mapped into memory.
+They are stored in float16 in a directory of safetensors files, each with the features of many images.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from rca.data.loading.images import Sample, TrainingImages
 from rca.data.manifest import ImageRecord, Manifest
 
 FILE_SIZE = 2.0**28
+"""Bytes per file, approximately."""
 
 
 class View(NamedTuple):
-    """How an image is looked at.
+    """A view of an image: its scale, and whether it is mirrored.
 
     Attributes:
         scale: Factor by which both sides are resized.
@@ -34,7 +35,7 @@ class View(NamedTuple):
 
 
 def list_training_views(augmentation: AugmentationSettings) -> tuple[View, ...]:
-    """The views that a training on whole images asks for."""
+    """The views that a training on whole images uses."""
     return (View(1.0, False), View(1.0, True)) if augmentation.flip else (View(1.0, False),)
 
 
@@ -44,11 +45,11 @@ def name_features(image_id: str, view: View) -> str:
 
 
 class FeatureWriter:
-    """Writes features into a directory, as many to a file as the memory holds at ease.
+    """Writes features into the files of a directory.
 
     Args:
-        directory: It exists and is empty.
-        file_size: Bytes of a file, about.
+        directory: An empty directory.
+        file_size: Bytes per file, approximately, which are also held in memory.
     """
 
     def __init__(self, directory: Path, file_size: float = FILE_SIZE) -> None:
@@ -57,32 +58,42 @@ class FeatureWriter:
         self._files = 0
 
     def add(self, image_id: str, view: View, features: Tensor) -> None:
-        """Take the features of a view (D, h, w).
+        """Add the features of a view (D, h, w).
 
         Raises:
-            UserError: they are beyond what float16 holds.
+            UserError: they exceed the range of float16.
         """
         half = features.half().cpu().contiguous()
         if not torch.isfinite(half).all():
             raise UserError(f"The backbone's features of {image_id} exceed float16: set backbone.trainable to all.")
         self._waiting[name_features(image_id, view)] = half
-        if sum(one.nbytes for one in self._waiting.values()) >= self.file_size:
+        if sum(tensor.nbytes for tensor in self._waiting.values()) >= self.file_size:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was taken and is not written yet."""
+        """Write the features that are not written yet."""
         if self._waiting:
             save_file(self._waiting, self.directory / f"{self._files}.safetensors")
             self._waiting = {}
             self._files += 1
 
 
+class TensorReader(Protocol):
+    """An open safetensors file."""
+
+    def keys(self) -> list[str]:
+        """The names of its tensors."""
+
+    def get_tensor(self, name: str) -> Tensor:
+        """One tensor."""
+
+
 class FeatureCache:
-    """Features of images, in files that are mapped into memory.
+    """Features of images, in memory-mapped files.
 
     Args:
-        directories: What `FeatureWriter`s filled, in folders below or not; empty ones are of a backbone that is
-            trained.
+        directories: Directories that `FeatureWriter`s filled, or parents of such directories. They are empty if the
+            backbone is trained.
 
     Raises:
         UserError: a directory does not exist, or a file in it is broken.
@@ -93,16 +104,16 @@ class FeatureCache:
             if not directory.is_dir():
                 raise UserError(f"{directory} does not exist: run cache_features first.")
         self.directories = directories
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, TensorReader] = {}
         for path in sorted(path for directory in directories for path in directory.rglob("*.safetensors")):
             try:
-                file = safe_open(path, "pt")
+                file: TensorReader = safe_open(path, "pt")
             except SafetensorError as error:
                 raise UserError(f"{path} is broken ({error}): run cache_features again.") from None
             self._files.update(dict.fromkeys(file.keys(), file))
 
     def __reduce__(self) -> tuple[type, tuple[Path, ...]]:
-        return type(self), self.directories  # a process that loads has files of its own
+        return type(self), self.directories  # each loading process opens the files itself
 
     def __len__(self) -> int:
         return len(self._files)
@@ -111,7 +122,7 @@ class FeatureCache:
         """The features of a view (D, h, w), float32.
 
         Raises:
-            UserError: they were not kept.
+            UserError: there are no such features.
         """
         name = name_features(image_id, view)
         if name not in self._files:
@@ -121,14 +132,14 @@ class FeatureCache:
 
 
 class TrainingFeatures(TrainingImages):
-    """The features of whole images, mirrored or not, in place of the images.
+    """The features of whole images, mirrored or not, instead of the images.
 
     Args:
         manifest: The dataset.
         records: The images to train on.
-        augmentation: Only `flip` counts.
-        seed: Of the run; the same images are mirrored as by `TrainingImages`.
-        cache: Where the features are.
+        augmentation: Only `flip` is used.
+        seed: The run's seed; the same images are mirrored as by `TrainingImages`.
+        cache: The features.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""From records to batches: augmentation, padding, and an order that depends on the seed and the epoch alone.
+"""From records to batches: augmentation, padding, and an order that depends on the seed and the epoch only.
 
-Each sample draws from its own generator, seeded by (seed, epoch, position). So a batch is the same whatever the number
-of workers, and a training that was stopped goes on as if it had not been.
+Each sample has its own generator, seeded by (seed, epoch, index). So batches do not depend on the number of workers,
+and a training that was stopped continues as if it had not been.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rca.core.arrays import UInt8Array
 from rca.core.distributed import rank, world_size
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_mask, read_photograph
@@ -35,10 +36,10 @@ class Sample(NamedTuple):
         valid: (1, H, W), float32: 1 on the image, 0 on padding.
         tags: (C,), float32 of 0 and 1.
         mask: (H, W), int64, labels with 255 for ignore; all 255 if masks are not loaded.
-        position: The record's position in the manifest, int64.
-        frame: (4,), float32, a, b, c, d: the point (x, y) of the image is (a x + b, c y + d) of the photograph, in
-            pixels.
-        weight: (), float32: what the image counts in the loss on its tags.
+        position: The position of the image in the manifest, int64.
+        frame: (4,), float32, a, b, c, d: the point (x, y) of the image is the point (a x + b, c y + d) of the
+            photograph, in pixels.
+        weight: (), float32: the weight of the image in the loss on its tags.
         saliency: (1, H, W), float32, 0..1: how salient each pixel is, 0 on padding; empty if it is not loaded.
         features: (D, H, W), float32, what the backbone computes of the image; empty in a training on images.
     """
@@ -54,18 +55,18 @@ class Sample(NamedTuple):
     features: Tensor = torch.empty(0)
 
 
-class TrainingImages(Dataset):
-    """Augmented images, indexed by (epoch, number), or by (epoch, number, n) for the n-th view beside that one.
+class TrainingImages(Dataset[Sample]):
+    """Augmented images, indexed by (epoch, number), or by (epoch, number, n) for a further augmentation of that image.
 
     Args:
         manifest: The dataset.
         records: The images to train on.
-        augmentation: What is done to them.
-        mean: Per channel, of pixels in 0..1.
-        std: Likewise.
-        seed: Of the run.
-        masks: By image id where the mask lies that it is trained with; None trains on tags alone.
-        saliency: Whether the samples hold saliency maps.
+        augmentation: How they are augmented.
+        mean: Mean per channel, for pixels in 0..1.
+        std: Standard deviation per channel, for pixels in 0..1.
+        seed: The run's seed.
+        masks: The path of each image's mask by image id; None trains on tags only.
+        saliency: Whether samples hold saliency maps.
     """
 
     def __init__(
@@ -110,16 +111,16 @@ class TrainingImages(Dataset):
             saliency=torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
         )
 
-    def _read_mask(self, record: ImageRecord) -> np.ndarray:
+    def _read_mask(self, record: ImageRecord) -> UInt8Array:
         if self.masks is None:
             return np.full((record.height, record.width), IGNORE, np.uint8)
         path = self.masks[record.id]
         mask = read_mask(path)
         if mask.shape != (record.height, record.width):
-            raise UserError(f"The mask {path} is not of its photograph's size: run the stage that made it again.")
+            raise UserError(f"The mask {path} is not of its photograph's size: rerun the stage that wrote it.")
         return mask
 
-    def _read_saliency(self, record: ImageRecord) -> np.ndarray:
+    def _read_saliency(self, record: ImageRecord) -> UInt8Array:
         path = self.manifest.saliency(record)
         saliency = read_mask(path, "saliency map")
         if saliency.shape != (record.height, record.width):
@@ -127,13 +128,13 @@ class TrainingImages(Dataset):
         return saliency
 
 
-def normalise(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn pixels into what a network takes.
+def normalise(image: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalise pixels for a network.
 
     Args:
-        image: (H, W, 3), uint8.
-        mean: Per channel, of pixels in 0..1.
-        std: Likewise.
+        image: (H, W, 3).
+        mean: Mean per channel, for pixels in 0..1.
+        std: Standard deviation per channel, for pixels in 0..1.
 
     Returns:
         (3, H, W), float32.
@@ -146,8 +147,8 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
     """Pad samples to one size and stack them.
 
     Args:
-        samples: Of any sizes.
-        side: Side of the square to pad to; None pads to the largest height and width among the samples.
+        samples: Samples of any sizes.
+        side: Side of the square to pad to; None pads to the largest height and width of the samples.
     """
     height = side or max(sample.valid.shape[1] for sample in samples)
     width = side or max(sample.valid.shape[2] for sample in samples)
@@ -172,20 +173,20 @@ def collate(samples: list[Sample], side: int | None) -> Sample:
     )
 
 
-class EpochSampler(Sampler):
+class EpochSampler(Sampler[list[tuple[int, ...]]]):
     """Batches of (epoch, number) in an order drawn from the seed and the epoch.
 
-    A last batch that is not full is kept, unless it would hold one image alone beside others, or fewer than ranks. Each
-    rank takes its own contiguous part of every batch: the parts of all ranks are the batch of one process.
+    An incomplete last batch is kept, unless it has fewer images than ranks, or a single image although other batches
+    have more. Each rank gets its own contiguous part of every batch; together the parts are the batch of one process.
 
     Args:
-        count: Images, at least one for each rank.
-        batch_size: Images in a batch, likewise.
-        seed: Of the run.
-        rank: The number of this process among those that share each batch.
-        ranks: How many they are.
-        partners: Draws a partner for each image of an epoch. A batch then holds its images and after them, in the same
-            order, their partners, which are augmented anew for each pair; None draws none.
+        count: Number of images, at least one per rank.
+        batch_size: Images per batch, at least one per rank.
+        seed: The run's seed.
+        rank: The rank of this process.
+        ranks: Number of processes that share each batch.
+        partners: Draws a partner for each image. A batch then holds its images and after them, in the same order, their
+            partners, augmented independently for each pair; None draws no partners.
     """
 
     def __init__(
@@ -209,27 +210,27 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(self.count)
-        # Of all images, on all ranks: whom an image is paired with depends on neither.
+        # Drawn for all images on every rank, so that pairs depend on neither batches nor ranks.
         partners = self.partners.draw(random) if self.partners else []
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             part = [int(number) for number in np.array_split(chosen, self.ranks)[self.rank]]
             keys: list[tuple[int, ...]] = [(self.epoch, number) for number in part]
             if self.partners:
-                # From 1 on, since a seed that ends with 0 draws what the one without it draws.
+                # Counted from 1, since a seed sequence that ends with 0 draws the same numbers as the one without it.
                 keys += [(self.epoch, partners[number], 1 + number) for number in part]
             yield keys
 
 
 def make_loader(
     images: TrainingImages, batch_size: int, workers: int, pairs: bool = False
-) -> tuple[DataLoader, EpochSampler]:
-    """A loader of training batches, and the sampler whose `epoch` is to be set before each pass.
+) -> tuple[DataLoader[Sample], EpochSampler]:
+    """A loader of training batches, and its sampler, whose `epoch` must be set before each pass.
 
     Args:
-        images: What to load.
-        batch_size: Images in a batch, of all ranks together.
-        workers: Processes that load, for each rank; 0 loads in this one.
+        images: The images to load.
+        batch_size: Images per batch, over all ranks.
+        workers: Loading processes per rank; 0 loads in the training process.
         pairs: Whether each image comes with a partner that shares a class, see `EpochSampler`.
 
     Raises:
