@@ -186,7 +186,9 @@ def test_the_example_is_the_only_one() -> None:
     assert sorted(re.findall(r"```(\w+)", PAGE)) == ["python", "yaml"]
 
 
-@pytest.mark.parametrize(("kind", "title"), [(Method, "## What a method may do"), (Host, "## What a host may do")])
+@pytest.mark.parametrize(
+    ("kind", "title"), [(Method, "## What a method can override"), (Host, "## What a host can override")]
+)
 def test_what_the_tables_name_is_there(kind: type, title: str) -> None:
     table = PAGE.split(title)[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
