@@ -1,13 +1,13 @@
-"""What the CRF costs beside the plain call of its library, core against core, and how it scales over cores.
+"""The cost of the CRF against the plain call of its library on one core, and its scaling over cores.
 
     RCA_SHARED=../shared python benchmarks/crf.py
     RCA_SHARED=../shared python benchmarks/crf.py --workers 1 2 4 8
 
 The photographs are MSRC's, enlarged to 640x480. The score maps are class activation maps: a linear classifier on the
 frozen features of MobileNetV2 (ImageNet weights) learns the tags of the training photographs here, in a minute. The
-plain call is that of pydensecrf's own examples, over all labels of a dataset; ours is `refine_masks` over those that an
-image shows. Each has a process of its own, and they take turns; ours lets its process keep the memory that it frees, as
-the stage refine_crf does.
+plain call is that of pydensecrf's own examples, over all labels of a dataset; ours is `refine_masks` over the labels
+that an image shows. Each runs in its own process, and they take turns; ours keeps freed memory in its process, as the
+stage refine_crf does.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Task(NamedTuple):
     Attributes:
         photograph: (HEIGHT, WIDTH, 3), uint8.
         probabilities: (L, HEIGHT, WIDTH), float32, for each threshold.
-        labels: (L,), uint8, those that the image shows, the background first.
+        labels: (L,), uint8, the labels that the image shows, the background first.
     """
 
     photograph: np.ndarray
@@ -51,14 +51,14 @@ class Task(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a process found: its own seconds of the processor, and a mask for each threshold it did."""
+    """The result of a process: its process seconds, and a mask per threshold."""
 
     seconds: float
     masks: list[np.ndarray]
 
 
 def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
-    """Images that show so many labels, background included, with their class activation maps."""
+    """Images that show this number of labels, background included, with their class activation maps."""
     import torch
     from PIL import Image
     from torch.nn import functional
@@ -102,13 +102,15 @@ def make_tasks(shared: Path, images: int, labels: int) -> list[Task]:
         scores = enlarge(normalise_maps(maps).numpy(), HEIGHT, WIDTH)
         picture = Image.fromarray(read_photograph(manifest.photograph(record)))
         photograph = np.array(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
-        given = [np.concatenate([BACKGROUND.score(scores, threshold)[None], scores]) for threshold in THRESHOLDS]
-        tasks.append(Task(photograph, given, np.array([0, *(tag + 1 for tag in record.tags)], np.uint8)))
+        probabilities = [
+            np.concatenate([BACKGROUND.score(scores, threshold)[None], scores]) for threshold in THRESHOLDS
+        ]
+        tasks.append(Task(photograph, probabilities, np.array([0, *(tag + 1 for tag in record.tags)], np.uint8)))
     return tasks
 
 
 def refine_plainly(task: Task, count: int) -> Measurement:
-    """The first mask over all labels of a dataset, as pydensecrf's examples have it."""
+    """The first mask over all labels of a dataset, as in pydensecrf's examples."""
     from pydensecrf import densecrf
     from pydensecrf.utils import unary_from_softmax
 
@@ -126,16 +128,16 @@ def refine_plainly(task: Task, count: int) -> Measurement:
 
 
 def refine(task: Task, masks: int) -> Measurement:
-    """The first masks over the labels that the image shows, as this project has it."""
-    import pydensecrf.densecrf  # noqa: F401 - not to be timed
+    """The first masks over the labels that the image shows, as the pipeline computes them."""
+    import pydensecrf.densecrf  # noqa: F401 - its import is not timed
 
     keep_freed_memory()
     start = time.process_time()
-    found = refine_masks(task.photograph, task.probabilities[:masks], task.labels, CRF)
-    return Measurement(time.process_time() - start, found)
+    refined = refine_masks(task.photograph, task.probabilities[:masks], task.labels, CRF)
+    return Measurement(time.process_time() - start, refined)
 
 
-# What is compared, and in the end for how many masks each is.
+# By name: the function, its argument, and the number of masks.
 VARIANTS = {
     "plain, 21 labels": (refine_plainly, 21, 1),
     "plain, 81 labels": (refine_plainly, 81, 1),
@@ -155,16 +157,16 @@ def compare(tasks: list[Task], repeats: int) -> None:
         for number, task in enumerate(tasks):
             for _ in range(repeats):
                 for name, (function, argument, _) in VARIANTS.items():
-                    found = processes[name].submit(function, task, argument).result()
-                    fastest[name][number] = min(fastest[name][number], found.seconds)
-                    masks[name][number] = found.masks[0]
+                    measured = processes[name].submit(function, task, argument).result()
+                    fastest[name][number] = min(fastest[name][number], measured.seconds)
+                    masks[name][number] = measured.masks[0]
     for name, (_, _, count) in VARIANTS.items():
         print(f"{name}: {statistics.mean(fastest[name]) / count:.3f} s a mask")
     for ours in ("ours, one mask", "ours, two masks"):
         for plain in ("plain, 21 labels", "plain, 81 labels"):
             count = VARIANTS[ours][2]
-            ratios = [count * one / other for one, other in zip(fastest[plain], fastest[ours], strict=True)]
-            equal = [float((one == other).mean()) for one, other in zip(masks[plain], masks[ours], strict=True)]
+            ratios = [count * slow / fast for slow, fast in zip(fastest[plain], fastest[ours], strict=True)]
+            equal = [float((mask == other).mean()) for mask, other in zip(masks[plain], masks[ours], strict=True)]
             print(
                 f"{plain} / {ours}: {statistics.mean(ratios):.2f} (least {min(ratios):.2f}); pixels equal:"
                 f" {statistics.mean(equal):.5f} (least {min(equal):.5f})",
@@ -173,14 +175,14 @@ def compare(tasks: list[Task], repeats: int) -> None:
 
 
 def scale(tasks: list[Task], workers: list[int]) -> None:
-    """Print how many images a second so many processes refine, two masks each."""
+    """Print the images per second that each number of processes refines, two masks per image."""
     alone = 0.0
     for number in workers:
         many = [tasks[index % len(tasks)] for index in range(4 * number)]
         with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
             list(pool.map(refine, many, [2] * len(many)))  # warms up
             start = time.perf_counter()
-            spent = sum(one.seconds for one in pool.map(refine, many, [2] * len(many)))
+            spent = sum(measured.seconds for measured in pool.map(refine, many, [2] * len(many)))
             seconds = time.perf_counter() - start
         rate = len(many) / seconds
         alone = alone or rate / number
@@ -192,20 +194,20 @@ def scale(tasks: list[Task], workers: list[int]) -> None:
 
 
 def main() -> None:
-    """Print what was found."""
+    """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--labels", type=int, nargs="+", default=[3], help="in an image, background included")
-    parser.add_argument("--images", type=int, default=4, help="of each number of labels")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts: what else runs only adds to it")
+    parser.add_argument("--labels", type=int, nargs="+", default=[3], help="labels per image, background included")
+    parser.add_argument("--images", type=int, default=4, help="images per number of labels")
+    parser.add_argument("--repeats", type=int, default=3, help="timed repeats; the fastest counts")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of processes for the scaling")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     shared = Path(os.environ.get("RCA_SHARED", "../shared"))
-    for labels in given.labels:
-        tasks = make_tasks(shared, given.images, labels)
+    for labels in args.labels:
+        tasks = make_tasks(shared, args.images, labels)
         print(f"{len(tasks)} images of {WIDTH}x{HEIGHT} with {labels} labels, {CRF.iterations} iterations")
-        compare(tasks, given.repeats)
-    scale(tasks, given.workers)
+        compare(tasks, args.repeats)
+    scale(tasks, args.workers)
 
 
 if __name__ == "__main__":

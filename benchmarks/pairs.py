@@ -1,11 +1,11 @@
-"""What each pair of host and method costs beside the plain CAM: a training step, and the score maps of an image.
+"""The cost of each pair of host and method relative to the plain CAM: a training step, and the maps of an image.
 
     python benchmarks/pairs.py
     python benchmarks/pairs.py --device cuda --backbone resnet50 --side 321 --steps 30
 
-The pairs, their options and how they look at an image are those of the runs of the preset msrc. Noise in place of
-photographs, each with one to three of the classes, and random weights. All pairs take the same images in the same
-batches, in turns in one process; banks are full and all terms of a loss are on.
+The pairs, their options and their views are those of the runs of the preset msrc. The images are noise, each with one
+to three of the classes, and the weights are random. All pairs use the same images in the same batches, in turns in one
+process; banks are full and all terms of a loss are on.
 """
 
 import argparse
@@ -38,9 +38,9 @@ class Pair(NamedTuple):
     """A run of the preset.
 
     Attributes:
-        network: With random weights.
-        second_view: The scale of the second view of a batch, where there is one.
-        references: What images are seen beside at inference.
+        network: The network, with random weights.
+        second_view: The scale of the second view of a batch, if there is one.
+        references: The references at inference.
     """
 
     network: CamNetwork
@@ -49,7 +49,7 @@ class Pair(NamedTuple):
 
 
 def build_pair(run: dict[str, Any], section: dict[str, Any], backbone: str, classes: tuple[str, ...]) -> Pair:
-    """The network of a run, and how it looks at images."""
+    """Build the network of a run."""
     torch.manual_seed(0)
     about = NetworkDescription(
         *(backbone, section["backbone"]["output_stride"], section["neck"], run["host"], run["method"], run["options"]),
@@ -68,17 +68,17 @@ def make_pass(pair: Pair, manifest: Manifest, inference: InferenceSettings) -> C
 
     def score() -> None:
         network.eval()
-        # Anew for each pass: the references' features are a part of what it costs.
+        # New references in each pass, since their features are part of the cost.
         paired = network.method.pairs_images and pair.references.number
         beside = References(network, manifest, pair.references, inference.precision, None) if paired else None
         for _ in score_images(network, manifest, manifest.images, inference, 4, references=beside):
-            pass  # each is brought to the CPU, which waits for a GPU
+            pass  # the copy to the CPU waits for the GPU
 
     return score
 
 
 def load_batch(manifest: Manifest, network: CamNetwork, size: int, device: str) -> Sample:
-    """The first batch that a pair trains on; one whose method pairs images has their partners in it."""
+    """The first training batch of a pair, with partners if its method pairs images."""
     images = TrainingImages(manifest, manifest.images, AugmentationSettings(), *STATISTICS, 0)
     loader, _ = make_loader(images, size, 0, network.method.pairs_images)
     return Sample(*(tensor.to(device) for tensor in next(iter(loader))))
@@ -89,30 +89,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--side", type=int, default=320, help="the longer one of the images, in pixels")
-    parser.add_argument("--batch", type=int, default=8, help="images in a step, partners not counted")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, and passes over the images, of each pair")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--side", type=int, default=320, help="longer side of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=8, help="images per step, without partners")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps, and passes over the images, per pair")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     preset = yaml.safe_load(PRESET.read_text())
     inference = InferenceSettings(**preset["make_cam"]["inference"])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_dataset(Path(folder), 2 * given.batch, given.side)
+        manifest = write_dataset(Path(folder), 2 * args.batch, args.side)
         steps, passes = {}, {}
         for name in PAIRS:
-            pair = build_pair(preset["run"][name], preset["train_cam"], given.backbone, manifest.classes)
-            pair.network.to(given.device)
+            pair = build_pair(preset["run"][name], preset["train_cam"], args.backbone, manifest.classes)
+            pair.network.to(args.device)
             if pair.network.method.keeps_memory:
                 fill_memory(pair.network.method)
-            batch = load_batch(manifest, pair.network, given.batch, given.device)
+            batch = load_batch(manifest, pair.network, args.batch, args.device)
             optimiser = torch.optim.AdamW(pair.network.parameters(), lr=1e-5)
             steps[name] = build_step(pair.network, optimiser, batch, pair.second_view)
             passes[name] = make_pass(pair, manifest, inference)
-        training = time_in_turns(steps, given.device, given.steps)
-        scoring = time_in_turns(passes, given.device, given.steps)
-    print(f"{given.backbone}, images of up to {given.side}x{given.side}, batches of {given.batch}, {given.device}")
+        training = time_in_turns(steps, args.device, args.steps)
+        scoring = time_in_turns(passes, args.device, args.steps)
+    print(f"{args.backbone}, images of up to {args.side}x{args.side}, batches of {args.batch}, {args.device}")
     for name in PAIRS:
         step, image = training[name], scoring[name] / len(manifest.images)
         ratios = step / training["cam"], scoring[name] / scoring["cam"]

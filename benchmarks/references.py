@@ -1,11 +1,11 @@
-"""What references cost at inference: the score maps of MCIS beside 1, 3 and 5 of them, and of the images alone.
+"""The cost of references at inference: score maps of MCIS beside 1, 3 and 5 references, and of the images alone.
 
     python benchmarks/references.py
     python benchmarks/references.py --device cuda --backbone resnet50 --side 321 --images 64
 
-Noise in place of photographs, each with one to three of the classes, and random weights. The numbers of references are
-taken in turns in one process. What the backbone makes of the references is computed once for all images and measured
-apart, as is what it makes of the images themselves; the rest grows with the number.
+The images are noise, each with one to three of the classes, and the weights are random. The numbers of references take
+turns in one process. The features of the references are computed once for all images and timed separately, as are those
+of the images; the rest grows with the number of references.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
 
 NUMBERS = (1, 3, 5)
-CLASSES = 3  # so few that each has references enough
-# On a CPU the processor's own time, which other work on the machine moves far less than the clock on the wall.
+CLASSES = 3  # few, so that each has enough references
+# On a CPU the process time, on which other work on the machine has far less influence than on wall time.
 CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
 
 
@@ -65,37 +65,37 @@ class Kept(dict[tuple[str, View], Tensor]):
 
 
 def time_backbone(network: CamNetwork, manifest: Manifest, inference: InferenceSettings) -> tuple[Kept, float]:
-    """The features of all images, and the seconds that they took."""
+    """The features of all images, and the seconds to compute them."""
     device = next(network.parameters()).device
     kept, clock = Kept(), CLOCK[device.type]
     start = clock()
     for batch in group_by_size(manifest.images, inference.batch_size):
         photographs = [read_photograph(manifest.photograph(record)) for record in batch]
-        images = torch.stack([normalise(one, (0.5,) * 3, (0.25,) * 3) for one in photographs]).to(device)
+        images = torch.stack([normalise(photograph, (0.5,) * 3, (0.25,) * 3) for photograph in photographs]).to(device)
         encoded = encode_views(lambda images: network.encode(images)[0], images, inference.views, "bfloat16")
         for view, features in zip(inference.views, encoded, strict=True):
-            kept.update({(record.id, view): one for record, one in zip(batch, features.cpu(), strict=True)})
+            kept.update({(record.id, view): of_image for record, of_image in zip(batch, features.cpu(), strict=True)})
     return kept, clock() - start
 
 
 def time_scoring(
     network: CamNetwork, manifest: Manifest, inference: InferenceSettings, numbers: Sequence[int], repeats: int
 ) -> dict[int, float]:
-    """Seconds of the fastest pass over all images, by the number of references, beside those of the backbone."""
+    """Seconds of the fastest pass over all images by number of references, without the backbone."""
     device = next(network.parameters()).device
     kept, _ = time_backbone(network, manifest, inference)
-    every = {}
+    references = {}
     for number in numbers:
         settings = ReferenceSettings(number=number)
-        every[number] = References(network, manifest, settings, inference.precision, kept) if number else None
+        references[number] = References(network, manifest, settings, inference.precision, kept) if number else None
     seconds: dict[int, list[float]] = {number: [] for number in numbers}
     for repeat in range(repeats + 1):  # the first one warms up
         for number in numbers if repeat % 2 else reversed(numbers):
             start = CLOCK[device.type]()
-            for _ in score_images(network, manifest, manifest.images, inference, 4, kept, every[number]):
-                pass  # each is brought to the CPU, which waits for a GPU
+            for _ in score_images(network, manifest, manifest.images, inference, 4, kept, references[number]):
+                pass  # the copy to the CPU waits for the GPU
             seconds[number].append(CLOCK[device.type]() - start)
-    return {number: min(found[1:]) for number, found in seconds.items()}
+    return {number: min(times[1:]) for number, times in seconds.items()}
 
 
 def main() -> None:
@@ -103,30 +103,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--side", type=int, default=256, help="the longer one of the images, in pixels")
+    parser.add_argument("--side", type=int, default=256, help="longer side of the images, in pixels")
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5, help="timed passes, of which the fastest counts")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--repeats", type=int, default=5, help="number of timed passes; the fastest counts")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     inference = InferenceSettings(scales=(1.0, 1.5), flip=False, batch_size=8)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_dataset(Path(folder), given.images, given.side)
-        network = build_network(given.backbone, manifest.classes, given.device)
-        # Views of an image, and the one of a reference; the fastest of three, the first of which warms up.
-        own, once = (
+        manifest = write_dataset(Path(folder), args.images, args.side)
+        network = build_network(args.backbone, manifest.classes, args.device)
+        # The views of an image, and the single view of a reference; the fastest of three, the first warms up.
+        of_images, of_references = (
             min(time_backbone(network, manifest, views)[1] for _ in range(3))
             for views in (inference, InferenceSettings(scales=(1.0,), flip=False, batch_size=8))
         )
-        scoring = time_scoring(network, manifest, inference, (0, *NUMBERS), given.repeats)
-    print(f"{given.backbone}, {given.images} images of up to {given.side}x{given.side}, {given.device}")
-    print(f"alone: {own + scoring[0]:.3f} s; features of all references, once: {once:.3f} s")
+        scoring = time_scoring(network, manifest, inference, (0, *NUMBERS), args.repeats)
+    print(f"{args.backbone}, {args.images} images of up to {args.side}x{args.side}, {args.device}")
+    print(f"alone: {of_images + scoring[0]:.3f} s; features of all references, once: {of_references:.3f} s")
     for number in NUMBERS:
-        ratio = (own + scoring[number]) / (own + scoring[0])
+        ratio = (of_images + scoring[number]) / (of_images + scoring[0])
         added = (scoring[number] - scoring[0]) / (scoring[1] - scoring[0])
-        print(
-            f"beside {number}: {own + scoring[number]:.3f} s, {ratio:.3f} of alone; adds {added:.2f} times what 1 adds"
-        )
+        seconds = of_images + scoring[number]
+        print(f"beside {number}: {seconds:.3f} s, {ratio:.3f} of alone; adds {added:.2f} times what 1 adds")
 
 
 if __name__ == "__main__":

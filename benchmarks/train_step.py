@@ -1,10 +1,10 @@
-"""What RCA costs beside the plain CAM: time and memory of a training step, and K-means beside scikit-learn's.
+"""The cost of RCA relative to the plain CAM: time and memory of a training step, and K-means against scikit-learn.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --device cuda
 
-Both methods take the same backbone and the same batch; RCA's bank is full and has its prototypes, and all terms of its
-loss are on. Steps are timed in turns in one process; memory is measured in a process of its own for each method.
+Both methods use the same backbone and the same batch; RCA's bank is full and clustered, and all terms of its loss are
+on. Steps are timed in turns in one process; memory is measured in a separate process per method.
 """
 
 import argparse
@@ -27,21 +27,21 @@ from rca.stages.train_cam import SECOND_VIEW, compute_losses
 
 EPOCH = 9  # late enough for all terms of the loss
 WARM_UP = {"cpu": 1, "cuda": 10}  # steps
-# On a CPU the processor's own time, which other work on the machine moves far less than the clock on the wall.
+# On a CPU the process time, on which other work on the machine has far less influence than on wall time.
 CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
 
 
 class Setting(NamedTuple):
-    """What is measured.
+    """The setting of a measurement.
 
     Attributes:
         device: "cpu", in float32, or "cuda", in bfloat16.
-        backbone: Its name.
-        side: Of the square images, in pixels.
-        batch: Images in a step.
-        steps: How many are timed.
-        threads: Of the CPU.
-        classes: How many object classes there are.
+        backbone: The backbone's name.
+        side: Side of the square images, in pixels.
+        batch: Images per step.
+        steps: Number of timed steps.
+        threads: Number of CPU threads.
+        classes: Number of object classes.
     """
 
     device: str
@@ -71,7 +71,7 @@ def make_step(method: str, setting: Setting) -> Callable[[], None]:
 def build_step(
     network: CamNetwork, optimiser: torch.optim.Optimizer, batch: Sample, second_view: float = SECOND_VIEW
 ) -> Callable[[], None]:
-    """A function that does one whole training step on a batch; BatchNorm stays as it came."""
+    """A function that does one whole training step on a batch with frozen BatchNorm."""
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -90,7 +90,7 @@ def build_step(
 
 
 def draw_batch(setting: Setting, device: torch.device) -> Sample:
-    """Noise with one to three tags for an image."""
+    """Noise with one to three tags per image."""
     image = torch.randn(setting.batch, 3, setting.side, setting.side)
     valid = torch.ones(setting.batch, 1, setting.side, setting.side)
     tags = torch.zeros(setting.batch, setting.classes)
@@ -112,17 +112,17 @@ def fill_memory(method: Any) -> None:
 
 
 def draw_entries(classes: int, slots: int, channels: int, seed: int) -> torch.Tensor:
-    """Unit vectors (classes, slots, channels) around 15 directions for each class, as wide as those lie apart."""
+    """Unit vectors (classes, slots, channels) around 15 directions per class, spread as widely as the directions."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(classes, 15, channels, generator=generator)
     chosen = torch.randint(15, (classes, slots), generator=generator)
-    around = torch.stack([one[index] for one, index in zip(directions, chosen, strict=True)])
+    around = torch.stack([of_class[index] for of_class, index in zip(directions, chosen, strict=True)])
     noise = torch.randn(classes, slots, channels, generator=generator)
     return nn.functional.normalize(around + noise, dim=2)
 
 
 def time_steps(setting: Setting) -> dict[str, float]:
-    """Seconds of a step of each method."""
+    """Seconds per step of each method."""
     torch.set_num_threads(setting.threads)
     return time_in_turns(
         {method: make_step(method, setting) for method in ("cam", "rca")}, setting.device, setting.steps
@@ -130,7 +130,7 @@ def time_steps(setting: Setting) -> dict[str, float]:
 
 
 def time_in_turns(calls: dict[str, Callable[[], None]], device: str, repeats: int) -> dict[str, float]:
-    """Seconds of the fastest call of each, of calls done in turns: what else runs only ever adds to it."""
+    """Seconds of the fastest call of each function, called in turns: other work on the machine only adds time."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     clock = CLOCK[device]
     for number in range(WARM_UP[device] + repeats):
@@ -138,7 +138,7 @@ def time_in_turns(calls: dict[str, Callable[[], None]], device: str, repeats: in
             start = clock()
             calls[name]()
             seconds[name].append(clock() - start)
-    return {name: min(found[WARM_UP[device] :]) for name, found in seconds.items()}
+    return {name: min(times[WARM_UP[device] :]) for name, times in seconds.items()}
 
 
 def measure_memory(method: str, setting: Setting) -> int:
@@ -160,7 +160,7 @@ def measure_memory(method: str, setting: Setting) -> int:
 
 
 def read_status(key: str) -> int:
-    """A size that Linux keeps of this process, in bytes."""
+    """A memory size of this process, as Linux reports it, in bytes."""
     with open("/proc/self/status") as file:
         (line,) = (line for line in file if line.startswith(f"{key}:"))
     return int(line.split()[1]) * 1024
@@ -170,7 +170,7 @@ def compare_clusterings(repeats: int) -> tuple[float, float, float]:
     """Our K-means and scikit-learn's, on one thread.
 
     Returns:
-        Our seconds and those of scikit-learn for the data set that was fastest, and our inertia over its, a mean.
+        Our seconds and those of scikit-learn for the fastest dataset, and the mean ratio of our inertia to theirs.
     """
     torch.set_num_threads(1)
     ours, theirs, inertia = [], [], []
@@ -181,19 +181,19 @@ def compare_clusterings(repeats: int) -> tuple[float, float, float]:
         middle = time.process_time()
         with threadpool_limits(1):
             fitted = [
-                KMeans(10, init="k-means++", n_init=1, max_iter=50, tol=0, random_state=seed).fit(one)
-                for one in entries.numpy()
+                KMeans(10, init="k-means++", n_init=1, max_iter=50, tol=0, random_state=seed).fit(of_class)
+                for of_class in entries.numpy()
             ]
         end = time.process_time()
         ours.append(middle - start)
         theirs.append(end - middle)
-        own = torch.cdist(entries.double(), centres.double()).amin(2).square().sum()
-        inertia.append(float(own) / sum(one.inertia_ for one in fitted))
+        inertia_of_ours = torch.cdist(entries.double(), centres.double()).amin(2).square().sum()
+        inertia.append(float(inertia_of_ours) / sum(model.inertia_ for model in fitted))
     return min(ours[1:]), min(theirs[1:]), statistics.mean(inertia[1:])
 
 
 def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a process of its own."""
+    """Call a function in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -203,23 +203,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--side", type=int, default=321, help="of the images, in pixels")
-    parser.add_argument("--batch", type=int, default=8, help="images in a step")
-    parser.add_argument("--steps", type=int, help="timed steps: by default 2 on a CPU, 30 on a GPU")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--side", type=int, default=321, help="side of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=8, help="images per step")
+    parser.add_argument("--steps", type=int, help="timed steps; default: 2 on a CPU, 30 on a GPU")
+    parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 80])
-    given = parser.parse_args()
-    steps = given.steps or (2 if given.device == "cpu" else 30)
-    precision = "bfloat16" if given.device == "cuda" else "float32"
-    print(f"{given.backbone}, {given.batch} images of {given.side}x{given.side}, {given.device}, {precision}")
-    for classes in given.classes:
-        setting = Setting(given.device, given.backbone, given.side, given.batch, steps, given.threads, classes)
+    args = parser.parse_args()
+    steps = args.steps or (2 if args.device == "cpu" else 30)
+    precision = "bfloat16" if args.device == "cuda" else "float32"
+    print(f"{args.backbone}, {args.batch} images of {args.side}x{args.side}, {args.device}, {precision}")
+    for classes in args.classes:
+        setting = Setting(args.device, args.backbone, args.side, args.batch, steps, args.threads, classes)
         seconds = run_alone(time_steps, setting)
         memory = {method: run_alone(measure_memory, method, setting) for method in ("cam", "rca")}
-        for method, one in seconds.items():
-            rate, peak = given.batch / one, memory[method] / 2**20
-            print(f"{classes} classes, {method}: {one:.3f} s a step, {rate:.1f} images/s, peak {peak:.0f} MiB")
-        ratios = [found["rca"] / found["cam"] for found in (seconds, memory)]
+        for method, of_step in seconds.items():
+            rate, peak = args.batch / of_step, memory[method] / 2**20
+            print(f"{classes} classes, {method}: {of_step:.3f} s a step, {rate:.1f} images/s, peak {peak:.0f} MiB")
+        ratios = [costs["rca"] / costs["cam"] for costs in (seconds, memory)]
         print(f"{classes} classes, rca / cam: time {ratios[0]:.3f}, memory {ratios[1]:.3f}", flush=True)
     ours, theirs, inertia = run_alone(compare_clusterings, 5)
     print(f"K-means of 20 x 500 x 512 into 10: {ours:.3f} s, scikit-learn {theirs:.3f} s")

@@ -1,11 +1,11 @@
-"""What a random walk of score maps costs: time and peak memory on one photograph, whole and in bands.
+"""The cost of a random walk of score maps: time and peak memory on one photograph, whole and in bands.
 
     python benchmarks/walk.py
     python benchmarks/walk.py --size 4096 3072 --memory 512 64
 
-Boundaries come from a network on MobileNetV2 with random weights, score maps are noise: what they hold moves no figure.
-Each line is of a process of its own; its peak is what it holds beyond what it held before, so without libraries, the
-weights and the photograph. The dense matrix of all pairs of cells, which PSA and IRN compute with, is only reckoned.
+Boundaries come from a network on MobileNetV2 with random weights and score maps are noise, since the cost does not
+depend on their values. Each line is measured in a separate process; its peak does not count the libraries, the weights
+and the photograph. The size of the dense matrix of all pairs of cells, which PSA and IRN use, is only calculated.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rca.models.boundary_network import BoundaryNetwork
 
 
 class Cost(NamedTuple):
-    """Seconds of the processor, bytes at the peak, and what was computed."""
+    """Process seconds, peak bytes, and the result."""
 
     seconds: float
     peak: int
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
 
 def measure(work: Any) -> Cost:
-    """Call a function without arguments."""
+    """Call a function without args."""
     before = read_status("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # forget the peak so far
@@ -50,9 +50,9 @@ def find_boundaries(width: int, height: int, stride: int) -> Cost:
 
 
 def walk(boundary: np.ndarray, labels: int, memory: int) -> Cost:
-    """The walk of as many maps."""
+    """The walk of `labels` maps."""
     scores = np.random.default_rng(0).random((labels, *boundary.shape)).astype(np.float16)
-    spread_scores(scores[:, :9, :9], boundary[:9, :9], WalkSettings(steps=1))  # what is imported at first use
+    spread_scores(scores[:, :9, :9], boundary[:9, :9], WalkSettings(steps=1))  # imports modules on first use
     return measure(lambda: spread_scores(scores, boundary, WalkSettings(memory_mb=memory)))
 
 
@@ -60,25 +60,25 @@ def main() -> None:
     """Print the costs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, nargs=2, default=[1024, 768], help="width and height of the photograph")
-    parser.add_argument("--stride", type=int, default=4, help="of the score maps")
+    parser.add_argument("--stride", type=int, default=4, help="stride of the score maps")
     parser.add_argument("--labels", type=int, default=3, help="maps that walk at once")
     parser.add_argument("--memory", type=int, nargs="+", default=[512, 16, 8], help="walk.memory_mb")
-    given = parser.parse_args()
-    found = run_alone(find_boundaries, *given.size, given.stride)
-    height, width = found.result.shape
+    args = parser.parse_args()
+    boundaries = run_alone(find_boundaries, *args.size, args.stride)
+    height, width = boundaries.result.shape
     cells = height * width
-    print(f"{given.size[0]}x{given.size[1]}: {width}x{height} cells; boundaries: {describe(found)}")
+    print(f"{args.size[0]}x{args.size[1]}: {width}x{height} cells; boundaries: {describe(boundaries)}")
     print(f"the dense matrix of all pairs of cells: {4 * cells**2 / 2**20:.0f} MiB")
     first = None
-    for memory in given.memory:
-        cost = run_alone(walk, found.result, given.labels, memory)
+    for memory in args.memory:
+        cost = run_alone(walk, boundaries.result, args.labels, memory)
         first = cost.result if first is None else first
         same = "the same" if np.array_equal(first, cost.result) else "ANOTHER RESULT"
-        print(f"{given.labels} maps, 256 steps, memory_mb {memory}: {describe(cost)}, {same}", flush=True)
+        print(f"{args.labels} maps, 256 steps, memory_mb {memory}: {describe(cost)}, {same}", flush=True)
 
 
 def describe(cost: Cost) -> str:
-    """Its figures."""
+    """Seconds and peak memory in words."""
     return f"{cost.seconds:.2f} s, peak {cost.peak / 2**20:.1f} MiB"
 
 
