@@ -27,11 +27,15 @@ Supervision = Literal["tags", "masks"]
 """What a run's networks learn from: image-level tags, or true masks for the fully supervised upper bound."""
 
 
+Plain = dict[str, Any]
+"""What YAML or JSON holds under some keys, before it is validated or after it was written."""
+
+
 class Unpinned:
     """Marks a setting that changes no result, such as a number of workers: an edit to it reruns nothing."""
 
 
-def list_pinned(settings: Settings) -> dict[str, Any]:
+def list_pinned(settings: Settings) -> Plain:
     """The plain data of settings without those that are `Unpinned`."""
     data = settings.model_dump(mode="json")
     for name, field in type(settings).model_fields.items():
@@ -76,7 +80,7 @@ def parse_yaml(text: str) -> object:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
 
 
-def load_params(path: Path) -> dict[str, Any]:
+def load_params(path: Path) -> Plain:
     """Read a params file.
 
     Raises:
@@ -94,7 +98,7 @@ def load_params(path: Path) -> dict[str, Any]:
     return params
 
 
-def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> Plain:
     """Lay `override` over `base`: mappings are merged key by key, anything else is replaced.
 
     A mapping also replaces one of another kind (`kind`, `source` or `format` differ), which has other keys.

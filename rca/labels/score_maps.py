@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file
+from rca.core.settings import Plain
 from rca.core.tensors import TensorFile, explain_failure, merge_files
 
 Tags = Literal["given", "predicted"]
@@ -162,7 +163,7 @@ class Shard:
 
     def __init__(self, path: Path, file: TensorFile) -> None:
         self.path, self.file = path, file
-        self.about: dict[str, Any] = json.loads(file.metadata["about"])
+        self.about: Plain = json.loads(file.metadata["about"])
         self.ids = sorted(name.removeprefix("maps/") for name in file.entries if name.startswith("maps/"))
         self.tables: dict[str, GenericArray] = {name: file.read(name) for name in TABLES if name in file.entries}
         self._rows = {image_id: row for row, image_id in enumerate(self.ids)}

@@ -14,7 +14,8 @@ from torch.nn import functional
 from rca.core.distributed import divide_by_count
 from rca.core.files import IGNORE
 from rca.labels.affinity import list_windows
-from rca.models.backbones import Backbone, build_backbone
+from rca.models.backbone import Backbone
+from rca.models.backbones import build_backbone
 from rca.models.storage import load_tensors, save_tensors
 
 CHANNELS, GROUPS = 32, 4  # of each level

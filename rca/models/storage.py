@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rca.core.files import write_file
+from rca.core.settings import Plain
 from rca.core.tensors import explain_failure, read_about
 
 
@@ -19,7 +19,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
         save_file(contiguous, temporary, {"about": json.dumps(about, sort_keys=True)})
 
 
-def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], Plain]:
     """Read the tensors and the description that `save_tensors` wrote, on the CPU.
 
     Args:

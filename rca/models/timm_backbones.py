@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.errors import UserError
-from rca.models.backbones import Backbone
+from rca.models.backbone import Backbone
 
 PREFIX = "timm/"
 PROBE = (96, 128)

@@ -12,7 +12,8 @@ from torch import Tensor
 from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import Settings
-from rca.models.backbones import OutputStride, Trainable, build_backbone, find_problem
+from rca.models.backbone import Trainable
+from rca.models.backbones import OutputStride, build_backbone, find_problem
 from rca.models.storage import save_tensors
 
 Colour = tuple[float, float, float]

@@ -6,11 +6,11 @@ date, and the first stage of `dvc repro` stops where it is not.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from rca.core.files import write_text
+from rca.core.settings import Plain, Settings
 from rca.params.project import ResourceSettings
 from rca.params.schema import Params, load_stages
 from rca.stages.base.stage import Stage
@@ -21,7 +21,7 @@ HEADER = """\
 """
 
 
-def list_instances(params: Params) -> dict[str, dict[str, Any]]:
+def list_instances(params: Params) -> dict[str, Plain]:
     """What dvc.yaml and the engines need to know of each stage.
 
     Returns:
@@ -31,10 +31,10 @@ def list_instances(params: Params) -> dict[str, dict[str, Any]]:
     return {name: describe(params, name, stage) for name, stage in load_stages().items()}
 
 
-def describe(params: Params, name: str, stage: Stage[Any]) -> dict[str, Any]:
+def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     """What dvc.yaml and the engines need to know of a stage."""
     tasks = params.list_tasks(name, stage)
-    lists: dict[str, list[Any]] = {}
+    lists: dict[str, list[object]] = {}
     if "run" in stage.axes or "item" in stage.axes:
         lists["runs" if "run" in stage.axes else "items"] = list(tasks)
     elif "shard" in stage.axes:

@@ -10,12 +10,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rca.core.errors import UserError
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
-from rca.core.settings import Settings, list_pinned
+from rca.core.settings import Plain, Settings, list_pinned
 from rca.params.instances import INSTANCES, write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params, Run, load_stages
@@ -39,7 +38,7 @@ def pin(path: Path = PARAMS) -> bool:
     return write_instances(params)
 
 
-def collect_pins(params: Params) -> dict[str, Any]:
+def collect_pins(params: Params) -> Plain:
     """The pins of all stages.
 
     Returns:
@@ -48,8 +47,8 @@ def collect_pins(params: Params) -> dict[str, Any]:
         paths.
     """
     closures = Closures()
-    pins: dict[str, Any] = {}
-    tasks: dict[str, Any] = {}
+    pins: Plain = {}
+    tasks: Plain = {}
     for name, stage in load_stages().items():
         pins[name], tasks[name] = {}, {}
         for key, task in params.list_tasks(name, stage).items():

@@ -1,11 +1,10 @@
 """What a params file may hold beside the sections of the stages."""
 
 import re
-from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rca.core.settings import Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision
 from rca.data.formats.dataset import DatasetSettings
 from rca.stages.base.layout import RESERVED
 from rca.stages.base.stage import list_stages
@@ -42,9 +41,9 @@ class RunSettings(Settings):
 
     base: str | None = None
     host: str = "cam"
-    host_options: dict[str, Any] = {}
+    host_options: Plain = {}
     method: str = "cam"
-    options: dict[str, Any] = {}
+    options: Plain = {}
     supervision: Supervision = "tags"
 
 
@@ -67,7 +66,7 @@ class ProjectSettings(Settings):
     seeds: tuple[int, ...] = Field(min_length=1)
     shards: tuple[int, ...] = Field(min_length=1)
     resources: dict[str, ResourceSettings] = {}
-    run: dict[str, dict[str, Any]]
+    run: dict[str, Plain]
 
     @field_validator("runs")
     @classmethod

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
 from rca.core.errors import UserError
-from rca.core.settings import Settings, build_settings, load_params, merge
+from rca.core.settings import Plain, Settings, build_settings, load_params, merge
 from rca.params.project import ProjectSettings, RunSettings
 from rca.params.schema import Params, Run, load_stages
 from rca.params.validate import check_params
@@ -40,7 +39,7 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
     return params
 
 
-def fill_in(kind: type[Settings], data: Any, name: str, source: Path) -> dict[str, Any]:
+def fill_in(kind: type[Settings], data: object, name: str, source: Path) -> Plain:
     """The plain data of a section laid over its defaults.
 
     Raises:
@@ -53,8 +52,8 @@ def fill_in(kind: type[Settings], data: Any, name: str, source: Path) -> dict[st
 
 def read_run(
     name: str,
-    described: Mapping[str, Mapping[str, Any]],
-    sections: Mapping[str, Mapping[str, Any]],
+    described: Mapping[str, Plain],
+    sections: Mapping[str, Plain],
     kinds: Mapping[str, type[Settings]],
     source: Path,
 ) -> Run:
@@ -102,7 +101,7 @@ def read_run(
     )
 
 
-def inherit(name: str, described: Mapping[str, Mapping[str, Any]], source: Path) -> dict[str, Any]:
+def inherit(name: str, described: Mapping[str, Plain], source: Path) -> Plain:
     """The plain data of a run laid over that of its `base`, and of the base's own.
 
     Options of another host or method than the base's replace the base's.
@@ -117,7 +116,7 @@ def inherit(name: str, described: Mapping[str, Mapping[str, Any]], source: Path)
         if base in chain:
             raise UserError(f"{source}: run.{base}.base leads back to {base}: remove it there.")
         chain.append(base)
-    data: dict[str, Any] = {}
+    data: Plain = {}
     for link in reversed(chain):
         own = described[link]
         for kind, options in (("host", "host_options"), ("method", "options")):

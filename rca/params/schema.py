@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from rca.core.settings import Settings, SettingsType, Supervision
+from rca.core.settings import Plain, Settings, SettingsType, Supervision
 from rca.data.formats.dataset import DatasetSettings
 from rca.params.project import ProjectSettings
 from rca.stages.base.layout import MapKind
@@ -37,9 +36,9 @@ class Run:
 
     name: str
     host: str
-    host_options: dict[str, Any]
+    host_options: Plain
     method: str
-    options: dict[str, Any]
+    options: Plain
     supervision: Supervision
     keeps_memory: bool
     needs_saliency: bool
@@ -60,7 +59,7 @@ class Run:
         return "walked" if self.section(WalkScoresSettings).enabled else "scores"
 
     @property
-    def training(self) -> dict[str, Any]:
+    def training(self) -> Plain:
         """The images that its classification network is trained on, as `rca.stages.pin_images.TrainingInputs`."""
         settings = self.section(TrainCamSettings)
         return {"split": settings.split, "sources": settings.sources, "saliency": self.needs_saliency}
@@ -140,7 +139,7 @@ class Params:
         return tuple(run.name for run in self.weak_runs if run.keeps_memory)
 
     @property
-    def trainings(self) -> dict[str, dict[str, Any]]:
+    def trainings(self) -> dict[str, Plain]:
         """The images that each classification network is trained on."""
         return {run.name: run.training for run in self.weak_runs}
 
@@ -152,7 +151,7 @@ class Params:
         trained on and how it makes up for their faults. Runs without such an upper bound are left out.
         """
 
-        def describe(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+        def describe(run: Run) -> tuple[Plain, Plain]:
             network = run.section(TrainSegSettings).model_dump(exclude=OF_MASKS)
             return network, run.section(PredictSegSettings).model_dump()
 
@@ -162,7 +161,7 @@ class Params:
             if (same := [bound for bound in self.full_runs if describe(bound) == describe(run)])
         }
 
-    def find(self, key: str, run: str | None = None) -> Any:
+    def find(self, key: str, run: str | None = None) -> object:
         """The value at a dotted key: of a run (`run.host`), of a section (`train_cam.split`) or of the project.
 
         Args:
@@ -171,7 +170,7 @@ class Params:
         """
         first, *rest = key.split(".")
         if first == "run":
-            value: Any = self.described[str(run)]
+            value: object = self.described[str(run)]
         elif first in self.sections:
             value = (self.sections if run is None else self.described[run].sections)[first]
         else:
@@ -191,7 +190,8 @@ class Params:
             run: The instances' run, for a stage that has the axis.
             item: Likewise their item.
         """
-        own = {} if stage.section is None else dict(self.find(name, run))
+        sections = self.sections if run is None else self.described[run].sections
+        own = {} if stage.section is None else dict(sections[name])
         shared = {field: self.find(key.format(item=item), run) for field, key in stage.shared.items()}
         return stage.task.model_validate(own | shared)
 
@@ -207,6 +207,6 @@ class Params:
         return {key: task for key, task in tasks.items() if stage.needed(task)}
 
 
-def load_stages() -> dict[str, Stage[Any]]:
+def load_stages() -> dict[str, Stage[Settings]]:
     """All stages by name."""
     return {name: load_stage(name) for name in list_stages()}

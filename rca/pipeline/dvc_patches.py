@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +88,7 @@ def name_process(stage: str) -> None:
     sys.argv = ["rca-stage", stage, "on", socket.gethostname()]
 
 
-def is_alive(entry: dict[str, Any], written: float) -> bool:
+def is_alive(entry: Mapping[str, Any], written: float) -> bool:
     """Whether the process of an entry of `rwlock`, a file last written at `written`, may still run."""
     host = re.fullmatch(r"rca-stage \S+ on (\S+)", entry["cmd"])
     if host and host[1] != socket.gethostname():

@@ -77,7 +77,7 @@ def build_jobs(root: Path, declared: Iterable["Declared"]) -> tuple[Job, ...]:
     return tuple(build_job(stage, owners, inside, asked) for stage in declared)
 
 
-def read_asked(path: Path) -> Mapping[str, Mapping[str, Any]]:
+def read_asked(path: Path) -> Mapping[str, Mapping[str, object]]:
     """What each stage asks an engine for, by the stage's name; nothing where there is no such file."""
     if not path.is_file():
         return {}
@@ -89,7 +89,7 @@ def build_job(
     stage: "Declared",
     owners: Mapping[str, str],
     inside: Mapping[str, list[str]],
-    asked: Mapping[str, Mapping[str, Any]],
+    asked: Mapping[str, Mapping[str, object]],
 ) -> Job:
     """Turn a declared stage into a job.
 
@@ -144,7 +144,7 @@ def name_log(stage: str) -> str:
     return f"logs/{stage.replace('@', '.')}.log"
 
 
-def read_meta(stage: str, meta: object, asked: Mapping[str, Any]) -> dict[str, Any]:
+def read_meta(stage: str, meta: object, asked: Mapping[str, object]) -> dict[str, Any]:
     """Check a stage's `meta` and return its values, with defaults filled in.
 
     Args:
@@ -169,7 +169,7 @@ def read_meta(stage: str, meta: object, asked: Mapping[str, Any]) -> dict[str, A
     return {**values, "labels": {key: str(value) for key, value in labels.items()}}
 
 
-def check_keys(stage: str, where: str, value: object, known: set[str]) -> Mapping[str, Any]:
+def check_keys(stage: str, where: str, value: object, known: set[str]) -> Mapping[str, object]:
     """A mapping, after checking that it is one and has known keys only."""
     value = {} if value is None else value
     if not isinstance(value, Mapping):
@@ -181,7 +181,7 @@ def check_keys(stage: str, where: str, value: object, known: set[str]) -> Mappin
     return value
 
 
-def read_number(stage: str, where: str, values: Mapping[str, Any]) -> int:
+def read_number(stage: str, where: str, values: Mapping[str, object]) -> int:
     """Return the whole number at the path `where` after checking its range."""
     key = where.rpartition(".")[2]
     value = values.get(key, DEFAULTS.get(key))

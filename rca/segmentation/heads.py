@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.models.backbones import Backbone, OutputStride
+from rca.models.backbone import Backbone
+from rca.models.backbones import OutputStride
 
 HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid"]
 

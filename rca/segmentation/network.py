@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.errors import UserError
+from rca.core.settings import Plain
 from rca.models.backbones import OutputStride, build_backbone
 from rca.models.storage import load_tensors, save_tensors
 from rca.segmentation.heads import HeadName, build_head
@@ -120,7 +120,7 @@ def load_segmenter(path: Path) -> Segmenter:
     return network.eval()
 
 
-def _read_description(fields: dict[str, Any]) -> SegmenterDescription:
+def _read_description(fields: Plain) -> SegmenterDescription:
     listed = {key: tuple(fields[key]) for key in ("classes", "mean", "std")}
     provenance = fields.get("provenance")
     return SegmenterDescription(**{**fields, **listed, "provenance": provenance and Provenance(**provenance)})

@@ -11,10 +11,11 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from rca.core.errors import UserError
 from rca.core.files import write_json
+from rca.core.settings import Settings
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS
 from rca.stages.base.pins import Instance, Pins, read_pins
@@ -68,7 +69,7 @@ def run_instance(instance: Instance, pins: Pins) -> int:
     return run_stage(stage, context, task)
 
 
-def run_stage(stage: Stage[Any], context: Context, task: Any) -> int:
+def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     """Run a stage with its log; the exit code is as in `run_instance`."""
     LOGS.mkdir(exist_ok=True)
     log_file = LOGS / f"{context.name}.log"
@@ -94,7 +95,7 @@ def run_stage(stage: Stage[Any], context: Context, task: Any) -> int:
     return 0
 
 
-def measure(context: Context, seconds: float) -> dict[str, Any]:
+def measure(context: Context, seconds: float) -> dict[str, object]:
     """What an instance of a stage took. It is not an output, since it differs from one run to the next.
 
     Returns:

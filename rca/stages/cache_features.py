@@ -18,7 +18,8 @@ from rca.data.loading.features import FeatureWriter, View, list_training_views
 from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.data.partition import assign_shard, check_splits
-from rca.models.backbones import Backbone, build_backbone
+from rca.models.backbone import Backbone
+from rca.models.backbones import build_backbone
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.stages.base.context import Context

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import Field
 
 from rca.core.files import read_json, write_directory, write_json, write_text
-from rca.core.settings import Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision
 from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
 from rca.evaluation.exhibits import write_examples, write_memory
@@ -104,7 +104,7 @@ def run(context: Context, task: EvaluateTask) -> None:
         remove(path)
     keep_masks(paths, task.refined_masks, task.shards)
     manifest = read_manifest(context.layout.manifest)
-    chosen: dict[str, Any] = read_json(paths.threshold) if weak else {}
+    chosen: Plain = read_json(paths.threshold) if weak else {}
     thresholds = {choice: float(chosen[choice]) for choice in CHOICES if weak}
     folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
     with ExitStack() as stack:
@@ -159,9 +159,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def describe(
-    paths: RunLayout, manifest: Manifest, masks: Masks, task: EvaluateTask, best_on: str | None
-) -> dict[str, Any]:
+def describe(paths: RunLayout, manifest: Manifest, masks: Masks, task: EvaluateTask, best_on: str | None) -> Plain:
     """The protocol of all figures, as `rca.evaluation.protocol.describe_protocol` takes it."""
     settings = list_scored(task)
     splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])

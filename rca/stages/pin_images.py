@@ -7,10 +7,9 @@ stages and runs that use it, and no others.
 import hashlib
 import json
 from dataclasses import replace
-from typing import Any
 
 from rca.core.files import write_json
-from rca.core.settings import Settings
+from rca.core.settings import Plain, Settings
 from rca.data.manifest import Manifest, read_manifest
 from rca.data.partition import check_splits, list_saliency, read_training
 from rca.stages.base.context import Context
@@ -58,7 +57,7 @@ def run(context: Context, task: PinImagesTask) -> None:
         check_splits(layout.manifest, [split])
         return hash_images(read_manifest(layout.manifest, f"{part}/{split}"))
 
-    pins: dict[str, Any] = {"train_cam": {run: pin_training(layout, inputs) for run, inputs in task.trainings.items()}}
+    pins: Plain = {"train_cam": {run: pin_training(layout, inputs) for run, inputs in task.trainings.items()}}
     if task.trainings:
         pins["choose_threshold"] = pin("truth", task.threshold_split)
     if task.segmented:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from rca.core.files import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.core.progress import track
-from rca.core.settings import Settings, Supervision, Unpinned
+from rca.core.settings import Plain, Settings, Supervision, Unpinned
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.crf import CrfSettings, score_labels
@@ -69,7 +69,7 @@ class Chunk(NamedTuple):
 
     manifest: Manifest
     scores: Path
-    thresholds: dict[str, Any]
+    thresholds: Plain
     pseudo: Path
     directory: Path
     crf: CrfSettings

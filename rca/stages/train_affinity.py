@@ -34,7 +34,8 @@ from rca.models.boundary_network import (
 from rca.stages.base.context import Context
 from rca.stages.base.layout import RunLayout
 from rca.stages.base.stage import Stage
-from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer, choose_device, set_determinism
 
 
 class AffinityOptimisationSettings(OptimisationSettings):

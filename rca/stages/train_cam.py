@@ -4,7 +4,6 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -18,7 +17,7 @@ from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import read_json, write_directory, write_text
 from rca.core.launch import launch
-from rca.core.settings import Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
 from rca.data.loading.images import Sample, TrainingImages, make_loader
@@ -28,7 +27,8 @@ from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import OptimisationSettings, Trainer, choose_device, derive_seed, set_determinism
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer, choose_device, derive_seed, set_determinism
 
 SECOND_VIEW = 0.3
 
@@ -111,9 +111,9 @@ class TrainCamTask(TrainCamSettings):
     """
 
     host: str
-    host_options: dict[str, Any]
+    host_options: Plain
     method: str
-    options: dict[str, Any]
+    options: Plain
     supervision: Supervision
 
 

@@ -29,7 +29,8 @@ from rca.segmentation.loss import LossSettings, compute_segmentation_loss
 from rca.segmentation.network import Provenance, Segmenter, SegmenterDescription, save_segmenter
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import OptimisationSettings, Trainer, choose_device, set_determinism
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer, choose_device, set_determinism
 
 
 class TrainSegSettings(TrainingMaskSettings):

@@ -25,7 +25,8 @@ from rca.methods.rca import Rca, RcaOptions
 from rca.segmentation.loss import LossSettings
 from rca.stages import train_cam, train_seg
 from rca.stages.base.layout import RunLayout
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 COUNTS = ((3, 1), (0, 2), (2, 0), (0, 0))  # rows on rank 0 and rank 1

@@ -15,7 +15,8 @@ from rca.data.loading.images import EpochSampler, Sample
 from rca.hosts.cam import CamHost
 from rca.methods.hsc import Hsc, HscOptions
 from rca.stages.train_cam import compute_losses
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
 SIZES = ((5, 7), (3, 4))

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from rca.models.backbones import Backbone, OutputStride, build_backbone
+from rca.models.backbone import Backbone
+from rca.models.backbones import OutputStride, build_backbone
 
 CHANNELS = {"small": (48, 128), "vgg16": (128, 512), "resnet50": (256, 2048), "mobilenet_v2": (24, 1280)}
 SIZES = [(97, 65), (64, 96)]

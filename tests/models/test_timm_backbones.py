@@ -19,7 +19,8 @@ from rca.core.files import hash_file
 from rca.core.settings import build_settings
 from rca.data.loading.images import Sample
 from rca.exporting.onnx import export_onnx
-from rca.models.backbones import Backbone, OutputStride, build_backbone
+from rca.models.backbone import Backbone
+from rca.models.backbones import OutputStride, build_backbone
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
 from rca.prediction.model import load_model
@@ -29,7 +30,8 @@ from rca.segmentation.network import Segmenter, SegmenterDescription, load_segme
 from rca.segmentation.predict import PredictionSettings, predict_mask
 from rca.stages import train_cam
 from rca.stages.train_seg import compute_losses
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer
 
 CONVNEXT, VIT, PVT = "timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/pvt_v2_b0"
 CHANNELS = {CONVNEXT: (40, 320), VIT: (192, 192), PVT: (32, 256)}

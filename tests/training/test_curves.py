@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from rca.core.errors import UserError
 from rca.data.loading.images import EpochSampler, Sample
 from rca.training.curves import record_curves
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer
 
 EPOCHS = 5
 

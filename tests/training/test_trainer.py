@@ -11,7 +11,8 @@ from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.stages.train_cam import compute_losses
-from rca.training.trainer import OptimisationSettings, Trainer, derive_seed
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer, derive_seed
 
 EPOCHS = 4
 OPTIONS = {

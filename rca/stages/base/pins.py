@@ -7,11 +7,10 @@ under the stage's own key, so an edit reruns the stages that it concerns and no 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rca.core.errors import UserError
 from rca.core.files import read_json
-from rca.core.settings import build_settings
+from rca.core.settings import Plain, Settings, build_settings
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage, load_stage
 
@@ -44,7 +43,7 @@ class Pins:
         data: What `rca.params.pin` wrote.
     """
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: Plain) -> None:
         self.data = data
 
     @cached_property
@@ -52,7 +51,7 @@ class Pins:
         """The dataset's name."""
         return str(self.data["project"]["dataset"])
 
-    def prepare(self, instance: Instance) -> tuple[Stage[Any], Context, Any]:
+    def prepare(self, instance: Instance) -> tuple[Stage[Settings], Context, Settings]:
         """Bring together all that an instance needs to run.
 
         Returns:
@@ -72,7 +71,7 @@ class Pins:
         context = Context(stage=instance.stage, dataset=self.dataset, **pin, **axes)
         return stage, context, task
 
-    def _check(self, stage: Stage[Any], instance: Instance) -> None:
+    def _check(self, stage: Stage[Settings], instance: Instance) -> None:
         """Raise a UserError where the stage has no such instance."""
         project, name, pinned = self.data["project"], instance.stage, self.data.get(instance.stage)
         if not pinned:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal
+from typing import Generic, Literal
 
 from rca.core.errors import UserError
 from rca.core.settings import Settings, SettingsType
@@ -54,7 +54,7 @@ def list_stages() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in STAGES.glob("*.py") if not path.stem.startswith("__")))
 
 
-def load_stage(name: str) -> Stage[Any]:
+def load_stage(name: str) -> Stage[Settings]:
     """Import a stage.
 
     Raises:

@@ -30,7 +30,8 @@ from rca.params.read import read_params
 from rca.stages.base.pins import Instance
 from rca.stages.cache_features import drop_leftovers, group_by_views
 from rca.stages.train_cam import compute_losses_of_features
-from rca.training.trainer import OptimisationSettings, Trainer
+from rca.training.optimisation import OptimisationSettings
+from rca.training.trainer import Trainer
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "contrast": {"weight": 0.3}, "aggregation": {"prototypes": 2}}
