@@ -51,7 +51,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: ty
     assert list_all(tmp_path) == ["file.txt"]
 
 
-def test_a_directory_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
     for name in ("one", "two"):
         with write_directory(tmp_path / "out") as directory:
             (directory / name).write_text(name)
@@ -160,7 +160,7 @@ def test_a_checksum_is_sha256(tmp_path: Path) -> None:
     assert hash_file(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-def test_only_what_is_named_is_kept(tmp_path: Path) -> None:
+def test_only_named_files_are_kept(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")

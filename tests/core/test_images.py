@@ -22,7 +22,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_what_is_wrong_with_a_photograph_is_named(tmp_path: Path, fault: str) -> None:
+def test_faults_of_a_photograph_are_named(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(BROKEN[fault])
     with pytest.raises(PictureError) as caught:
@@ -61,7 +61,7 @@ def test_16_bits_a_channel_are_found_in_every_kind_of_png(
         read_photograph(path)
 
 
-def test_16_bits_for_three_channels_are_no_fault(tmp_path: Path) -> None:
+def test_16_bits_over_three_channels_are_accepted(tmp_path: Path) -> None:
     """A BMP of 16 bits a pixel holds 5 a channel."""
     header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     data = struct.pack("<HH", 31 << 10, 31)  # red, blue
@@ -108,7 +108,7 @@ def test_damaged_bytes_raise_nothing_else(tmp_path: Path, form: str) -> None:
     assert faults <= set(PICTURE_FAULTS)
 
 
-def test_pixels_come_as_they_are_stored(tmp_path: Path) -> None:
+def test_pixels_are_read_as_stored(tmp_path: Path) -> None:
     """An EXIF tag that asks to turn the picture is left aside: masks lie on the stored pixels."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -117,7 +117,7 @@ def test_pixels_come_as_they_are_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_photograph(path), PIXELS)
 
 
-def test_the_error_survives_the_way_out_of_a_worker(tmp_path: Path) -> None:
+def test_the_error_survives_pickling(tmp_path: Path) -> None:
     with pytest.raises(PictureError) as caught, open_picture(tmp_path / "photo.jpg", "photograph"):
         pass
     again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes

@@ -46,14 +46,14 @@ class Outer(Settings):
         ("null", None),
     ],
 )
-def test_scalars_are_what_they_look_like(text: str, expected: object) -> None:
+def test_scalars_have_the_type_that_they_look_like(text: str, expected: object) -> None:
     found = parse_yaml(f"key: {text}")["key"]
     assert found == expected
     assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "s:\n  x: {y: 1, y: 1}"])
-def test_a_key_given_twice_is_refused(text: str) -> None:
+def test_a_repeated_key_is_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match="is given twice"):
         parse_yaml(text)
 
@@ -93,7 +93,7 @@ def test_settings_are_built_from_plain_data() -> None:
         (None, "outer is null: "),
     ],
 )
-def test_what_is_wrong_is_told_with_its_dotted_key(data: object, sentence: str) -> None:
+def test_errors_name_the_dotted_key(data: object, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         build_settings(Outer, data, "outer", SOURCE)
     assert str(caught.value).startswith(f"params.yaml: {sentence}")
@@ -108,14 +108,14 @@ def test_what_is_wrong_is_told_with_its_dotted_key(data: object, sentence: str) 
         ({"name": "x", "parts": {"x": {}}}, "name and parts both have x: rename one."),
     ],
 )
-def test_of_a_whole_file_the_key_begins_at_its_top(data: object, sentence: str) -> None:
+def test_keys_of_a_whole_file_start_at_its_top(data: object, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         build_settings(Outer, data, "", SOURCE)
     assert str(caught.value) == f"params.yaml: {sentence}"
 
 
 @pytest.mark.parametrize(("name", "place"), [("outer", "outer"), ("", "it")])
-def test_a_date_is_no_setting(name: str, place: str) -> None:
+def test_a_date_is_refused(name: str, place: str) -> None:
     with pytest.raises(UserError, match=rf"params\.yaml: {place} holds a value that params cannot hold"):
         build_settings(Outer, parse_yaml("name: 2020-01-01"), name, SOURCE)
 
@@ -125,7 +125,7 @@ def test_settings_cannot_be_changed() -> None:
         Outer(name="x").count = 4
 
 
-def test_overrides_are_laid_over_key_by_key_and_leave_their_base_alone() -> None:
+def test_overrides_merge_key_by_key_and_leave_their_base_alone() -> None:
     base = {"a": {"x": 1, "y": {"z": 2}}, "b": [1, 2], "c": {"k": 1}}
     assert merge(base, {"a": {"y": {"w": 3}}, "b": [9], "c": 5, "d": {}}) == {
         "a": {"x": 1, "y": {"z": 2, "w": 3}},

@@ -70,7 +70,7 @@ def test_a_file_that_is_cut_short_is_refused(sources: list[Path]) -> None:
         TensorFile(sources[1])
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_told(sources: list[Path]) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_reported(sources: list[Path]) -> None:
     file = TensorFile(sources[0])
     sources[0].write_bytes(sources[0].read_bytes()[:-1])
     last = max(file.entries, key=lambda name: file.entries[name].start + file.entries[name].length)

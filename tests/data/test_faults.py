@@ -71,7 +71,7 @@ def test_an_image_with_an_error_stops_or_is_left_out(dataset: Dataset, kind: str
 
 
 @pytest.mark.parametrize("kind", ["no class", "similar classes", "repeated id", "empty split"])
-def test_what_is_wrong_with_the_whole_stops_in_any_case(dataset: Dataset, kind: str) -> None:
+def test_faults_of_the_dataset_always_stop(dataset: Dataset, kind: str) -> None:
     plant(dataset, kind)
     found = dataset.examine()
     assert found.quarantine == ()
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_the_whole_stops_in_any_case(dataset: Dataset, kind: 
     assert str(caught.value) == found.errors[0].sentence
 
 
-def test_how_many_more_errors_there_are_is_told(dataset: Dataset) -> None:
+def test_the_number_of_further_errors_is_reported(dataset: Dataset) -> None:
     for name in ("a1", "b2", "f6"):
         remove(dataset, f"images/{name}.jpg")
     with pytest.raises(UserError, match=r"a1\.jpg does not exist: .* \(and 2 more errors: `rca check` lists them\)\."):
@@ -96,7 +96,7 @@ def test_a_split_without_a_usable_image_is_empty(dataset: Dataset) -> None:
         found.accept("quarantine")
 
 
-def test_all_that_is_wrong_with_one_image_is_told(dataset: Dataset) -> None:
+def test_all_faults_of_an_image_are_reported(dataset: Dataset) -> None:
     for kind in ("truncated photograph", "wrong-mode mask", "missing saliency map", "unknown tag"):
         plant(dataset, kind)
     faults = dataset.examine().faults
@@ -132,30 +132,30 @@ def test_class_names_that_cannot_be_used_are_refused(dataset: Dataset, name: str
 
 
 @pytest.mark.parametrize("name", ["a/b", "../a", "a b", ".a", "a;b", "ä", "a\n", "", "a" * 201])
-def test_ids_that_are_no_file_names_are_refused(dataset: Dataset, name: str) -> None:
+def test_ids_that_cannot_be_file_names_are_refused(dataset: Dataset, name: str) -> None:
     rename(dataset, "a1", name)
     assert [fault.kind for fault in dataset.examine().faults] == ["unusable id"]
 
 
 @pytest.mark.parametrize("split", ["a b", "tr;ain", "", "ä"])
-def test_splits_that_are_no_file_names_are_refused(dataset: Dataset, split: str) -> None:
+def test_splits_that_cannot_be_file_names_are_refused(dataset: Dataset, split: str) -> None:
     rename_split(dataset, split)
     assert [fault.kind for fault in dataset.examine().faults] == ["unusable split"]
 
 
-def test_a_tag_that_only_looks_like_a_class_is_told_with_it(dataset: Dataset) -> None:
+def test_a_tag_that_resembles_a_class_is_reported_with_it(dataset: Dataset) -> None:
     retag(dataset, "a1", "Cat")
     assert "the tag 'Cat', which is no class (but 'cat' is)" in dataset.examine().faults[0].statement
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])
-def test_an_orientation_that_turns_nothing_is_no_fault(dataset: Dataset, orientation: int) -> None:
+def test_an_orientation_without_rotation_is_no_fault(dataset: Dataset, orientation: int) -> None:
     dataset.write("images/a1.jpg", encode("JPEG", PHOTOGRAPH, exif=orient(orientation)))
     assert dataset.examine().faults == ()
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_photograph_is_told_and_its_mask_must_fit_the_stored_pixels(
+def test_a_rotated_photograph_is_reported_and_its_mask_must_fit_the_stored_pixels(
     dataset: Dataset, orientation: int
 ) -> None:
     dataset.write("images/a1.jpg", encode("JPEG", PHOTOGRAPH, exif=orient(orientation)))
@@ -165,14 +165,14 @@ def test_a_turned_photograph_is_told_and_its_mask_must_fit_the_stored_pixels(
         assert "mask of another size" in {fault.kind for fault in dataset.examine().errors}
 
 
-def test_splits_that_lie_within_others_are_no_fault(dataset: Dataset) -> None:
+def test_splits_within_others_are_no_fault(dataset: Dataset) -> None:
     """As VOC's train lies within trainaug."""
     for name in ("e5", "f6"):
         dataset.change(name, splits=("train", "val"))
     assert dataset.examine().faults == ()
 
 
-def test_two_photographs_of_many_phones_are_one(dataset: Dataset) -> None:
+def test_a_multi_picture_jpeg_is_one_photograph(dataset: Dataset) -> None:
     """MPO is a JPEG with a second picture behind it."""
     buffer = io.BytesIO()
     first = Image.fromarray(PHOTOGRAPH)
@@ -181,7 +181,7 @@ def test_two_photographs_of_many_phones_are_one(dataset: Dataset) -> None:
     assert dataset.examine().faults == ()
 
 
-def test_what_is_broken_behind_the_pixels_is_told(dataset: Dataset) -> None:
+def test_faults_behind_the_pixels_are_reported(dataset: Dataset) -> None:
     """The second picture of a file can be broken where the first, which is read, is sound."""
     first, buffer = Image.fromarray(PHOTOGRAPH), io.BytesIO()
     first.save(buffer, "TIFF", save_all=True, append_images=[first])
@@ -193,7 +193,7 @@ def test_what_is_broken_behind_the_pixels_is_told(dataset: Dataset) -> None:
     assert any("a1.tif can be read, but not the rest of its file (" in fault.statement for fault in faults)
 
 
-def test_a_name_that_no_file_can_have_is_a_fault(dataset: Dataset) -> None:
+def test_an_impossible_file_name_is_a_fault(dataset: Dataset) -> None:
     dataset.change("a1", image="images/a\0b.jpg")
     assert [fault.kind for fault in dataset.examine().faults] == ["undecodable photograph"]
 

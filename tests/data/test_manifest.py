@@ -22,7 +22,7 @@ def test_a_manifest_is_read_as_it_was_written(written: Path, manifest: Manifest)
 
 
 @pytest.mark.parametrize("name", ["café, au lait", '"quoted"', "a|b", "two words"])
-def test_class_names_survive_whatever_they_hold(tmp_path: Path, manifest: Manifest, name: str) -> None:
+def test_class_names_survive_special_characters(tmp_path: Path, manifest: Manifest, name: str) -> None:
     named = replace(manifest, classes=(name, *manifest.classes[1:]))
     write_manifest(tmp_path, named)
     assert read_manifest(tmp_path) == named

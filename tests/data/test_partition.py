@@ -95,7 +95,7 @@ def test_parts_that_are_read_together_are_one_manifest(written: Path) -> None:
     assert both.index == {"c3": 0, "d4": 1, "web.e5": 2}
 
 
-def test_a_new_image_touches_its_split_and_its_shard_alone(tmp_path: Path, written: Path, whole: Manifest) -> None:
+def test_a_new_image_changes_only_its_split_and_its_shard(tmp_path: Path, written: Path, whole: Manifest) -> None:
     new = replace(whole.images[0], id="n6", splits=("val",))
     images = (*whole.images[:4], new, whole.images[4])
     write(tmp_path / "more", replace(whole, images=images))

@@ -102,7 +102,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
     assert whole.images == len(SIZES)
 
 
-def test_both_ways_to_take_undecided_pixels_are_reported_whichever_is_the_headline() -> None:
+def test_both_treatments_of_undecided_pixels_are_reported() -> None:
     truth = np.array([[0, 0, 1, 1]], np.uint8)
     prediction = np.array([[0, IGNORE, 1, 0]], np.uint8)
     counts = MaskCounts(1)

@@ -27,7 +27,7 @@ def test_every_entry_has_a_place(tmp_path: Path) -> None:
     assert np.isfinite(places[["x", "y"]].to_numpy()).all()
 
 
-def test_what_is_alike_lies_together(tmp_path: Path) -> None:
+def test_similar_entries_lie_close_together(tmp_path: Path) -> None:
     """Entries about two directions far apart stay two heaps."""
     snapshot = build(tmp_path, (30, 30, 0, 0), size=30)
     direction = np.zeros(8)

@@ -127,7 +127,7 @@ def test_purity_of_a_region_by_hand() -> None:
     assert math.isnan(measure_region(truth, np.array([1, 1, 1, 1], np.float32), whole, 1))
 
 
-def test_an_image_without_a_mask_tells_no_purity(path: Path, manifest: Manifest) -> None:
+def test_an_image_without_a_mask_gives_no_purity(path: Path, manifest: Manifest) -> None:
     snapshot = read_snapshot(path)
     hidden = replace(manifest, images=tuple(hide_mask(one, one.id == "a1") for one in manifest.images))
     purity, full = measure_purity(snapshot, hidden), measure_purity(snapshot, manifest)
@@ -141,14 +141,14 @@ def hide_mask(record: ImageRecord, hidden: bool) -> ImageRecord:
     return replace(record, mask=None) if hidden else record
 
 
-def test_a_strange_manifest_is_told(path: Path, manifest: Manifest) -> None:
+def test_a_manifest_of_another_dataset_is_reported(path: Path, manifest: Manifest) -> None:
     with pytest.raises(UserError, match="the class cow, which is not in the manifest"):
         measure_purity(read_snapshot(path), replace(manifest, classes=("cat", "dog", "pig")))
     with pytest.raises(UserError, match="which is not in the manifest"):
         measure_purity(read_snapshot(path), replace(manifest, images=manifest.images[:1]))
 
 
-def test_what_an_earlier_training_left_has_no_age_and_may_have_no_image(path: Path, manifest: Manifest) -> None:
+def test_regions_of_an_earlier_training_have_no_age_and_perhaps_no_image(path: Path, manifest: Manifest) -> None:
     snapshot = read_snapshot(path)
     images, ages = snapshot.image[0].copy(), 4 - snapshot.epoch[0]
     snapshot.image[0, :2], snapshot.epoch[0, 0] = -1, 20
@@ -196,7 +196,7 @@ def put(key: str, value: Any) -> Callable[[dict, dict], None]:
         (put("memory.entries", torch.full((4, 6, 8), torch.nan)), "it holds values that are not finite"),
     ],
 )
-def test_a_foreign_file_is_told_in_one_sentence(spoil: Callable[[dict, dict], None], sentence: str) -> None:
+def test_a_foreign_file_is_reported_in_one_sentence(spoil: Callable[[dict, dict], None], sentence: str) -> None:
     tensors, about = make_snapshot(CLASSES, IMAGES, WRITTEN)
     spoil(tensors, about)
     with pytest.raises(UserError, match=rf"is not a memory snapshot \({sentence}"):

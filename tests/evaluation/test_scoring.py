@@ -74,7 +74,9 @@ def test_the_number_of_workers_changes_nothing(folders: None, monkeypatch: pytes
     assert alone == together
 
 
-def test_a_list_says_what_is_scored_and_the_rest_is_counted(folders: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_selects_what_is_scored_and_the_rest_is_counted(
+    folders: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("list.txt").write_text("d\nb\n\nd\n")
     command = "score --predictions masks --truth truth --classes classes.txt --list list.txt --out out.json --workers 1"
     assert main(command.split()) == 0
@@ -138,7 +140,7 @@ def remove(*files: str) -> Callable[[], None]:
         (lambda: Path("classes.txt").write_text("\n"), "classes.txt names 0 classes"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_is_reported_in_one_sentence(
     folders: None, capsys: pytest.CaptureFixture[str], damage: Callable[[], object], message: str
 ) -> None:
     damage()
@@ -153,7 +155,7 @@ def test_bad_input_is_told_in_one_sentence(
     assert not Path("out.json").exists()
 
 
-def test_a_fault_found_by_a_worker_is_told_as_well(folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_found_by_a_worker_is_reported_too(folders: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "CHUNK", 2)
     damage_size()
     with pytest.raises(scoring.UserError, match=r"b\.png is 30x9"):

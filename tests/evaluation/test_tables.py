@@ -125,7 +125,7 @@ def test_only_seeds_that_both_runs_have_are_compared() -> None:
 
 
 @pytest.mark.parametrize("values", [{"cam": [0.5], "rca": [0.6]}, {"cam": [0.5, None], "rca": [None, 0.6]}])
-def test_one_pair_says_nothing_of_a_difference(values: dict[str, list[float | None]]) -> None:
+def test_one_pair_gives_no_difference(values: dict[str, list[float | None]]) -> None:
     table = compare(values)
     assert table[["difference", "low", "high"]].isna().all(axis=None)
     assert format_differences(table) == ""
@@ -243,7 +243,7 @@ def test_names_of_metrics_are_taken_apart(name: str, expected: tuple) -> None:
     assert take_apart(name) == Metric(*expected)
 
 
-def test_the_protocol_of_each_group_of_runs_is_told_once() -> None:
+def test_the_protocol_of_each_group_of_runs_is_stated_once() -> None:
     common = {
         "lists": {"val": {"images": 1449, "sha256": "0123456789"}},
         "tags": {"seed": "given", "segmentation": "none"},

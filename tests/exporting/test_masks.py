@@ -189,7 +189,7 @@ def test_ids_are_safe_and_differ_in_more_than_letter_case() -> None:
 # --- what is bad
 
 
-def test_what_is_there_is_not_overwritten(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_overwritten(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     masks = str(voc / "SegmentationClass")
     Path("out.json").write_text("mine")
     assert main(["export", "coco", masks, "out.json"]) == 2
@@ -229,7 +229,7 @@ BAD = {
 
 @pytest.mark.parametrize("fault", BAD)
 @pytest.mark.parametrize("target", ["coco", "voc"])
-def test_bad_masks_are_told_and_nothing_is_written(
+def test_bad_masks_are_reported_and_nothing_is_written(
     voc: Path, capsys: pytest.CaptureFixture[str], fault: str, target: str
 ) -> None:
     damage, folder, told = BAD[fault]
@@ -241,7 +241,7 @@ def test_bad_masks_are_told_and_nothing_is_written(
     assert not Path("out").exists()
 
 
-def test_other_faults_of_a_run_and_of_predictions_are_told(
+def test_other_faults_of_a_run_and_of_predictions_are_reported(
     run: Path, predicted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder, told in (

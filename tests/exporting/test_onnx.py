@@ -47,7 +47,7 @@ def test_onnxruntime_computes_what_pytorch_computes_at_any_size(exported: Path) 
         assert (found.argmax(1) == expected.argmax(1)).mean() > 0.999
 
 
-def test_the_file_says_what_it_takes_and_gives(exported: Path) -> None:
+def test_the_file_describes_its_input_and_output(exported: Path) -> None:
     session = open_export(exported)
     about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
     assert about["labels"] == ["background", "a", "b", "c"]
@@ -81,7 +81,7 @@ def test_an_export_that_disagrees_is_not_written(
     assert sorted(path.name for path in here.iterdir()) == ["model.safetensors", "out.onnx"]
 
 
-def test_what_keeps_the_export_from_being_made_is_told(
+def test_obstacles_to_the_export_are_reported(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("out.onnx").write_text("mine")

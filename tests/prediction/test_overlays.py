@@ -21,7 +21,7 @@ def swatch(label: int) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("count", [1, 2, 20, 80])
 @pytest.mark.parametrize("width", [480, 1600])
-def test_the_legend_has_a_colour_for_each_class_that_was_found(count: int, width: int) -> None:
+def test_the_legend_has_a_colour_for_each_class_in_the_mask(count: int, width: int) -> None:
     labels = range(0, count + 1)
     legend = overlays.draw_legend(find(*labels), width)
     assert legend.width == width
@@ -68,7 +68,7 @@ def test_a_long_name_is_cut_and_its_share_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (2000, 3000), (3000, 40), (3, 2000)])
-def test_the_overlay_shows_the_whole_mask_at_a_size_to_look_at(height: int, width: int) -> None:
+def test_the_overlay_shows_the_whole_mask_at_a_viewable_size(height: int, width: int) -> None:
     mask = np.zeros((height, width), np.uint8)
     mask[:, width // 2 :] = 1
     sheet = overlays.draw_overlay(np.full((height, width, 3), 100, np.uint8), mask, find(0, 1))
@@ -85,7 +85,7 @@ def test_the_overlay_shows_the_whole_mask_at_a_size_to_look_at(height: int, widt
     assert swatch(1) in colours_of(sheet.crop((0, size[1], sheet.width, sheet.height)))
 
 
-def test_a_mask_of_background_alone_is_said_to_hold_no_class() -> None:
+def test_the_legend_of_a_mask_of_background_names_no_class() -> None:
     sheet = overlays.draw_overlay(np.zeros((50, 60, 3), np.uint8), np.zeros((50, 60), np.uint8), find(0))
     empty = overlays.draw_legend([], 480)
     assert (np.asarray(sheet)[-empty.height :] == np.asarray(empty)).all()

@@ -74,7 +74,7 @@ def test_classes_and_areas_are_those_of_the_mask(model: Path) -> None:
         assert one.confidence == pytest.approx(prediction.confidence[truth[one.label]].mean(dtype=float), abs=1e-6)
 
 
-def test_a_picture_is_predicted_as_one_looks_at_it(model: Path, tmp_path: Path) -> None:
+def test_a_picture_is_rotated_upright_before_prediction(model: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path = save(tmp_path / "x.png", exif=exif)
@@ -83,7 +83,7 @@ def test_a_picture_is_predicted_as_one_looks_at_it(model: Path, tmp_path: Path) 
     assert (read_image(path) == np.rot90(draw(), -1)).all()
 
 
-def test_images_beyond_pillows_bound_are_taken_up_to_a_gigapixel(tmp_path: Path) -> None:
+def test_images_up_to_a_gigapixel_are_read(tmp_path: Path) -> None:
     def write_header(width: int, height: int) -> Path:
         head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
         chunks = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\0IDAT"
@@ -114,7 +114,7 @@ def test_pictures_of_8_bits_are_read_as_rgb(tmp_path: Path, mode: str) -> None:
         ("gone.jpg", "gone.jpg does not exist"),
     ],
 )
-def test_what_is_no_image_is_told(model: Path, image: object, told: str) -> None:
+def test_bad_images_are_reported(model: Path, image: object, told: str) -> None:
     with pytest.raises(UserError) as caught:
         rca.load(model).predict(image)  # type: ignore[arg-type]
     assert told in str(caught.value)
@@ -130,19 +130,19 @@ def test_what_is_no_image_is_told(model: Path, image: object, told: str) -> None
         ({"crf": True}, "options.crf is an unknown key"),
     ],
 )
-def test_a_bad_option_is_told(model: Path, options: dict, told: str) -> None:
+def test_a_bad_option_is_reported(model: Path, options: dict, told: str) -> None:
     with pytest.raises(UserError) as caught:
         rca.load(model).predict(draw(), **options)
     assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99"])
-def test_a_device_that_is_not_there_is_told(model: Path, device: str) -> None:
+def test_a_missing_device_is_reported(model: Path, device: str) -> None:
     with pytest.raises(UserError, match=f"There is no device {device} here"):
         rca.load(model, device)
 
 
-def test_to_import_rca_loads_nothing_else() -> None:
+def test_importing_rca_loads_nothing_else() -> None:
     script = "import sys, rca; assert not {'torch', 'numpy', 'PIL', 'pydantic'} & set(sys.modules); rca.load"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -193,7 +193,7 @@ def test_names_never_collide(here: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*/x.png", "**/*.png", "[ab]/x.*"])
-def test_a_quoted_pattern_is_the_shells(here: Path, pattern: str) -> None:
+def test_a_quoted_pattern_finds_what_the_shell_would(here: Path, pattern: str) -> None:
     (here / "a/x.txt").write_text("no image")
     assert main(["predict", "segmenter.safetensors", pattern, "--out", "out"]) == 0
     assert list_masks(here / "out") == {"a/x.png", "b/x.png"}
@@ -245,7 +245,7 @@ BAD: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_what_is_bad_is_told_before_any_work(here: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+def test_bad_input_is_reported_before_any_work(here: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
     spoil, arguments, told = BAD[fault]
     spoil(here)
     assert main(["predict", "segmenter.safetensors", "b", *arguments]) == 2

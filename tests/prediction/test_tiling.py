@@ -59,7 +59,7 @@ def test_tiles_cover_a_side_evenly_and_their_weights_sum_to_one(length: int, til
 
 @pytest.mark.parametrize(("height", "width"), [(50, 70), (96, 200), (333, 97), (301, 259)])
 @pytest.mark.parametrize("options", [{"overlap": 0}, {"overlap": 32, "batch_size": 2}, {"tile": 128, "overlap": 64}])
-def test_tiles_change_nothing_for_a_network_that_knows_no_neighbours(height: int, width: int, options: dict) -> None:
+def test_tiles_change_nothing_for_a_network_without_context(height: int, width: int, options: dict) -> None:
     torch.manual_seed(0)
     network, image = Pointwise().eval(), draw_image(height, width)
     settings = PredictionOptions(**{"tile": 96, **options})

@@ -115,7 +115,7 @@ def test_a_region_outside_the_manifest_is_named(project: Path) -> None:
         render(project)
 
 
-def test_up_to_36_classes_have_each_their_own_mark() -> None:
+def test_up_to_36_classes_have_different_marks() -> None:
     places = pd.DataFrame({"x": [], "y": [], "class": [], "image": [], "epoch": []})
     marks = [(one.colour, one.shape) for one in draw_map(places, [str(number) for number in range(36)])]
     assert len(set(marks)) == 36

@@ -131,7 +131,7 @@ def count_visible(opened: Opened) -> int:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pictures_are_asked_for_when_they_are_seen(open_page: Open, size: str) -> None:
+def test_pictures_load_when_they_come_into_view(open_page: Open, size: str) -> None:
     opened = open_page(size)
     assert len(opened.pictures) <= count_visible(opened)
     assert not any("examples" in url for url in opened.pictures)

@@ -39,7 +39,7 @@ def test_an_entry_becomes_a_record(root: Path) -> None:
     assert record.saliency_sha256 == hash_file(root / "saliency/a1.png")
 
 
-def test_tags_that_are_listed_go_before_those_of_the_mask(root: Path) -> None:
+def test_listed_tags_precede_those_of_the_mask(root: Path) -> None:
     masked = replace(ENTRY, mask="SegmentationClass/a1.png")
     assert read(root, masked).tags == (0,)
     assert read(root, replace(masked, tags=("dog",))).tags == (1,)

@@ -130,14 +130,14 @@ def test_masks_are_drawn_from_the_annotations(root: Path, tmp_path: Path, worker
     }
 
 
-def test_masks_are_looked_at_without_being_kept(root: Path, tmp_path: Path) -> None:
+def test_drawn_masks_are_checked_without_being_written(root: Path, tmp_path: Path) -> None:
     manifest = read_dataset(root, SETTINGS, drawn=Path("runs/tiny/masks"))
     assert manifest.images[0].mask == "./runs/tiny/masks/000000000007.png"
     assert manifest.images[0].tags == (0, 1)
     assert not (tmp_path / "runs").exists()
 
 
-def test_tags_may_be_all_that_is_annotated(root: Path) -> None:
+def test_tags_may_be_all_annotations(root: Path) -> None:
     found = read_dataset(root, SETTINGS.model_copy(update={"tags": "annotations"})).images
     assert [record.tags for record in found] == [(0, 1), (0, 2), (0, 2), (1,)]
 
@@ -164,7 +164,7 @@ def test_an_image_may_belong_to_several_splits(root: Path) -> None:
         list_dataset(root, settings)
 
 
-def test_a_mask_to_draw_is_small_on_its_way_to_a_worker(root: Path) -> None:
+def test_a_mask_to_draw_pickles_small(root: Path) -> None:
     images = read_annotations(root / "annotations/instances_train2014.json").images
     assert max(len(pickle.dumps(image.mask)) for image in images) < 300
 
@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_annotations_that_are_none_are_named(root: Path, fault: str) -> None:
+def test_bad_annotation_files_are_named(root: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     split = "val" if fault == "other categories" else "train"
     write(root, split, damage(copy.deepcopy(load(root, split))))
@@ -221,7 +221,7 @@ def test_annotations_that_are_none_are_named(root: Path, fault: str) -> None:
     assert "\n" not in sentence
 
 
-def test_files_that_are_missing_or_no_json_are_named(root: Path) -> None:
+def test_missing_files_and_invalid_json_are_named(root: Path) -> None:
     path = root / "annotations/instances_val2014.json"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match=r"instances_val2014\.json is not valid JSON"):

@@ -80,13 +80,13 @@ def test_any_image_may_have_a_mask_and_a_saliency_map(root: Path) -> None:
         read_dataset(root, SETTINGS)
 
 
-def test_what_a_spreadsheet_writes_is_read(root: Path) -> None:
+def test_a_table_from_a_spreadsheet_is_read(root: Path) -> None:
     (root / "tags.csv").write_bytes(b"\xef\xbb\xbf" + b'"id","tags"\r\n"cow_1","cow;grass"\r\n')
     settings = SETTINGS.model_copy(update={"splits": ("all",)})
     assert describe(read_dataset(root, settings)) == {"cow_1": ("images/cow_1.jpg", (0, 1), ("all",))}
 
 
-def test_what_is_left_out_is_told(root: Path) -> None:
+def test_left_out_images_are_reported(root: Path) -> None:
     save(root / "images/trip/new.jpg")
     save(root / "images/notes.gif")
     settings, notes = SETTINGS.model_copy(update={"splits": ("train",)}), []
@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[str | bytes | None, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_in_a_sentence(root: Path, fault: str) -> None:
+def test_a_fault_is_reported_in_a_sentence(root: Path, fault: str) -> None:
     content, message = FAULTS[fault]
     (root / "tags.csv").unlink()
     if content is not None:
@@ -187,7 +187,7 @@ def test_rows_with_a_split_keep_it_and_the_others_draw(tmp_path: Path) -> None:
     assert {splits[f"{number:04d}"] for number in range(50, 300)} == {("train",), ("val",)}
 
 
-def test_a_seed_that_divides_badly_is_told(tmp_path: Path) -> None:
+def test_a_seed_that_splits_badly_is_reported(tmp_path: Path) -> None:
     write_many(tmp_path, 60, lambda number: ("cow", "sheep", "grass")[number % 3])
 
     def listen(seed: int) -> list[str]:
@@ -242,7 +242,7 @@ def test_a_limit_takes_always_the_same_images(with_web: Path) -> None:
     assert len(taken) == 5
 
 
-def test_a_source_that_is_not_as_it_must_be_is_named(with_web: Path) -> None:
+def test_a_bad_source_is_named(with_web: Path) -> None:
     with pytest.raises(UserError, match=r"other does not exist: put it there, or correct dataset\.sources\.web\.path"):
         read_dataset(with_web, use_web(path="other"))
     (with_web / "web/tags.csv").write_text("id,tags\nw1,horse\n")

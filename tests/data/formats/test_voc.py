@@ -31,7 +31,7 @@ def test_an_image_twice_on_a_list_is_one_image_once_in_its_split(make_voc: Calla
     assert [(record.id, record.splits) for record in records] == [("a1", ("train",)), ("b2", ("train",))]
 
 
-def test_a_name_that_is_listed_twice_is_told_with_its_list(make_voc: Callable[..., Path]) -> None:
+def test_a_name_that_is_listed_twice_is_reported_with_its_list(make_voc: Callable[..., Path]) -> None:
     root = make_voc()
     (root / LISTS / "train.txt").write_text("a1\nb2\na1\n")
     faults = [fault for fault in examine_dataset(root, SETTINGS).faults if fault.kind == "listed twice"]
@@ -40,7 +40,7 @@ def test_a_name_that_is_listed_twice_is_told_with_its_list(make_voc: Callable[..
     ]
 
 
-def test_masks_are_looked_for_in_the_order_of_their_folders(make_voc: Callable[..., Path]) -> None:
+def test_masks_are_searched_in_the_order_of_their_folders(make_voc: Callable[..., Path]) -> None:
     root = make_voc("SegmentationClassAug")
     own = root / "SegmentationClass"
     own.mkdir()
@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_with_the_file_that_has_it(make_voc: Callable[..., Path], fault: str) -> None:
+def test_a_fault_names_its_file(make_voc: Callable[..., Path], fault: str) -> None:
     name, damage, message = FAULTS[fault]
     root = make_voc()
     damage(root / name)
@@ -118,7 +118,7 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
         read_dataset(tmp_path / "nowhere", SETTINGS)
 
 
-def test_a_fault_is_told_by_several_workers_as_by_one(make_voc: Callable[..., Path]) -> None:
+def test_several_workers_report_a_fault_as_one_does(make_voc: Callable[..., Path]) -> None:
     root = make_voc()
     truncate(root / "JPEGImages/d4.jpg")
     with pytest.raises(UserError, match=r"d4\.jpg is broken"):

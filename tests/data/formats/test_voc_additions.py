@@ -151,7 +151,7 @@ def test_trainaug_is_derived(augmented: tuple[Path, dict[str, np.ndarray]], tmp_
     assert not list((root / "SegmentationClass").glob("[ef]*"))  # the dataset is left as it was
 
 
-def test_a_list_that_is_there_goes_before_the_derived_one(augmented: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_an_existing_list_precedes_the_derived_one(augmented: tuple[Path, dict[str, np.ndarray]]) -> None:
     root, _ = augmented
     (root / f"{LISTS}/trainaug.txt").write_text("b2\n")
     found = list_dataset(root, change(splits=("trainaug",), sbd="sbd"))
@@ -217,6 +217,6 @@ def test_saliency_maps_are_optional_for_each_image(make_voc: Callable[..., Path]
 
 
 @pytest.mark.parametrize("key", ["saliency", "sbd"])
-def test_a_folder_that_is_set_must_be_there(make_voc: Callable[..., Path], key: str) -> None:
+def test_a_folder_in_the_settings_must_exist(make_voc: Callable[..., Path], key: str) -> None:
     with pytest.raises(UserError, match=rf"nowhere does not exist: put it there, or correct dataset\.{key}"):
         list_dataset(make_voc(), change(**{key: "nowhere"}))

@@ -61,7 +61,7 @@ def test_saliency_maps_change_no_other_file(dataset: Path, tmp_path: Path) -> No
     assert any(again[path] != data for path, data in maps.items())
 
 
-def test_saliency_is_as_wrong_as_it_is_asked_to_be(pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+def test_saliency_is_as_wrong_as_the_settings_say(pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
     def draw(**settings: float) -> list[np.ndarray]:
         rng, wrong = np.random.default_rng(0), ShapesSaliencySettings(**settings)
         return [draw_saliency(mask, wrong, rng) for _, mask, _ in pictures]
