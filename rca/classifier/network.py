@@ -161,8 +161,6 @@ def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
         UserError: the file is missing or broken.
     """
     tensors, fields = load_tensors(path, "train_cam")
-    if fields.get("enabled") is False:
-        raise UserError(f"{path} holds no network, since its run was trained on true masks: name another run's file.")
     fields.update({key: tuple(fields.get(key, ())) for key in ("classes", "mean", "std", "sources")})
     network = CamNetwork(NetworkDescription(**fields))
     network.load_state_dict({**tensors, **{f"method.{name}": tensor for name, tensor in memory.items()}})

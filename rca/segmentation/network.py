@@ -112,10 +112,8 @@ def load_segmenter(path: Path) -> Segmenter:
         network = Segmenter(_read_description(fields))
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError):
-        off = " (train_seg was switched off)" if fields.get("enabled") is False else ""
         raise UserError(
-            f"{path} holds no segmentation network of this version{off}: name the file segmenter.safetensors that"
-            " train_seg writes."
+            f"{path} holds no segmentation network of this version: name what train_seg writes, segmenter.safetensors."
         ) from None
     return network.eval()
 

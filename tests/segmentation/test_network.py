@@ -50,7 +50,6 @@ def test_a_missing_segmenter_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "told"),
     [
-        ({"enabled": False}, "no segmentation network of this version (train_seg was switched off): name"),
         ({"method": "cam", "classes": ["a"], "mean": [0], "std": [1]}, "no segmentation network of this version: name"),
     ],
 )
