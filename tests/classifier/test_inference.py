@@ -109,7 +109,7 @@ def write_dataset(root: Path) -> Manifest:
     return Manifest(root, CLASSES, tuple(records))
 
 
-def test_the_maps_that_are_kept_are_those_of_the_tags(network: CamNetwork, tmp_path: Path) -> None:
+def test_only_the_maps_of_the_tags_are_kept(network: CamNetwork, tmp_path: Path) -> None:
     manifest, settings = write_dataset(tmp_path), InferenceSettings(scales=(1.0, 0.5))
     for record, maps in score_images(network, manifest, manifest.images, settings, 4):
         image = np.asarray(Image.open(manifest.photograph(record)))

@@ -31,7 +31,7 @@ def draw_batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def build(description: NetworkDescription) -> CamNetwork:
-    """A network whose memory holds something."""
+    """A network whose memory is not empty."""
     torch.manual_seed(0)
     network = CamNetwork(description)
     images, valid = draw_batch()
@@ -66,7 +66,7 @@ def test_a_network_saved_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_given_memory_takes_the_place_of_the_networks_own(tmp_path: Path) -> None:
+def test_a_loaded_memory_replaces_the_memory_of_the_network(tmp_path: Path) -> None:
     network = build(RCA)
     save_network(tmp_path / "network.safetensors", network)
     memory = {name: tensor.clone() for name, tensor in network.method.memory_state().items()}
@@ -78,7 +78,7 @@ def test_a_given_memory_takes_the_place_of_the_networks_own(tmp_path: Path) -> N
     assert torch.equal(score(loaded).extras["plain"], score(network).extras["plain"])
 
 
-def test_maps_come_at_the_output_stride_with_one_for_each_class() -> None:
+def test_there_is_one_map_per_class_at_the_output_stride() -> None:
     for description, channels in ((PLAIN, 128), (RCA, 10)):
         output = score(build(description))
         assert output.maps.shape == (4, 3, 6, 7)
@@ -86,7 +86,7 @@ def test_maps_come_at_the_output_stride_with_one_for_each_class() -> None:
         assert output.valid.shape == (4, 1, 6, 7)
 
 
-def test_the_network_tells_what_is_padding() -> None:
+def test_the_valid_region_excludes_padding() -> None:
     network = build(PLAIN)
     images, valid = draw_batch()
     valid[:, :, :, 26:] = 0
@@ -109,18 +109,18 @@ def test_the_network_tells_what_is_padding() -> None:
         ({"host_options": {"memory": {}}}, r"host cam: host_options\.memory is an unknown key"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_a_sentence(change: dict, message: str) -> None:
+def test_an_invalid_description_raises_a_clear_error(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         CamNetwork(replace(RCA, **change))
 
 
-def test_a_pair_that_does_not_go_together_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_pair_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_method("rca"), "refuses", {"cam": "its classifier is too plain"})
     with pytest.raises(UserError, match="the network: the method rca does not work with the host cam: its cl"):
         CamNetwork(RCA)
 
 
-def test_a_network_from_before_there_were_host_options_is_loaded(tmp_path: Path) -> None:
+def test_a_network_file_without_host_options_is_loaded(tmp_path: Path) -> None:
     network, path = build(PLAIN), tmp_path / "network.safetensors"
     fields = asdict(network.description)
     del fields["host_options"]

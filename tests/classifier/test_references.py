@@ -101,7 +101,7 @@ def test_references_depend_on_the_image_and_the_class_alone(network: CamNetwork,
     assert len(drawn) > 8  # images of a class do not all have the same
 
 
-def test_each_other_image_is_drawn_as_often(network: CamNetwork, manifest: Manifest) -> None:
+def test_all_other_images_are_drawn_equally_often(network: CamNetwork, manifest: Manifest) -> None:
     record = manifest.images[0]
     crowd = tuple(replace(record, id=f"n{number}") for number in range(5))
     references = build(network, replace(manifest, images=crowd), number=2)
@@ -112,7 +112,7 @@ def test_each_other_image_is_drawn_as_often(network: CamNetwork, manifest: Manif
     assert all(abs(count - 800) < 3 * (2000 * 0.4 * 0.6) ** 0.5 for count in counts.values()), counts
 
 
-def test_images_whose_tags_may_be_wrong_are_no_references(network: CamNetwork, manifest: Manifest) -> None:
+def test_images_with_unsure_tags_are_no_references(network: CamNetwork, manifest: Manifest) -> None:
     doubtful = tuple(replace(one, weight=0.5) if one.id == "image4" else one for one in manifest.images)
     references = build(network, replace(manifest, images=doubtful), number=9)
     assert [one.id for one in references.choose(manifest.images[1], 1)] == ["image5"]
@@ -153,7 +153,7 @@ def score_slowly(network: CamNetwork, manifest: Manifest, references: References
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 @torch.no_grad()
-def test_maps_are_those_of_one_reference_after_another(network: CamNetwork, manifest: Manifest, share: float) -> None:
+def test_maps_equal_a_loop_over_references(network: CamNetwork, manifest: Manifest, share: float) -> None:
     references = build(network, manifest, number=3, share=share)
     found = score(network, manifest, references)
     for record in manifest.images:
@@ -161,7 +161,7 @@ def test_maps_are_those_of_one_reference_after_another(network: CamNetwork, mani
         np.testing.assert_allclose(found[record.id].scores, expected.numpy(), atol=3e-3)
 
 
-def test_without_references_the_maps_are_those_of_the_image_alone(network: CamNetwork, manifest: Manifest) -> None:
+def test_without_references_the_image_is_scored_alone(network: CamNetwork, manifest: Manifest) -> None:
     alone = score(network, manifest, None)
     compare(score(network, manifest, build(network, manifest, share=0)), alone)
     beside = score(network, manifest, build(network, manifest, share=1))
@@ -171,7 +171,7 @@ def test_without_references_the_maps_are_those_of_the_image_alone(network: CamNe
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
-def test_neither_batches_nor_the_order_of_images_count(
+def test_batches_and_the_order_of_images_do_not_matter(
     network: CamNetwork, manifest: Manifest, batch_size: int
 ) -> None:
     usual = score(network, manifest, build(network, manifest))
@@ -188,7 +188,7 @@ def test_a_small_memory_changes_nothing(network: CamNetwork, manifest: Manifest)
     assert 0 < sizes[1] <= 0.003 * 2**20 < sizes[0]
 
 
-def test_kept_features_serve_as_references(network: CamNetwork, manifest: Manifest, tmp_path: Path) -> None:
+def test_cached_features_serve_as_references(network: CamNetwork, manifest: Manifest, tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path)
     for record in manifest.images:
         image = normalise(read_photograph(manifest.photograph(record)), (0.4,) * 3, (0.2,) * 3)[None]

@@ -47,14 +47,14 @@ def test_classes_are_loaded_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["hscc", "base", "parts", "__init__", "../errors", "parts.memory", "", "os"])
-def test_an_unknown_name_is_answered_with_the_declared_ones(name: str) -> None:
+def test_an_unknown_name_raises_an_error_that_lists_the_declared_names(name: str) -> None:
     with pytest.raises(UserError, match=rf"^There is no method {name}: choose one of cam, hsc, mcis, rca\.$"):
         load_method(name)
     with pytest.raises(UserError, match=rf"^There is no host {name}: choose one of cam, eps, oaa, seam\.$"):
         load_host(name)
 
 
-def test_what_is_no_class_of_the_kind_is_no_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declaration_of_another_kind_is_no_method(monkeypatch: pytest.MonkeyPatch) -> None:
     for declared in (Host, Method.forward, None):
         monkeypatch.setattr("rca.methods.hsc.METHOD", declared)
         with pytest.raises(UserError, match="There is no method hsc"):
@@ -66,14 +66,14 @@ def test_only_rca_keeps_a_memory_and_only_mcis_pairs_images() -> None:
     assert [name for name in METHODS if load_method(name).pairs_images] == ["mcis"]
 
 
-def test_a_pair_that_does_not_work_together_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_pair_raises_an_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_method("rca"), "refuses", {"cam": "its classifier is too plain"})
     with pytest.raises(UserError, match="here: the method rca does not work with the host cam: its classifier is too"):
         check_pair("cam", "rca", "here")
     check_pair("cam", "cam", "here")
 
 
-def test_what_needs_images_refuses_cached_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_needs_images_refuses_cached_features(monkeypatch: pytest.MonkeyPatch) -> None:
     check_pair("cam", "rca", "here", cached=True)
     monkeypatch.setattr(load_method("rca"), "needs_second_view", True)
     check_pair("cam", "rca", "here")

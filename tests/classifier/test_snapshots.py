@@ -22,7 +22,7 @@ ABOUT = NetworkDescription(
 
 
 def build(seed: int, learn: bool, description: NetworkDescription = ABOUT) -> CamNetwork:
-    """A network, with a memory of the images at positions 1 to 4 if it has learnt."""
+    """A network; if trained, with a memory of the images at positions 1 to 4."""
     torch.manual_seed(seed)
     network = CamNetwork(description)
     if learn:
@@ -46,7 +46,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 @pytest.fixture
 def files(tmp_path: Path, manifest: Manifest) -> tuple[CamNetwork, StartSettings]:
-    """A trained network, and where it and its memory were written."""
+    """A trained network, and the files of the network and its memory."""
     network = build(0, learn=True)
     save_network(tmp_path / "network.safetensors", network)
     checksum = hash_file(tmp_path / "network.safetensors")
@@ -59,7 +59,7 @@ def files(tmp_path: Path, manifest: Manifest) -> tuple[CamNetwork, StartSettings
     )
 
 
-def test_a_snapshot_tells_where_its_entries_came_from(files: tuple[CamNetwork, StartSettings], tmp_path: Path) -> None:
+def test_a_snapshot_names_the_images_of_its_entries(files: tuple[CamNetwork, StartSettings], tmp_path: Path) -> None:
     network, start = files
     tensors, about = load_tensors(start.memory, "snapshot_memory")
     assert about["classes"] == ["a", "b", "c", "background"]
@@ -70,7 +70,7 @@ def test_a_snapshot_tells_where_its_entries_came_from(files: tuple[CamNetwork, S
     assert all(torch.equal(tensors[name], value) for name, value in network.method.memory_state().items())
 
 
-def test_a_training_starts_with_another_ones_network_and_memory(files: tuple[CamNetwork, StartSettings]) -> None:
+def test_a_training_starts_from_the_network_and_memory_of_another(files: tuple[CamNetwork, StartSettings]) -> None:
     trained, start = files
     fresh = build(1, learn=False)
     before = fresh.state_dict()["method.host.classifier.weight"].clone()
@@ -102,7 +102,7 @@ def test_a_network_alone_leaves_the_memory_empty(files: tuple[CamNetwork, StartS
     assert fresh.method.memory.written.sum() == 0
 
 
-def test_nothing_to_start_from_changes_nothing(manifest: Manifest) -> None:
+def test_without_start_files_nothing_changes(manifest: Manifest) -> None:
     fresh, untouched = build(1, learn=False), build(1, learn=False)
     start_from(fresh, manifest, StartSettings())
     assert all(torch.equal(one, untouched.state_dict()[name]) for name, one in fresh.state_dict().items())
@@ -116,7 +116,7 @@ def test_nothing_to_start_from_changes_nothing(manifest: Manifest) -> None:
         ({"network_sha256": None}, r"network\.safetensors has the checksum .*network_sha256"),
     ],
 )
-def test_a_start_that_cannot_be_had_is_told_in_a_sentence(
+def test_a_missing_or_changed_start_file_raises_a_clear_error(
     files: tuple[CamNetwork, StartSettings], manifest: Manifest, change: dict, message: str
 ) -> None:
     _, start = files
@@ -124,7 +124,9 @@ def test_a_start_that_cannot_be_had_is_told_in_a_sentence(
         start_from(build(1, learn=False), manifest, start.model_copy(update=change))
 
 
-def test_what_does_not_fit_is_told_in_a_sentence(files: tuple[CamNetwork, StartSettings], manifest: Manifest) -> None:
+def test_a_start_file_that_does_not_fit_raises_a_clear_error(
+    files: tuple[CamNetwork, StartSettings], manifest: Manifest
+) -> None:
     _, start = files
     smaller = replace(ABOUT, options={**OPTIONS, "memory": {"size": 4, "background": 0.3}})
     with pytest.raises(UserError, match=r"does not fit the network: its method\.memory\.\w+ is \(4, 5"):

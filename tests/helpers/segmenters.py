@@ -1,4 +1,4 @@
-"""A segmentation network with random weights, for tests of what is done with one."""
+"""A segmentation network with random weights, for tests."""
 
 from pathlib import Path
 

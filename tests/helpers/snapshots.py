@@ -1,4 +1,4 @@
-"""Snapshots of a memory that tests make up."""
+"""Made-up snapshots of a memory, for tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ def make_snapshot(
     channels: int = 8,
     seed: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A bank of random entries and its description; rows of more than 4 regions have two usable prototypes.
+    """A bank of random entries and its description; rows with more than 4 regions have two usable prototypes.
 
-    Empty slots hold what must take no part: large entries, and positions that no image has.
+    Empty slots hold values that would show if they were used: large entries, and positions that no image has.
     """
     random = torch.Generator().manual_seed(seed)
     rows = len(classes)
@@ -53,6 +53,6 @@ def make_snapshot(
 
 
 def write_snapshot(path: Path, *arguments: Any, **options: Any) -> Path:
-    """Write what `make_snapshot` makes."""
+    """Write the result of `make_snapshot`."""
     save_tensors(path, *make_snapshot(*arguments, **options))
     return path

@@ -1,4 +1,4 @@
-"""The host that goes by saliency maps: its loss, the samples that hold the maps, and a short training."""
+"""The host that uses saliency maps: its loss, the samples that hold the maps, and a short training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def find_loss(host: EpsHost, output: Output, batch: Sample) -> float:
 
 
 @pytest.mark.parametrize("options", [{}, {"overlap": 0.7, "foreground_share": 0.8, "saliency_weight": 2.5}])
-def test_the_loss_is_that_of_a_loop_over_positions(options: dict[str, float]) -> None:
+def test_the_loss_equals_a_loop_over_positions(options: dict[str, float]) -> None:
     for seed in range(3):
         torch.manual_seed(seed)
         host = EpsHost(6, CLASSES, EpsOptions(**options))
@@ -174,7 +174,7 @@ def test_a_missing_map_is_told_in_a_sentence(manifest: Manifest, salient: Manife
         load(salient, saliency=True)[0, 0]
 
 
-def test_kept_features_are_refused() -> None:
+def test_cached_features_are_refused() -> None:
     check_pair("eps", "hsc", "here")
     with pytest.raises(UserError, match=r"here: the host eps needs saliency maps, .* set it to last_stage or all"):
         check_pair("eps", "cam", "here", cached=True)

@@ -1,4 +1,4 @@
-"""What every host does, and what a network hands to it."""
+"""The behaviour that all hosts share, and the inputs that a network gives them."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_classification_is_the_mean_over_the_views() -> None:
 
 @pytest.mark.parametrize("part", [Host, Method])
 @pytest.mark.parametrize("scale", [0.3, 0.5])
-def test_a_second_view_is_made_where_host_or_method_ask_for_it(
+def test_a_second_view_is_computed_if_host_or_method_needs_it(
     part: type[Host | Method], scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
@@ -68,13 +68,13 @@ def test_a_second_view_is_made_where_host_or_method_ask_for_it(
     torch.testing.assert_close(both, (alone + second) / 2)
 
 
-def test_the_scale_1_leaves_images_as_they_are() -> None:
+def test_scale_1_returns_the_images_unchanged() -> None:
     images = draw_batch().image
     assert rescale(images, 1) is images
 
 
 class Probe(Host):
-    """Doubles the maps of tagged classes, and keeps what it was given."""
+    """Doubles the maps of tagged classes and stores its arguments."""
 
     needs_levels = True
 

@@ -60,7 +60,7 @@ def accumulate(kept: np.ndarray, seen: np.ndarray, record: ImageRecord, view: st
     return after
 
 
-def test_the_store_keeps_what_a_loop_keeps(tmp_path: Path) -> None:
+def test_the_store_equals_a_loop_over_cells(tmp_path: Path) -> None:
     random, store = np.random.default_rng(0), AttentionStore(RECORDS, tmp_path / "kept", 8, 1)
     store.open(1)
     expected = {0: np.zeros((2, 6, 8)), 1: np.zeros((1, 5, 7))}
@@ -115,7 +115,7 @@ def test_augmented_views_of_a_photograph_put_it_together(manifest: Manifest, tmp
         np.testing.assert_allclose(store.read(number)[0], expected, atol=4)
 
 
-def test_each_epoch_begins_with_what_the_last_one_left(tmp_path: Path) -> None:
+def test_each_epoch_starts_from_the_state_of_the_last_one(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     folder.mkdir()
     (folder / "epoch-0001.npy").write_bytes(b"of another training")
@@ -142,7 +142,7 @@ def find_loss(logits: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> fl
     return sum(attended) / max(1, len(attended)) + sum(others) / max(1, len(others))
 
 
-def test_the_loss_is_that_of_a_loop_over_positions() -> None:
+def test_the_loss_equals_a_loop_over_positions() -> None:
     random = np.random.default_rng(0)
     logits, targets = random.normal(0, 2, (2, 3, 5, 7)), np.maximum(random.uniform(-1, 1, (2, 3, 5, 7)), 0)
     weight = random.choice([0, 0.5, 1], (2, 3, 5, 7))
@@ -192,7 +192,7 @@ def test_attention_is_accumulated_where_the_classifier_is_sure(tmp_path: Path) -
     assert lenient.store.read(0).any((1, 2)).all()
 
 
-def test_the_integral_learns_all_but_what_was_never_found(tmp_path: Path) -> None:
+def test_the_integral_learns_every_class_with_attention(tmp_path: Path) -> None:
     host, (output, batch) = begin(tmp_path, integral_weight=2.0), draw_batch(0)
     assert host.compute_losses(output, batch, 0).keys() == {"classification"}
     host.observe(output, batch, 1)

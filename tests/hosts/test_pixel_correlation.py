@@ -67,7 +67,7 @@ def test_a_constant_map_stays_and_weights_sum_to_1() -> None:
     torch.testing.assert_close(found, 0.7 * (valid > 0).double().expand_as(maps))
 
 
-def test_gradients_are_those_of_differences() -> None:
+def test_gradients_agree_with_finite_differences() -> None:
     maps, embedding, valid = draw()
     embedding = embedding[:2, :, :4, :3].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda one: propagate(maps[:2, :, :4, :3], one, valid[:2, :, :4, :3]), embedding)

@@ -89,7 +89,7 @@ def test_equivariance_is_the_mean_difference_on_the_image() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.37, 1.0])
-def test_the_hardest_values_are_those_of_a_sorted_list(share: float) -> None:
+def test_the_hardest_values_equal_the_end_of_a_sorted_list(share: float) -> None:
     (one, valid), (two, _) = draw_maps(0), draw_maps(1)
     found = find_hardest(one, two, valid, share)
     for image in range(3):
@@ -114,12 +114,12 @@ def test_targets_keep_the_strongest_class_and_leave_the_rest_to_the_background()
 
 
 @pytest.mark.parametrize("function", [find_difference, lambda *parts: find_hardest(*parts, 0.3)])
-def test_gradients_are_those_of_differences(function) -> None:
+def test_gradients_agree_with_finite_differences(function) -> None:
     (one, valid), (two, _) = draw_maps(0, 2), draw_maps(1, 2)
     assert torch.autograd.gradcheck(function, (one.requires_grad_(), two.requires_grad_(), valid))
 
 
-def test_every_term_is_the_one_that_is_put_together_by_hand() -> None:
+def test_every_term_equals_a_computation_by_hand() -> None:
     network, batch = build(), draw_batch()
     losses = compute_losses(network, batch, 0, 0.5)
     small = functional.interpolate(batch.image, (36, 45), mode="bilinear", antialias=True)
@@ -216,6 +216,6 @@ def test_inference_takes_the_refined_maps() -> None:
     assert build(normalisation="max").host.normalisation == "max"
 
 
-def test_the_classifier_is_that_of_the_plain_cam() -> None:
+def test_the_classifier_equals_the_plain_cam() -> None:
     seam, plain = SeamHost(5, 3, None, (4, 6)).state_dict(), CamHost(5, 3).state_dict()
     assert {name for name in seam if not name.startswith("correlation.")} == plain.keys()

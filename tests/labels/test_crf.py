@@ -67,7 +67,7 @@ def test_the_scale_of_the_probabilities_does_not_matter(refine: Refine, crf: Crf
 
 
 @BOTH
-def test_pixels_without_any_probability_take_what_lies_around_them(refine: Refine) -> None:
+def test_pixels_without_any_probability_get_the_label_around_them(refine: Refine) -> None:
     photograph, probabilities = draw_scene(2)
     complete = refine(photograph, probabilities, LABELS, CRF)
     probabilities[:, 10:12, 10:14] = 0
@@ -109,14 +109,14 @@ def test_label_scores_trust_the_mask_and_sum_to_one(labels: list[int]) -> None:
             assert scores[index, y, x] == pytest.approx(expected)
 
 
-def test_an_open_pixel_says_nothing_of_its_label() -> None:
+def test_an_open_pixel_makes_all_labels_equally_probable() -> None:
     labels = np.array([0, 3, 7], np.uint8)
     scores = score_labels(np.array([[3, 255]], np.uint8), labels, 0.7)
     np.testing.assert_allclose(scores[:, 0], [[0.15, 1 / 3], [0.7, 1 / 3], [0.15, 1 / 3]], rtol=1e-6)
 
 
 @BOTH
-def test_open_pixels_take_the_label_of_what_they_look_like(refine: Refine) -> None:
+def test_open_pixels_get_the_label_of_similar_pixels(refine: Refine) -> None:
     true = np.zeros((HEIGHT, WIDTH), np.uint8)
     true[12:31, 9:37] = 4
     photograph = np.where(true[..., None] == 4, [220, 180, 40], [30, 60, 120]).astype(np.uint8)

@@ -44,7 +44,7 @@ def test_keeping_freed_memory_changes_nothing() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("masks", [1, 2, 3])
-def test_masks_of_one_photograph_are_refined_as_if_alone(count: int, masks: int) -> None:
+def test_masks_of_one_photograph_are_refined_independently(count: int, masks: int) -> None:
     photograph, _ = draw_scene(3)
     labels = np.arange(count, dtype=np.uint8) * 3
     given = list(np.random.default_rng(count).random((masks, count, HEIGHT, WIDTH)).astype(np.float32) ** 3)
@@ -55,7 +55,7 @@ def test_masks_of_one_photograph_are_refined_as_if_alone(count: int, masks: int)
         assert (refined == labels[expected]).mean() > 0.9995
 
 
-def test_no_mask_is_refined_to_none() -> None:
+def test_no_masks_give_no_masks() -> None:
     assert refine_masks(draw_scene(0)[0], [], LABELS, CRF) == []
 
 

@@ -108,7 +108,7 @@ def test_the_whole_matrix_keeps_to_the_memory_as_well() -> None:
     assert 3 * MEGABYTE < peak <= 5 * MEGABYTE
 
 
-def test_too_little_memory_is_told_with_what_suffices() -> None:
+def test_too_little_memory_raises_an_error_with_the_memory_needed() -> None:
     scores, boundary = np.zeros((9, 300, 200), np.float32), np.zeros((300, 200), np.float32)
     with pytest.raises(UserError, match=r"9 maps of 200x300 cells needs 14 MB: raise walk\.memory_mb"):
         spread_scores(scores, boundary, WalkSettings(memory_mb=13))

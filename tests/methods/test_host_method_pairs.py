@@ -34,7 +34,7 @@ TERMS = {
     "hsc": {"roi", "class", "pixel"},
     "mcis": {"co_attention", "contrastive", "self_pairs"},
 }
-# What a network has that its host and method alone train.
+# A parameter of each host and each method that nothing else trains.
 PARTS = {
     "seam": "method.host.correlation.embedding.weight",
     "eps": "method.host.background.weight",
@@ -103,7 +103,7 @@ def test_a_pair_trains_and_scores(host: str, method: str, tmp_path: Path) -> Non
 def test_only_the_backbone_rounds_to_bfloat16(
     host: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a GPU does by default, on the CPU: everything after the backbone is as it is without autocast."""
+    """As on a GPU by default, but on the CPU: everything after the backbone equals the result without autocast."""
 
     def compute(network: CamNetwork) -> list[dict[str, Tensor]]:
         network.host.begin(RECORDS, tmp_path / "kept", 1)

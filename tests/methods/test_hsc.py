@@ -78,7 +78,7 @@ def test_maps_are_normalised_as_the_host_does_at_inference() -> None:
 
 
 @pytest.mark.parametrize("view", [0, 1])
-def test_a_view_holds_what_is_looked_up_image_by_image(view: int) -> None:
+def test_a_view_equals_a_computation_image_by_image(view: int) -> None:
     hsc = build(background=0.3)
     views, output, batch = look(hsc)
     found, output = views[view], (output, output.second)[view]

@@ -24,12 +24,12 @@ COUNTS = ((3, 2), (0, 2), (2, 0))  # rows on rank 0 and rank 1
 
 
 def take_part(tensor: Tensor) -> Tensor:
-    """This rank's part of a global batch; all of it in one process."""
+    """This rank's part of a global batch; the whole batch in a single process."""
     return tensor.tensor_split(world_size())[rank()]
 
 
 def average(tensor: Tensor) -> Tensor:
-    """What the trainer makes of a loss, and DistributedDataParallel of a gradient."""
+    """Average over ranks, as the trainer does for losses and DistributedDataParallel for gradients."""
     return sum_over_ranks(tensor) / world_size()
 
 

@@ -58,7 +58,7 @@ def classify_slowly(weight: Tensor, features: Tensor, valid: Tensor, tags: Tenso
 
 
 def attend_slowly(method: Mcis, queries: Tensor, keys: Tensor, valid: Tensor, backwards: bool = False) -> Tensor:
-    """What one image (D, h, w) finds in another; `backwards` where it is the second of its pair."""
+    """The co-attention of one image (D, h, w) to another; `backwards` for the second image of a pair."""
     found = torch.zeros_like(queries)
     weight = method.affinity.weight
     inside = (valid[0] > 0).nonzero().tolist()
@@ -72,7 +72,7 @@ def attend_slowly(method: Mcis, queries: Tensor, keys: Tensor, valid: Tensor, ba
 
 
 def expect_losses(method: Mcis, weights: Tensor) -> dict[str, float]:
-    """The terms of the loss image by image, as the paper's equations have them."""
+    """The terms of the loss image by image, by the paper's equations."""
     features, valid = draw_features()
     own = getattr(method, "own_host", method.host).classifier.weight[..., 0, 0]
     plain = method.host.classifier.weight[..., 0, 0]
@@ -104,7 +104,7 @@ def expect_losses(method: Mcis, weights: Tensor) -> dict[str, float]:
 @pytest.mark.parametrize("classifier", ["shared", "own"])
 @pytest.mark.parametrize("mask", ["learned", "maps"])
 @torch.no_grad()
-def test_the_losses_are_those_of_a_slow_reference(mask: str, classifier: str) -> None:
+def test_the_losses_equal_a_slow_reference(mask: str, classifier: str) -> None:
     method = build(contrastive={"mask": mask}, classifier=classifier)
     for weights in (torch.ones(6), torch.tensor([1, 0.5, 1, 0.25, 1, 1])):
         expected = expect_losses(method, weights)
@@ -161,7 +161,7 @@ def test_padding_changes_nothing() -> None:
         torch.testing.assert_close(loss, losses[name])
 
 
-def test_pairs_do_not_mind_their_order() -> None:
+def test_the_order_of_a_pair_does_not_matter() -> None:
     method, (features, valid) = build(), draw_features()
     losses = method.compute_losses(method(features, valid), make_batch(), 2)
     order = torch.tensor([2, 0, 1, 5, 3, 4])
@@ -171,7 +171,7 @@ def test_pairs_do_not_mind_their_order() -> None:
 
 
 @pytest.mark.parametrize("mask", ["learned", "maps"])
-def test_the_contrastive_mask_removes_what_is_shared(mask: str) -> None:
+def test_the_contrastive_mask_removes_the_shared_objects(mask: str) -> None:
     """Class 0 lies in both images, class 1 in the first, class 2 in the second: each is a direction of its own."""
     options = {"affinity": {"form": "cosine", "temperature": 0.02, "projection": "none"}}
     method = build(contrastive={"mask": mask}, **options)

@@ -164,7 +164,7 @@ def test_further_rounds_score_with_prototypes_of_the_image_itself() -> None:
             assert twice[image, :, y, x].tolist() == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
-def test_the_loss_on_positions_looks_at_sure_ones_alone() -> None:
+def test_the_loss_on_positions_uses_sure_positions_only() -> None:
     rca = build("scores")
     learn(rca, 1)
     rca.start_epoch(1, seed=0)

@@ -47,7 +47,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 @pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize(("height", "width"), [(70, 45), (33, 64)])
 @torch.no_grad()
-def test_features_have_the_stride_that_was_asked_for(name: str, stride: OutputStride, height: int, width: int) -> None:
+def test_features_have_the_requested_stride(name: str, stride: OutputStride, height: int, width: int) -> None:
     backbone = build(name, stride)
     low, high = backbone(draw_image(height, width))
     assert (backbone.low_channels, backbone.channels) == CHANNELS[name]
@@ -84,7 +84,7 @@ def test_vgg_at_stride_16_is_the_original_without_its_last_pooling() -> None:
     torch.testing.assert_close(backbone(image)[1], original[:30](image))
 
 
-def test_vgg_at_stride_8_dilates_its_last_block_alone() -> None:
+def test_vgg_at_stride_8_dilates_only_its_last_block() -> None:
     backbone = build("vgg16", 8)
     convolutions = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d)]
     assert [layer.dilation[0] for layer in convolutions] == [1] * 10 + [2] * 3
@@ -126,7 +126,7 @@ def test_a_resnet101_is_a_deeper_resnet50() -> None:
     ("name", "tensors"),
     [("vgg16", 6), ("resnet50", 30), ("mobilenet_v2", 39), ("small", 6)],  # weights and biases of conv5, layer4, ...
 )
-def test_the_last_stage_alone_is_trained(name: str, tensors: int) -> None:
+def test_only_the_last_stage_is_trained(name: str, tensors: int) -> None:
     backbone = build_backbone(name, 16)
     backbone.train_parts("last_stage")
     trained = [key for key, one in backbone.named_parameters() if one.requires_grad]

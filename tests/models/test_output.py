@@ -13,7 +13,7 @@ def test_the_scores_are_the_refined_maps_if_there_are_any() -> None:
     assert not output.extras
 
 
-def test_what_nobody_asked_for_is_missed_in_one_sentence() -> None:
+def test_a_value_that_nobody_asked_for_raises_a_clear_error() -> None:
     value = torch.ones(1)
     assert require(value, "needs_second_view") is value
     with pytest.raises(RuntimeError, match="uses what needs_second_view provides: set needs_second_view on its class"):

@@ -50,7 +50,7 @@ def draw_image(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize(("name", "stride"), CASES)
 @torch.no_grad()
-def test_features_have_the_stride_that_was_asked_for(name: str, stride: OutputStride) -> None:
+def test_features_have_the_requested_stride(name: str, stride: OutputStride) -> None:
     backbone = build(name, stride)
     assert (backbone.low_channels, backbone.channels) == CHANNELS[name]
     low, high = backbone(draw_image(70, 101))  # resized to a multiple of what the model needs
@@ -83,7 +83,7 @@ def test_an_image_of_an_odd_size_is_seen_as_the_same_image_resized() -> None:
 
 
 @pytest.mark.parametrize(("name", "beginning"), [(CONVNEXT, "net.stages_3."), (VIT, "net.model.blocks.11.")])
-def test_the_last_stage_alone_is_trained(name: str, beginning: str) -> None:
+def test_only_the_last_stage_is_trained(name: str, beginning: str) -> None:
     backbone = build_backbone(name, 16)
     backbone.train_parts("last_stage")
     trained = [key for key, parameter in backbone.named_parameters() if parameter.requires_grad]
@@ -104,14 +104,14 @@ def test_the_last_stage_alone_is_trained(name: str, beginning: str) -> None:
         ("timm/mixer_s32_224", 32, "The backbone timm/mixer_s32_224 "),
     ],
 )
-def test_what_a_model_cannot_do_is_told(name: str, stride: OutputStride, told: str) -> None:
+def test_an_unsupported_model_raises_a_clear_error(name: str, stride: OutputStride, told: str) -> None:
     with pytest.raises(UserError) as caught:
         build_backbone(name, stride)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_timm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_timm_raises_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("rca.models.timm_backbones.find_spec", lambda name: None if name == "timm" else find(name))
     for attempt in (lambda: build_backbone(VIT, 16), lambda: read_settings(VIT)):

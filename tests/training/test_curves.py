@@ -132,7 +132,7 @@ def test_without_a_folder_tensorboard_is_not_needed(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_folder_raises_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"No curves can be written to .*file/curves \(Not a dir"):
         train(tmp_path / "file" / "curves")

@@ -75,7 +75,7 @@ def same_weights(one: nn.Module, two: nn.Module) -> bool:
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("stop_in", [1, 3])
-def test_a_training_that_was_stopped_ends_as_one_that_was_not(
+def test_a_resumed_training_ends_with_the_same_weights(
     manifest: Manifest, tmp_path: Path, optimiser: str, stop_in: int
 ) -> None:
     whole, history = train(manifest, optimiser=optimiser)
@@ -91,7 +91,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
     assert whole.method.prototypes_usable.any()
 
 
-def test_a_training_that_is_done_is_not_done_again(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_repeated(manifest: Manifest, tmp_path: Path) -> None:
     done, history = train(manifest, tmp_path / "state.pt")
     again, its_history = train(manifest, tmp_path / "state.pt", stop_in=0)
     assert same_weights(done, again)
@@ -105,7 +105,7 @@ def test_the_seed_decides_everything(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("freeze_batchnorm", [True, False])
-def test_a_frozen_backbone_stays_as_it_came(manifest: Manifest, freeze_batchnorm: bool) -> None:
+def test_a_frozen_backbone_does_not_change(manifest: Manifest, freeze_batchnorm: bool) -> None:
     trained, _ = train(manifest, trainable=False, freeze_batchnorm=freeze_batchnorm, epochs=2)
     fresh = build()
     assert same_weights(trained.backbone, fresh.backbone)
@@ -236,7 +236,7 @@ def test_the_history_holds_the_mean_of_each_term() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_the_training_with_a_sentence(value: float) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training_with_a_clear_error(value: float) -> None:
     with pytest.raises(UserError, match=f"The loss became {value} in epoch 1: lower the learning rate"):
         fit_line(2, 1, lambda network, batch, epoch: {"bad": network(batch.image[..., 0, 0]).square().sum() * value})
 

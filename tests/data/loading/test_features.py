@@ -65,7 +65,7 @@ def fill_cache(directory: Path, manifest: Manifest, backbone: nn.Module) -> Feat
 
 
 class FeaturesEachTime(TrainingImages):
-    """The reference: the frozen backbone looks at every training image anew."""
+    """The reference: the frozen backbone encodes every training image again."""
 
     backbone: nn.Module
 
@@ -125,7 +125,7 @@ def test_features_beyond_float16_are_refused(tmp_path: Path, value: float) -> No
         FeatureWriter(tmp_path).add("a", View(1.0, False), torch.full((1, 2, 2), value))
 
 
-def test_features_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_features_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone does not exist: run cache_features first"):
         FeatureCache(tmp_path / "gone")
     (tmp_path / "0.safetensors").write_bytes(b"junk")
@@ -133,7 +133,7 @@ def test_features_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         FeatureCache(tmp_path)
 
 
-def test_each_image_is_kept_at_the_views_that_someone_asks_for(manifest: Manifest) -> None:
+def test_each_image_is_cached_at_the_requested_views(manifest: Manifest) -> None:
     flips, small = list_training_views(WHOLE), (View(0.5, False),)
     found = group_by_views(manifest.images, [("train", flips), ("val", small), ("val", flips[:1])])
     named = {views: [record.id for record in records] for views, records in found.items()}
@@ -145,7 +145,7 @@ def test_each_image_is_kept_at_the_views_that_someone_asks_for(manifest: Manifes
     assert list_training_views(AugmentationSettings(flip=False)) == (View(1.0, False),)
 
 
-def test_kept_features_are_those_of_the_augmented_image(manifest: Manifest, tmp_path: Path) -> None:
+def test_cached_features_equal_those_of_the_augmented_image(manifest: Manifest, tmp_path: Path) -> None:
     reference, cached = build_datasets(manifest, build(), tmp_path / "kept")
     for epoch in range(6):
         for number in range(len(manifest.images)):
@@ -169,7 +169,9 @@ def test_features_of_other_sizes_are_padded_as_images_are(manifest: Manifest, tm
         assert not batch.features[row][:, batch.valid[row, 0] == 0].any()
 
 
-def test_a_training_on_kept_features_is_that_on_features_computed_each_time(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_training_on_cached_features_equals_one_on_features_computed_each_time(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     settings = OptimisationSettings(
         optimiser="sgd", epochs=4, batch_size=2, learning_rate=1e-2, backbone_learning_rate=1.0, freeze_batchnorm=False
     )
@@ -212,7 +214,7 @@ def test_a_training_on_kept_features_is_that_on_features_computed_each_time(mani
             assert not torch.equal(expected, before[name])
 
 
-def test_scores_from_kept_features_are_those_of_the_images(manifest: Manifest, tmp_path: Path) -> None:
+def test_scores_from_cached_features_equal_those_from_images(manifest: Manifest, tmp_path: Path) -> None:
     network = build()
     cache = fill_cache(tmp_path / "kept", manifest, network.backbone)
     found = {record.id: maps for record, maps in score_images(network, manifest, manifest.images, VIEWS, 4, cache)}
@@ -264,7 +266,7 @@ def project(make_voc: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.M
     return build
 
 
-def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None]) -> None:
+def test_the_stages_train_and_score_on_cached_features(project: Callable[..., None]) -> None:
     project(trainable="none")
     manifest = read_manifest(Path("runs/mine/data"))
     ends = ("1.0", "1.0/mirrored", "1.5", "1.5/mirrored")
@@ -284,7 +286,7 @@ def test_the_stages_train_and_score_on_what_was_kept(project: Callable[..., None
         np.testing.assert_allclose(found.logits, expected.logits, rtol=5e-3, atol=1e-3)
 
 
-def test_extra_images_are_kept_as_those_that_are_trained_on_and_serve_as_references(
+def test_extra_images_are_cached_for_training_and_as_references(
     project: Callable[..., None],
 ) -> None:
     project(trainable="none")
@@ -319,7 +321,7 @@ def test_a_new_image_leaves_the_features_that_are_trained_on_alone(project: Call
     assert changed == {FEATURES / f"other/{assign_shard('n6', 2)}/0.safetensors"}
 
 
-def test_shards_that_are_no_more_leave_no_features(tmp_path: Path) -> None:
+def test_removed_shards_leave_no_features(tmp_path: Path) -> None:
     for name in ("0", "1", "7", ".0.stopped", ".1.at-work"):
         (tmp_path / name).mkdir()
     drop_leftovers(tmp_path / "0", [0, 1])

@@ -71,7 +71,7 @@ def test_attention_is_that_of_a_slow_reference(form: str, projection: str) -> No
                 torch.testing.assert_close(found[image, :, row, column], mean)
 
 
-def test_what_is_found_lies_within_the_features_that_are_looked_at() -> None:
+def test_a_summary_lies_within_the_range_of_the_features() -> None:
     first, second = draw(2, CHANNELS, 3, 4), draw(2, CHANNELS, 5, 3, seed=1)
     affinity = Affinity(AffinityOptions(), CHANNELS).double()
     found = summarise(affinity(first, second), second, torch.ones(2, 1, 5, 3), (3, 4))

@@ -67,7 +67,7 @@ def test_each_centre_is_the_mean_of_the_regions_nearest_to_it(seed: int) -> None
             np.testing.assert_allclose(centre, members[nearest == cluster].mean(0), rtol=1e-4, atol=1e-4)
 
 
-def test_a_cluster_that_nothing_is_near_to_moves_to_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_cluster_moves_to_a_region_far_from_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of five centres start where no region is; each blob must get one all the same."""
     true = torch.tensor([[0.0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [100, 100, 0]])
     entries = (true[:, None] + torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 0, 0]])).reshape(1, 15, 3)
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_prototypes_and_leaves_torchs_generator_alo
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_what_was_never_filled_does_not_matter() -> None:
+def test_empty_slots_do_not_matter() -> None:
     entries, filled = draw_memory(3, [67, 12, 3, 0])
     other = torch.where(filled[..., None], entries, torch.randn(entries.shape))
     found, expected = (cluster_memory(memory, filled, 5, ITERATIONS, 0) for memory in (other, entries))
@@ -154,7 +154,7 @@ def test_aggregation_agrees_with_its_formula_position_by_position(temperature: f
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
-def test_nothing_is_recalled_while_no_prototype_is_usable() -> None:
+def test_nothing_is_aggregated_without_usable_prototypes() -> None:
     features, prototypes, usable = draw_aggregation()
     found = aggregate_prototypes(features, prototypes, torch.zeros_like(usable), 0.1)
     assert torch.equal(found, torch.zeros_like(features))

@@ -83,7 +83,7 @@ def pool_slowly(rows: Tensor, weights: Tensor, number: int) -> tuple[list[np.nda
 
 
 @pytest.mark.parametrize("number", [1, 4, 11, 50])
-def test_a_class_is_pooled_from_the_rows_that_weigh_most(number: int) -> None:
+def test_a_class_is_pooled_from_its_heaviest_rows(number: int) -> None:
     rows, weights = draw(11, 5), draw(11, 3, seed=1).relu()
     weights[:, 1] = 0
     weights[:6, 2] = 1  # as many positions of the background have no other class at all
@@ -108,7 +108,7 @@ def test_gradients_of_the_losses_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda a: contrast_prototypes(a, labels, two, known, TEMPERATURE)[0], one)
 
 
-def test_a_prototype_begins_with_what_it_is_first_given_and_then_moves() -> None:
+def test_a_prototype_starts_as_its_first_embedding_and_then_moves() -> None:
     prototypes = MovingPrototypes((3, 4), 0.7).double()
     assert not prototypes.known.any()
     one, two = draw(3, 4), draw(3, 4, seed=1)
