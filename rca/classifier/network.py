@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
-from rca.core.errors import UserError
 from rca.core.precision import keep_digits
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from rca.core.arrays import Float32Array, UInt8Array
+from rca.core.devices import choose_device
 from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import build_settings
 from rca.prediction.inputs import ImageLike, read_image
 from rca.prediction.tiling import PredictionOptions, segment
 from rca.segmentation.network import Segmenter, SegmenterDescription, load_segmenter
-from rca.training.trainer import choose_device
 
 # Rows to count at a time: counting takes 16 bytes a pixel.
 COUNTED_ROWS = 256

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from rca.classifier.views import InferenceSettings, encode_views, group_by_size
+from rca.core.devices import choose_device, set_determinism
 from rca.core.files import read_photograph, write_directory
 from rca.core.progress import track
 from rca.core.settings import Settings
@@ -24,7 +25,6 @@ from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import choose_device, set_determinism
 
 
 class CacheFeaturesTask(Settings):

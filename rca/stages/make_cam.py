@@ -12,6 +12,7 @@ from rca.classifier.inference import predict_tags, score_images
 from rca.classifier.network import load_network
 from rca.classifier.references import References, ReferenceSettings
 from rca.classifier.views import InferenceSettings, group_by_size
+from rca.core.devices import choose_device, set_determinism
 from rca.core.files import keep_only
 from rca.core.progress import track
 from rca.core.settings import Settings, Supervision
@@ -22,7 +23,6 @@ from rca.labels.score_maps import ScoreMaps, ShardWriter
 from rca.models.storage import load_tensors
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import choose_device, set_determinism
 
 
 class PredictedTagsSettings(Settings):

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from rca.core.devices import choose_device, set_determinism
 from rca.core.files import read_photograph, write_directory, write_mask
 from rca.core.progress import track
 from rca.core.settings import Settings
@@ -10,7 +11,6 @@ from rca.segmentation.network import load_segmenter
 from rca.segmentation.predict import PredictionSettings, predict_mask
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import choose_device, set_determinism
 
 
 class PredictSegSettings(Settings):

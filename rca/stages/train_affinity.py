@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from rca.core.devices import choose_device, set_determinism
 from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import keep_only, read_json, read_photograph, write_mask, write_text
@@ -35,7 +36,7 @@ from rca.stages.base.context import Context
 from rca.stages.base.layout import RunLayout
 from rca.stages.base.stage import Stage
 from rca.training.optimisation import OptimisationSettings
-from rca.training.trainer import Trainer, choose_device, set_determinism
+from rca.training.trainer import Trainer
 
 
 class AffinityOptimisationSettings(OptimisationSettings):

@@ -13,6 +13,7 @@ from torch import Tensor
 from rca.classifier.network import CamNetwork, NetworkDescription, save_network
 from rca.classifier.registry import check_pair, check_processes
 from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
+from rca.core.devices import choose_device, set_determinism
 from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import read_json, write_directory, write_text
@@ -28,7 +29,7 @@ from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
 from rca.training.optimisation import OptimisationSettings
-from rca.training.trainer import Trainer, choose_device, derive_seed, set_determinism
+from rca.training.trainer import Trainer, derive_seed
 
 SECOND_VIEW = 0.3
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rca.core.devices import choose_device, set_determinism
 from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import hash_file, read_json, write_text
@@ -30,7 +31,7 @@ from rca.segmentation.network import Provenance, Segmenter, SegmenterDescription
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
 from rca.training.optimisation import OptimisationSettings
-from rca.training.trainer import Trainer, choose_device, set_determinism
+from rca.training.trainer import Trainer
 
 
 class TrainSegSettings(TrainingMaskSettings):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rca.core.devices import choose_device, set_determinism
 from rca.core.files import read_photograph
 from rca.core.progress import track
 from rca.core.settings import Settings, Supervision
@@ -12,7 +13,6 @@ from rca.labels.score_maps import ShardWriter, open_shard
 from rca.models.boundary_network import load_boundary_network
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
-from rca.training.trainer import choose_device, set_determinism
 
 
 class WalkScoresSettings(Settings):

@@ -254,19 +254,3 @@ def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:
         rank: The number of the process, counted from 0.
     """
     return seed * SEED_STRIDE + rank * RANK_STRIDE + epoch
-
-
-def set_determinism(threads: int) -> None:
-    """Make torch give the same bytes for the same input on the same machine.
-
-    Args:
-        threads: Number of CPU threads; the last digits depend on it.
-    """
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def choose_device() -> torch.device:
-    """The first GPU that the job can see, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

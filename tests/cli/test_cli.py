@@ -54,9 +54,9 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train_cam", "--run", "hsc", "--seed", "0"], "there is no run hsc, of cam, rca"),
+        (["train_cam", "--run", "hsc", "--seed", "0"], "train_cam has no run hsc: name one of cam, rca"),
         (["train_cam", "--run", "rca", "--seed", "0"], "dataset.json does not exist: run "),
-        (["make_cam", "--run", "rca", "--seed", "0", "--shard", "9"], "there is no shard 9, of 0, 1"),
+        (["make_cam", "--run", "rca", "--seed", "0", "--shard", "9"], "make_cam has no shard 9: name one of 0, 1"),
         (["choose_threshold", "--run", "cam", "--seed", "0"], "does not exist"),
         (["evaluate", "--run", "cam", "--seed", "0"], "does not exist"),
         (["prepare_data"], "data/shapes does not exist"),
@@ -64,7 +64,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["fetch_weights", "train_gan"], "train_gan"),
         (["walk_scores", "--run", "rca", "--seed", "0", "--shard", "0"], "walk_scores has nothing to do with these"),
         (["tabulate", "--run", "rca"], "tabulate has no run: leave it out"),
-        (["train_cam", "--run", "rca"], "train_cam works on one seed: name one, of 0, 1"),
+        (["train_cam", "--run", "rca"], "train_cam works on one seed: name one of 0, 1"),
         (["inspect", "network", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["inspect", "scores", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["inspect", "data", "nowhere"], "does not exist"),

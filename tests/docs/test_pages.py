@@ -47,7 +47,7 @@ def test_broken_links_are_found() -> None:
     text = "\n".join(
         [
             "[a](gone.md) [b](extending.md#gone) ![c](gone.png) [d](#gone)",
-            "[e](extending.md#what-a-host-may-do) [f](https://gone.example) [g](../rca)",
+            "[e](extending.md#what-a-host-can-override) [f](https://gone.example) [g](../rca)",
             "```",
             "[h](in_code.md)",
             "```",

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +16,12 @@ from safetensors.numpy import load_file
 from rca.core.imports import PACKAGE
 from rca.hosts.base import Host
 from rca.methods.base import Method
+from rca.stages.base.stage import Stage
 
 ROOT = PACKAGE.parent
 PAGE = (ROOT / "docs/extending.md").read_text()
-BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
+METHOD_PART, STAGE_PART = PAGE.split("## A stage of your own")
+BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", METHOD_PART, re.DOTALL))
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -182,8 +185,14 @@ def test_an_edit_to_the_method_concerns_its_own_runs_alone(project: Path) -> Non
         before = edited
 
 
-def test_the_example_is_the_only_one() -> None:
-    assert sorted(re.findall(r"```(\w+)", PAGE)) == ["python", "yaml"]
+def test_each_example_has_a_module_and_an_entry() -> None:
+    for part in (METHOD_PART, STAGE_PART):
+        assert sorted(re.findall(r"```(\w+)", part)) == ["python", "yaml"]
+
+
+def test_the_page_names_the_fields_of_a_stage() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", STAGE_PART, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {field.name for field in fields(Stage)}
 
 
 @pytest.mark.parametrize("kind", [Method, Host])

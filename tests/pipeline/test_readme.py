@@ -64,7 +64,7 @@ def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     printed = project.run("bash", "-c", script, timeout=1200)
     for line in ("data/mine: val: ", "data/voc2012: trainaug: 24 images"):  # rca check has read the miniatures
         assert line in printed
-    assert len(list(project.path.glob("runs/mine/rca/0/refined/*/best/trip--*.png"))) == 20
+    assert len(list(project.path.glob("runs/mine/rca/0/masks/refined/*/best/trip--*.png"))) == 20
     for path in (
         "runs/mine/report/index.html",
         "results/voc2012/table.md",

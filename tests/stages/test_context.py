@@ -101,7 +101,7 @@ def test_pins_that_cannot_be_read_are_named(params: dict[str, Any], content: str
 def test_pins_of_other_code_are_named(params: dict[str, Any]) -> None:
     pin()
     pins = read_pins()
-    pins.data["make_cam"]["rca"]["settings"]["strode"] = 4
+    pins.data["tasks"]["make_cam"]["rca"]["strode"] = 4
     with pytest.raises(UserError, match=r"runs/pins\.json: make_cam\.strode is an unknown key"):
         pins.prepare(Instance("make_cam", **RCA, shard=0))
 
@@ -178,7 +178,7 @@ def test_a_setting_that_changes_no_result_changes_neither_pins_nor_checkpoints(p
     def read() -> tuple[dict[str, Any], list[str], dict[str, Any]]:
         names = [name_checkpoint(), name_checkpoint("refine_crf", shard=0)]
         pins = read_json(PINS)
-        return {name: pins[name] for name in pins if name != "unpinned"}, names, pins["unpinned"]
+        return {name: pins[name] for name in pins if name != "tasks"}, names, pins["tasks"]
 
     before = read()
     params["prepare_data"]["workers"] = 7
@@ -200,7 +200,7 @@ def test_a_setting_concerns_the_stages_and_runs_that_use_it(params: dict[str, An
         pin()
         after = read_json(PINS)
         flat = [
-            {(stage, key): one for stage, of_stage in pins.items() for key, one in of_stage.items()}
+            {(stage, key): one for stage, of_stage in pins.items() if stage != "tasks" for key, one in of_stage.items()}
             for pins in (before, after)
         ]
         before = after
@@ -230,7 +230,7 @@ def package(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(rca.core.imports, "PACKAGE", copy)
     monkeypatch.setattr(rca.params.pin, "PACKAGE", copy)
-    monkeypatch.setattr(rca.params.pin, "REGISTRY", copy / "classifier/network.py")
+    monkeypatch.setattr(rca.params.pin, "REGISTRY", copy / "classifier/registry.py")
     return copy
 
 
@@ -245,7 +245,8 @@ def package(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
         ("hosts/cam.py", {"train_cam cam", "train_cam rca", "make_cam cam", "make_cam rca"}),
         ("stages/train_cam.py", {"train_cam cam", "train_cam rca"}),
         ("stages/make_cam.py", {"make_cam cam", "make_cam rca"}),
-        ("training/trainer.py", {f"{stage} {run}" for stage in ("train_cam", "make_cam") for run in ("cam", "rca")}),
+        ("training/trainer.py", {"train_cam cam", "train_cam rca"}),
+        ("classifier/inference.py", {"make_cam cam", "make_cam rca"}),
     ],
 )
 def test_an_edit_renames_the_checkpoints_of_the_code_that_runs_it(
