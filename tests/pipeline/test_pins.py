@@ -137,7 +137,7 @@ def test_dvc_repro_stops_once_where_params_ask_for_other_stages(real: RealProjec
 
 
 @pytest.mark.parametrize("engine", ["repro", "snakemake"])
-def test_a_stage_is_its_module_and_its_entry(real: RealProject, engine: str) -> None:
+def test_a_new_stage(real: RealProject, engine: str) -> None:
     page = (ROOT / "docs/extending.md").read_text().split("## A stage of your own")[1]
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL))
     (real.path / "rca/stages/measure_area.py").write_text(blocks["python"])
