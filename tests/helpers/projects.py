@@ -256,6 +256,10 @@ class RealProject(Project):
     def snakemake(self, *arguments: str, code: int = 0, **variables: Any) -> str:
         return super().snakemake(*arguments, "--resources", "gpu=2", code=code, **{"timeout": 600, **variables})
 
+    def refresh(self) -> None:
+        """Bring the list of instances up to date, as `rca check` does."""
+        self.run(sys.executable, "-m", "rca.params.pin", "--refresh")
+
     def repro(self, *arguments: str, code: int = 0) -> str:
         return self.run("dvc", "repro", *arguments, code=code, timeout=600)
 

@@ -37,7 +37,7 @@ def every_stage(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> R
         changes = {"runs": ["cam", "rca", "full"], "run.full": {"supervision": "masks"}}
         walk = {"train_affinity.optimisation": {"epochs": 1, "batch_size": 8}, "train_affinity.augmentation.crop": 48}
         project.set_params({**changes, **walk, "run.rca.walk_scores": {"enabled": True, "walk": {"steps": 16}}})
-        project.rca("check")
+        project.refresh()
         project.repro()
         project.commit("finished")
         project.list_ran()
@@ -143,7 +143,7 @@ def test_a_new_stage(real: RealProject, engine: str) -> None:
     (real.path / "rca/stages/measure_area.py").write_text(blocks["python"])
     real.edit("dvc.yaml", "  # Mean and standard deviation over seeds.\n", f"{blocks['yaml']}\n  # Mean.\n")
     real.set_params({"measure_area": {"threshold": "fixed"}})
-    real.rca("check")
+    real.refresh()
     getattr(real, engine)()
     assert real.list_ran() == ["measure_area@cam-0", "measure_area@rca-0", "render_report"]
     shares = json.loads((real.path / "runs/shapes/areas/rca-0.json").read_text())
@@ -154,4 +154,4 @@ def test_a_new_stage(real: RealProject, engine: str) -> None:
     ]
     assert "has no run hsc: name one of cam, rca" in real.rca("measure_area", "--run", "hsc", "--seed", "0", code=2)
     real.set_params({"measure_area": {"threshold": "middle"}})
-    assert 'measure_area.threshold is "middle"' in real.rca("check", code=2)
+    assert 'measure_area.threshold is "middle"' in real.rca("show", code=2)

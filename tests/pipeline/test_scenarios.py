@@ -98,7 +98,7 @@ def test_an_edit_reruns_what_imports_the_module(real):
 def test_late_stages_can_be_switched_off(real, engine):
     off = {"refine_crf.enabled": False, "train_seg.enabled": False}
     real.set_params({**off, "evaluate.refined": [], "evaluate.segmentation": []})
-    real.rca("check")
+    real.refresh()
     getattr(real, engine)()
     assert real.list_ran() == sorted(["evaluate@cam-0", "evaluate@rca-0", "pin_images", *END])
     root = real.path / "runs/shapes/rca/0"
@@ -116,7 +116,7 @@ def test_late_stages_can_be_switched_off(real, engine):
 def test_full_supervision_is_a_run_beside_the_others(real, engine):
     real.edit("params.yaml", "runs: [cam, rca]", "runs: [cam, full, rca]")
     real.set_params({"run.full": {"supervision": "masks"}})
-    real.rca("check")
+    real.refresh()
     getattr(real, engine)()
     of_full = list_stages("full", "pin_truth", "train_seg", "predict_seg", "evaluate")
     assert real.list_ran() == sorted([*of_full, *END])
@@ -182,7 +182,7 @@ def test_a_removed_run_leaves_nothing_behind(real, tmp_path_factory):
 
     scratch = build_real(tmp_path_factory.mktemp("scratch"), real.path)
     scratch.set_params({"runs": ["cam"]})
-    scratch.rca("check")
+    scratch.refresh()
     scratch.repro()
     recorded, expected = real.read_lock(), scratch.read_lock()
     assert {name: recorded[name] for name in expected} == expected
