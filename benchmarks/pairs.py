@@ -21,13 +21,13 @@ from references import write_dataset
 from train_step import build_step, fill_memory, time_in_turns
 
 from rca.classifier.inference import score_images
+from rca.classifier.losses import SECOND_VIEW
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.classifier.references import References, ReferenceSettings
 from rca.classifier.views import InferenceSettings
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
-from rca.stages.train_cam import SECOND_VIEW
 
 PRESET = Path(__file__).parents[1] / "workflow/presets/msrc.yaml"
 PAIRS = ("cam", "rca", "hsc", "mcis", "seam", "seam_rca", "seam_hsc", "seam_mcis")

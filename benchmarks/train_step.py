@@ -19,11 +19,11 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from rca.classifier.losses import SECOND_VIEW, compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.precision import choose_precision
 from rca.data.loading.images import Sample
 from rca.methods.parts.prototypes import cluster_memory
-from rca.stages.train_cam import SECOND_VIEW, compute_losses
 
 EPOCH = 9  # late enough for all terms of the loss
 WARM_UP = {"cpu": 1, "cuda": 10}  # steps

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
+from rca.classifier.losses import SECOND_VIEW, compute_losses, compute_losses_of_features
 from rca.classifier.network import CamNetwork, NetworkDescription, save_network
 from rca.classifier.registry import check_pair, check_processes
 from rca.classifier.snapshots import StartSettings, save_snapshot, start_from
@@ -21,17 +21,14 @@ from rca.core.launch import launch
 from rca.core.settings import Plain, Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
-from rca.data.loading.images import Sample, TrainingImages, make_loader
+from rca.data.loading.images import TrainingImages, make_loader
 from rca.data.partition import read_training
-from rca.models.resizing import rescale
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer, derive_seed
-
-SECOND_VIEW = 0.3
 
 
 class TrainCamSettings(Settings):
@@ -82,22 +79,6 @@ class TrainCamSettings(Settings):
                         f" it to {json.dumps(getattr(whole, key))}, or set backbone.trainable to all"
                     )
         return self
-
-
-def compute_losses(
-    network: CamNetwork, batch: Sample, epoch: int, second_view: float = SECOND_VIEW
-) -> dict[str, Tensor]:
-    """The terms of the loss of a batch; where host or method look twice, also of its second view, at another scale."""
-    output = network(batch.image, batch.valid, batch.tags)
-    if network.needs_second_view:
-        output = output._replace(second=network(rescale(batch.image, second_view), batch.valid, batch.tags))
-    return network.compute_losses(output, batch, epoch)
-
-
-def compute_losses_of_features(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
-    """The same for a batch of cached features."""
-    output = network.score(batch.features, batch.valid, tags=batch.tags)
-    return network.compute_losses(output, batch, epoch)
 
 
 class TrainCamTask(TrainCamSettings):

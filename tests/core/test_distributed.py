@@ -12,6 +12,7 @@ from stages import PREPARE, locate, run_stage, run_stages, shrink_preset, write_
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from rca.classifier import losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.distributed import count_rows, gather_rows, mean_of_rows, rank, sum_over_ranks, world_size
 from rca.core.errors import UserError
@@ -23,7 +24,7 @@ from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.cam import CamHost
 from rca.methods.rca import Rca, RcaOptions
 from rca.segmentation.loss import LossSettings
-from rca.stages import train_cam, train_seg
+from rca.stages import train_seg
 from rca.stages.base.layout import RunLayout
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer
@@ -134,7 +135,7 @@ def train(
 
     def compute_losses(network: CamNetwork, batch: Sample, epoch: int) -> dict[str, Tensor]:
         drawn.append(torch.rand(()))
-        return train_cam.compute_losses(network, batch, epoch)
+        return losses.compute_losses(network, batch, epoch)
 
     trainer = Trainer(
         network=network,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host
@@ -14,7 +15,6 @@ from rca.hosts.cam import CamHost
 from rca.methods.base import Method
 from rca.models.output import Output
 from rca.models.resizing import rescale
-from rca.stages.train_cam import compute_losses
 
 CHANNELS, CLASSES = 5, 3
 PLAIN = NetworkDescription(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rca.classifier.inference import score_batch
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.classifier.views import InferenceSettings
 from rca.core.normalisation import normalise_maps
@@ -23,7 +24,6 @@ from rca.hosts.seam import (
     scale_maps,
 )
 from rca.models.output import Output
-from rca.stages.train_cam import compute_losses
 
 SEAM = NetworkDescription(
     "small", 8, 0, "seam", "cam", {}, ("a", "b", "c"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "from scratch"

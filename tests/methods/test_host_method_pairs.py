@@ -11,12 +11,12 @@ from torch import Tensor
 
 from rca.classifier import views
 from rca.classifier.inference import score_batch
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription, load_network, save_network
 from rca.classifier.views import InferenceSettings
 from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
 from rca.hosts.base import Levels
-from rca.stages.train_cam import compute_losses
 
 HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}, "eps": {}, "oaa": {"start_epoch": 0}}
 METHODS: dict[str, dict[str, Any]] = {

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.distributed import gather_with_gradient, rank, sum_over_ranks, world_size
 from rca.core.launch import launch
 from rca.data.loading.images import EpochSampler, Sample
 from rca.hosts.cam import CamHost
 from rca.methods.hsc import Hsc, HscOptions
-from rca.stages.train_cam import compute_losses
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer
 

@@ -3,13 +3,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
 from rca.methods.base import Method
 from rca.methods.mcis import Mcis, McisOptions
-from rca.stages.train_cam import compute_losses
 
 CHANNELS, CLASSES, PAIRS = 6, 4, 3
 OFF = {"co_attention_weight": 0, "self_pair_weight": 0, "contrastive": {"weight": 0}}

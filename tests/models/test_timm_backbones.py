@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from rca.classifier import losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.errors import UserError
 from rca.core.files import hash_file
@@ -28,7 +29,6 @@ from rca.segmentation.heads import HeadName
 from rca.segmentation.loss import LossSettings
 from rca.segmentation.network import Segmenter, SegmenterDescription, load_segmenter, save_segmenter
 from rca.segmentation.predict import PredictionSettings, predict_mask
-from rca.stages import train_cam
 from rca.stages.train_seg import compute_losses
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer
@@ -127,7 +127,7 @@ def test_a_classifier_learns_on_it(name: str) -> None:
     images, valid, tags = draw_image(70, 101), torch.ones(1, 1, 70, 101), torch.tensor([[1.0, 0.0]])
     blank = torch.zeros(1)
     batch = Sample(images, valid, tags, blank, blank, blank, torch.ones(1))
-    sum(train_cam.compute_losses(network, batch, 0).values()).backward()
+    sum(losses.compute_losses(network, batch, 0).values()).backward()
     gradients = [parameter.grad for parameter in network.backbone.parameters() if parameter.grad is not None]
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
     with torch.no_grad():

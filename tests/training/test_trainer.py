@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.errors import UserError
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
-from rca.stages.train_cam import compute_losses
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer, derive_seed
 

@@ -13,6 +13,7 @@ from stages import locate, read_preset, run_stages, write_params
 from torch import Tensor, nn
 
 from rca.classifier.inference import score_images
+from rca.classifier.losses import compute_losses_of_features
 from rca.classifier.network import CamNetwork, NetworkDescription, load_network
 from rca.classifier.views import InferenceSettings, encode_views
 from rca.core.errors import UserError
@@ -29,7 +30,6 @@ from rca.params.instances import list_instances
 from rca.params.read import read_params
 from rca.stages.base.pins import Instance
 from rca.stages.cache_features import drop_leftovers, group_by_views
-from rca.stages.train_cam import compute_losses_of_features
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer
 
