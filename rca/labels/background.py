@@ -60,7 +60,11 @@ class BaseBackground(Settings):
 
 
 class ConstantBackground(BaseBackground):
-    """The background scores `threshold` everywhere (as for CAM in IRN; Ahn et al., CVPR 2019)."""
+    """The background scores `threshold` everywhere (as for CAM in IRN; Ahn et al., CVPR 2019).
+
+    Attributes:
+        threshold: The score of the background, 0..1, both exclusive.
+    """
 
     kind: Literal["constant"]
     threshold: float = Field(gt=0, lt=1)
@@ -75,6 +79,9 @@ class PowerBackground(BaseBackground):
 
     It falls as m rises, so the two cross at one t with (1 - t) ** alpha = t: the masks are those of a constant
     background at t. Only the confidence of the background in a CRF differs.
+
+    Attributes:
+        alpha: The exponent: the higher, the lower the threshold.
     """
 
     kind: Literal["power"]

@@ -28,7 +28,11 @@ class NoWeights(Settings):
 
 
 class TorchvisionWeights(Settings):
-    """Weights of torchvision, by their name there, e.g. IMAGENET1K_V1; the stage fetch_weights downloads them once."""
+    """Weights of torchvision, by their name there, e.g. IMAGENET1K_V1; the stage fetch_weights downloads them once.
+
+    Attributes:
+        name: Torchvision's name of the weights.
+    """
 
     source: Literal["torchvision"]
     name: str

@@ -1,0 +1,101 @@
+"""Write docs/params.md, the page of every key of params.yaml: `python docs/list_params.py`.
+
+Keys, defaults and meanings come from the settings classes and their docstrings.
+"""
+
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+
+from rca.core.settings import Settings
+from rca.params.project import ProjectSettings, ResourceSettings, RunSettings
+from rca.params.schema import load_stages
+
+PAGE = Path(__file__).with_name("params.md")
+INTRODUCTION = """\
+# Every key of params.yaml
+
+Written by `python docs/list_params.py` from the settings classes. `params.yaml` lists what differs from these defaults.
+A run overrides them under `run.<name>.<section>`. The options of hosts and methods (`host_options`, `options`) are
+documented beside their code: [seam](../rca/hosts/seam.py), [eps](../rca/hosts/eps.py), [oaa](../rca/hosts/oaa.py),
+[rca](../rca/methods/rca.py), [hsc](../rca/methods/hsc.py), [mcis](../rca/methods/mcis.py).
+"""
+
+
+def read_attributes(kind: type[Settings]) -> dict[str, str]:
+    """The meaning of each field, from the docstrings of a class and of its bases."""
+    meanings: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, Settings) and base.__doc__ and "Attributes:" in base.__doc__:
+            text = cleandoc(base.__doc__).split("Attributes:\n")[1]
+            for name, meaning in re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", text, re.DOTALL | re.MULTILINE):
+                meanings[name] = " ".join(meaning.split())
+    return meanings
+
+
+def list_kinds(annotation: object) -> list[type[Settings]]:
+    """The settings classes that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    unions = (typing.Union, types.UnionType, typing.Annotated)
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) in unions else ()
+    return [kind for part in parts for kind in list_kinds(part)]
+
+
+def name_choice(kind: type[Settings]) -> str:
+    """What tells a class from the others that a field may hold, such as `kind: power`."""
+    name = next(name for name in ("kind", "source", "format") if name in kind.model_fields)
+    return f"`{name}: {typing.get_args(kind.model_fields[name].annotation)[0]}`"
+
+
+def list_rows(kind: type[Settings], prefix: str, default: object = None) -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning of each field of a class; of a field that holds settings, those of its fields."""
+    meanings = read_attributes(kind)
+    for name, field in kind.model_fields.items():
+        key, kinds = f"{prefix}{name}", list_kinds(field.annotation)
+        required = field.is_required() and not isinstance(default, kind)
+        value = getattr(default, name) if isinstance(default, kind) else field.default
+        if len(kinds) == 1 and not required and value is not None:
+            yield from list_rows(kinds[0], f"{key}.", value)
+            continue
+        yield key, "required" if required else f"`{json.dumps(value, default=dump)}`", meanings.get(name, "")
+        for choice in kinds if len(kinds) > 1 else ():
+            for inner, shown, meaning in list_rows(choice, f"{key}."):
+                if meaning:
+                    yield inner, shown, f"With {name_choice(choice)}: {meaning[0].lower()}{meaning[1:]}"
+
+
+def dump(value: object) -> object:
+    """Plain data of a default."""
+    return value.model_dump(mode="json") if isinstance(value, Settings) else str(value)
+
+
+def write_table(title: str, kind: type[Settings], prefix: str = "") -> str:
+    """A heading and a table of the fields of a class; a key that several choices share stands once."""
+    default = None if any(field.is_required() for field in kind.model_fields.values()) else kind()
+    rows = dict.fromkeys(list_rows(kind, prefix, default))
+    lines = [f"| `{key}` | {shown} | {meaning.replace('|', '/')} |" for key, shown, meaning in rows]
+    meaning = (kind.__doc__ or "").strip().split("\n")[0]
+    return "\n".join([f"## {title}", "", meaning, "", "| key | default | meaning |", "| --- | --- | --- |", *lines, ""])
+
+
+def build_page() -> str:
+    """The whole page."""
+    sections = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
+    return "\n".join(
+        [
+            INTRODUCTION,
+            write_table("The project", ProjectSettings),
+            write_table("A run: `run.<name>`", RunSettings),
+            write_table("What a stage asks an engine for: `resources.<stage>`", ResourceSettings),
+            *(write_table(f"`{name}`", kind, f"{name}.") for name, kind in sections.items()),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(build_page(), encoding="utf-8")
