@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from rca.core.settings import Plain, Settings, Supervision
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
 from rca.data.loading.images import TrainingImages, make_loader
+from rca.data.manifest import Manifest
 from rca.data.partition import read_training
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, TorchvisionWeights
 from rca.stages.base.context import Context
+from rca.stages.base.layout import Layout, RunLayout
 from rca.stages.base.stage import Stage
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer, derive_seed
@@ -108,70 +111,140 @@ def run(context: Context, task: TrainCamTask) -> None:
     launch(_train, task.optimisation.processes, context, task)
 
 
-def _train(context: Context, settings: TrainCamTask) -> None:
+def _train(context: Context, task: TrainCamTask) -> None:
     """The work of each process of the training; the first one writes."""
-    layout, paths = context.layout, context.paths
-    set_determinism(settings.threads)
-    manifest = read_training(layout.manifest, settings.split, settings.sources)
+    layout, paths, device = context.layout, context.paths, choose_device()
+    set_determinism(task.threads)
+    manifest = read_training(layout.manifest, task.split, task.sources)
     torch.manual_seed(paths.seed)
-    weights = layout.weights("classifier")
-    frozen = settings.frozen
-    check_pair(settings.host, settings.method, f"run {paths.run}", cached=frozen)
-    network = _build(settings, weights, manifest.classes)
-    start_from(network, manifest, settings.start)
-    device = choose_device()
-    network.to(device)
+    network = build_network(task, layout.weights("classifier"), manifest, f"run {paths.run}").to(device)
+    images = open_images(task, layout, manifest, network, paths.seed)
+    loader, sampler = make_loader(
+        images, task.optimisation.batch_size, task.optimisation.workers, network.method.pairs_images
+    )
     about = network.description
-    records, salient = manifest.images, network.host.needs_saliency
-    if salient:
-        manifest.check_saliency(records, f"run {paths.run}: the host {about.host}")
-    if frozen:
-        cache = FeatureCache(layout.training_features)
-        images: TrainingImages = TrainingFeatures(manifest, records, settings.augmentation, paths.seed, cache)
-    else:
-        augmentation, statistics = settings.augmentation, (about.mean, about.std)
-        images = TrainingImages(manifest, records, augmentation, *statistics, paths.seed, saliency=salient)
-    optimisation = settings.optimisation
-    loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers, network.method.pairs_images)
-    print(f"{len(records)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
-    checkpoint = context.checkpoint([weights], find_pinned_images(context))
-    # Beside the checkpoint, since engines delete outputs before a stage that was stopped runs again.
-    history_so_far, of_host = checkpoint.with_suffix(".memory"), checkpoint.with_suffix(".host")
-    network.host.begin(records, of_host, optimisation.epochs)
-
-    def start_epoch(epoch: int) -> None:
-        network.method.start_epoch(epoch, derive_seed(paths.seed, epoch))
-        due = settings.snapshot_every and epoch and epoch % settings.snapshot_every == 0
-        if due and network.method.keeps_memory and rank() == 0:
-            path = history_so_far / f"epoch-{epoch:04}.safetensors"
-            save_snapshot(path, network, manifest, paths.run, paths.seed, epoch, None)
-
+    print(f"{len(images)} images, {about.initialisation}, host {about.host}, method {about.method}, on {device}")
+    checkpoint = context.checkpoint([layout.weights("classifier")], find_pinned_images(context))
+    epochs = Epochs(network, manifest, paths, task.snapshot_every, checkpoint)
+    network.host.begin(manifest.images, epochs.host_files, task.optimisation.epochs)
     trainer = Trainer(
         network=network,
         backbone=network.backbone,
-        settings=optimisation,
+        settings=task.optimisation,
         seed=paths.seed,
         device=device,
         compute_losses=(
-            compute_losses_of_features if frozen else partial(compute_losses, second_view=settings.second_view)
+            compute_losses_of_features if task.frozen else partial(compute_losses, second_view=task.second_view)
         ),
-        start_epoch=start_epoch,
+        start_epoch=epochs.start,
         checkpoint=checkpoint,
         curves=context.curves,
     )
     history = trainer.fit(loader, sampler)
-    # What the last epoch left in the memory: prototypes of its start would lag behind the features.
-    start_epoch(optimisation.epochs)
-    if rank() > 0:
-        return
-    save_network(paths.network, network.cpu())
-    write_text(paths.cam_history, pd.DataFrame(history).to_csv(index=False))
-    with write_directory(paths.memory_history) as directory:
-        for snapshot in sorted(history_so_far.glob("*.safetensors")):
-            shutil.copyfile(snapshot, directory / snapshot.name)
-    for folder in (history_so_far, of_host):
-        shutil.rmtree(folder, ignore_errors=True)
-    checkpoint.unlink(missing_ok=True)
+    # The regions of the last epoch enter the prototypes too: those of its start would lag behind the features.
+    epochs.start(task.optimisation.epochs)
+    if rank() == 0:
+        save_network(paths.network, network.cpu())
+        write_text(paths.cam_history, pd.DataFrame(history).to_csv(index=False))
+        epochs.finish()
+
+
+def build_network(task: TrainCamTask, weights: Path, manifest: Manifest, what: str) -> CamNetwork:
+    """The network with its initial weights, or those that it starts from.
+
+    Args:
+        task: The training.
+        weights: What fetch_weights wrote: the backbone's weights, and how images are normalised.
+        manifest: The images to train on.
+        what: The beginning of messages.
+
+    Raises:
+        UserError: host and method do not work together, or the host needs saliency maps that are missing.
+    """
+    check_pair(task.host, task.method, what, cached=task.frozen)
+    tensors, about = load_tensors(weights, "fetch_weights")
+    description = NetworkDescription(
+        backbone=task.backbone.name,
+        output_stride=task.backbone.output_stride,
+        neck=task.neck,
+        host=task.host,
+        method=task.method,
+        options=task.options,
+        classes=manifest.classes,
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        initialisation=about["initialisation"],
+        epochs=task.optimisation.epochs,
+        host_options=task.host_options,
+        sources=task.sources,
+    )
+    network = CamNetwork(description)
+    network.backbone.train_parts(task.backbone.trainable)
+    if tensors:
+        network.backbone.load_state_dict(tensors)
+    start_from(network, manifest, task.start)
+    if network.host.needs_saliency:
+        manifest.check_saliency(manifest.images, f"{what}: the host {task.host}")
+    return network
+
+
+def open_images(
+    task: TrainCamTask, layout: Layout, manifest: Manifest, network: CamNetwork, seed: int
+) -> TrainingImages:
+    """The images to train on, or their features where the backbone is frozen."""
+    records, augmentation, about = manifest.images, task.augmentation, network.description
+    if task.frozen:
+        return TrainingFeatures(manifest, records, augmentation, seed, FeatureCache(layout.training_features))
+    salient = network.host.needs_saliency
+    return TrainingImages(manifest, records, augmentation, about.mean, about.std, seed, saliency=salient)
+
+
+@dataclass
+class Epochs:
+    """Work between the epochs: methods prepare for the next one, and snapshots of the memory are kept.
+
+    Attributes:
+        network: The network that is trained.
+        manifest: The images that it is trained on.
+        paths: The run's paths.
+        snapshot_every: Epochs from one snapshot to the next; 0 keeps none.
+        checkpoint: The training's checkpoint. Files lie beside it, since engines delete outputs before a stage that was
+            stopped runs again.
+    """
+
+    network: CamNetwork
+    manifest: Manifest
+    paths: RunLayout
+    snapshot_every: int
+    checkpoint: Path
+
+    @property
+    def host_files(self) -> Path:
+        """The folder of what a host keeps of each image."""
+        return self.checkpoint.with_suffix(".host")
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder of the snapshots so far."""
+        return self.checkpoint.with_suffix(".memory")
+
+    def start(self, epoch: int) -> None:
+        """Prepare for an epoch, and keep the memory that the one before left, where it is due."""
+        run, seed, method = self.paths.run, self.paths.seed, self.network.method
+        method.start_epoch(epoch, derive_seed(seed, epoch))
+        due = self.snapshot_every and epoch and epoch % self.snapshot_every == 0
+        if due and method.keeps_memory and rank() == 0:
+            path = self.snapshots / f"epoch-{epoch:04}.safetensors"
+            save_snapshot(path, self.network, self.manifest, run, seed, epoch, None)
+
+    def finish(self) -> None:
+        """Write the snapshots as an output, and delete the checkpoint and what lies beside it."""
+        with write_directory(self.paths.memory_history) as directory:
+            for snapshot in sorted(self.snapshots.glob("*.safetensors")):
+                shutil.copyfile(snapshot, directory / snapshot.name)
+        for folder in (self.snapshots, self.host_files):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.checkpoint.unlink(missing_ok=True)
 
 
 def find_pinned_images(context: Context) -> str:
@@ -185,31 +258,6 @@ def find_pinned_images(context: Context) -> str:
     if run not in trainings:
         raise UserError(f"{path} has no images of the run {run}: run pin_images again.")
     return str(trainings[run])
-
-
-def _build(settings: TrainCamTask, weights: Path, classes: tuple[str, ...]) -> CamNetwork:
-    """The network with its initial weights; their file also says how images are normalised."""
-    tensors, about = load_tensors(weights, "fetch_weights")
-    description = NetworkDescription(
-        backbone=settings.backbone.name,
-        output_stride=settings.backbone.output_stride,
-        neck=settings.neck,
-        host=settings.host,
-        method=settings.method,
-        options=settings.options,
-        classes=classes,
-        mean=tuple(about["mean"]),
-        std=tuple(about["std"]),
-        initialisation=about["initialisation"],
-        epochs=settings.optimisation.epochs,
-        host_options=settings.host_options,
-        sources=settings.sources,
-    )
-    network = CamNetwork(description)
-    network.backbone.train_parts(settings.backbone.trainable)
-    if tensors:
-        network.backbone.load_state_dict(tensors)
-    return network
 
 
 STAGE = Stage(
