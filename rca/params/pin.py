@@ -69,8 +69,8 @@ def collect_pins(params: Params) -> Plain:
 
 
 def hash_settings(settings: Settings) -> str:
-    """The SHA-256 of all settings but those that change no result, in hexadecimal."""
-    return hashlib.sha256(json.dumps(list_pinned(settings), sort_keys=True).encode()).hexdigest()
+    """A checksum of all settings but those that change no result."""
+    return hashlib.sha256(json.dumps(list_pinned(settings), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def list_code(stage: str, run: Run | None, closures: Closures) -> list[Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
 from rca.core.errors import UserError
+from rca.core.files import hash_file
 from rca.core.settings import Plain, Settings, build_settings, load_params, merge
 from rca.params.project import ProjectSettings, RunSettings
 from rca.params.schema import Params, Run, load_stages
@@ -34,7 +35,7 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
     filled = {name: fill_in(kind, data.get(name), name, source) for name, kind in kinds.items()}
     sections = {name: build_settings(kinds[name], filled[name], name, source) for name in kinds}
     described = {name: read_run(name, project.run, filled, kinds, source) for name in project.runs}
-    params = Params(project, sections, described)
+    params = Params(project, sections, described, hash_file(path))
     check_params(params, source)
     return params
 

@@ -73,11 +73,13 @@ class Params:
         project: The keys that are no stage's section.
         sections: The settings of each stage with a section, for all runs.
         described: What each of `runs` is.
+        params_sha256: The checksum of the file.
     """
 
     project: ProjectSettings
     sections: Mapping[str, Settings]
     described: Mapping[str, Run]
+    params_sha256: str
 
     @property
     def dataset(self) -> DatasetSettings:

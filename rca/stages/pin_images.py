@@ -75,15 +75,15 @@ def pin_training(layout: Layout, inputs: TrainingInputs) -> str:
     if not inputs.saliency:
         return images
     maps = json.dumps(list_saliency(layout.manifest, inputs.split, inputs.sources), sort_keys=True)
-    return hashlib.sha256(f"{images} {maps}".encode()).hexdigest()
+    return hashlib.sha256(f"{images} {maps}".encode()).hexdigest()[:32]
 
 
 def hash_images(manifest: Manifest) -> str:
-    """The SHA-256 of all that a manifest says of its images, but for their saliency maps, in hexadecimal."""
-    digest = hashlib.sha256(repr(manifest.classes).encode())
+    """A checksum of all that a manifest says of its images, but for their saliency maps."""
+    digest = hashlib.sha256(repr((manifest.root, manifest.classes)).encode())
     for record in manifest.images:
         digest.update(repr(replace(record, saliency_sha256="")).encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 STAGE = Stage(

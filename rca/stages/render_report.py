@@ -48,12 +48,14 @@ class RenderReportTask(RenderReportSettings):
         memory_runs: Those of them whose method keeps a memory.
         seeds: The seeds of each run.
         shards: The parts that the images are split into, counted from 0.
+        params_sha256: The checksum of params.yaml, which the page shows.
     """
 
     runs: tuple[str, ...]
     memory_runs: tuple[str, ...]
     seeds: tuple[int, ...]
     shards: tuple[int, ...]
+    params_sha256: str
 
 
 def run(context: Context, task: RenderReportTask) -> None:
@@ -196,5 +198,5 @@ STAGE = Stage(
     task=RenderReportTask,
     section=RenderReportSettings,
     run=run,
-    shared={name: name for name in ("runs", "memory_runs", "seeds", "shards")},
+    shared={name: name for name in ("runs", "memory_runs", "seeds", "shards", "params_sha256")},
 )

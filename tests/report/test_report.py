@@ -206,8 +206,8 @@ def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:
     needs = {node.name: set(node.needs) for node in graph.nodes}
     assert set(needs) == {"pin_stages", *list_stages()}
     assert needs["prepare_data"] == {"generate_data"}
-    assert needs["pin_truth"] == {"prepare_data", "pin_images"}
-    assert needs["train_seg"] == {"fetch_weights", "prepare_data", "pin_images", "pin_masks", "pin_truth"}
+    assert needs["pin_truth"] == {"pin_images"}
+    assert needs["train_seg"] == {"fetch_weights", "pin_images", "pin_masks", "pin_truth"}
     assert needs["tabulate"] == {"evaluate"}
     seen: set[str] = set()
     for node in graph.nodes:
