@@ -63,10 +63,19 @@ def list_rows(kind: type[Settings], prefix: str, default: object = None) -> Iter
             yield from list_rows(kinds[0], f"{key}.", value)
             continue
         yield key, "required" if required else f"`{json.dumps(value, default=dump)}`", meanings.get(name, "")
-        for choice in kinds if len(kinds) > 1 else ():
-            for inner, shown, meaning in list_rows(choice, f"{key}."):
-                if meaning:
-                    yield inner, shown, f"With {name_choice(choice)}: {meaning[0].lower()}{meaning[1:]}"
+        if len(kinds) > 1:
+            yield from list_choices(kinds, f"{key}.")
+
+
+def list_choices(kinds: list[type[Settings]], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """The rows of several classes, one of which a field holds: those that all share first."""
+    rows = {kind: [row for row in list_rows(kind, prefix) if row[2]] for kind in kinds}
+    shared = [row for row in rows[kinds[0]] if all(row in of_kind for of_kind in rows.values())]
+    yield from shared
+    for kind, of_kind in rows.items():
+        for key, shown, meaning in of_kind:
+            if (key, shown, meaning) not in shared:
+                yield key, shown, f"With {name_choice(kind)}: {meaning[0].lower()}{meaning[1:]}"
 
 
 def dump(value: object) -> object:

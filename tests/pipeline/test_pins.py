@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from projects import ROOT, RealProject, build_once, build_real, copy_project
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v2
 
+from rca.core.files import hash_file
 from rca.stages.base.stage import list_stages
 
 PLAN = """
@@ -24,13 +27,33 @@ for name in ("rca.stages.__main__", *sys.argv[1:]):
     importlib.import_module(name)
 print(json.dumps([module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "rca"]))
 """
-# Stages without an instance here: features are cached where the backbone is frozen, which takes weights.
-ABSENT = {"cache_features"}
+# The stage that only a frozen backbone needs.
+OF_FROZEN = "cache_features"
+
+
+@pytest.fixture(scope="module")
+def frozen(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
+    """A project whose backbone is frozen, finished up to its features."""
+
+    def build(folder: Path) -> None:
+        project = build_real(folder)
+        weights = project.path / "weights.safetensors"
+        save_file(mobilenet_v2().state_dict(), weights)
+        source = {"source": "file", "path": weights.name, "sha256": hash_file(weights)}
+        backbone = {"name": "mobilenet_v2", "output_stride": 16, "trainable": "none", "weights": source}
+        whole = {"scale": [1.0, 1.0], "crop": None, "jitter": 0.0}
+        project.set_params({"runs": ["cam"], "train_cam.backbone": backbone, "train_cam.augmentation": whole})
+        project.refresh()
+        project.repro(f"{OF_FROZEN}@0")
+        project.list_ran()
+
+    folder = build_once(tmp_path_factory, "frozen", build)
+    return RealProject(folder / "project", folder / "outside")
 
 
 @pytest.fixture(scope="module")
 def every_stage(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
-    """A finished project that has instances of all stages: one run walks, one is fully supervised."""
+    """A finished project that has instances of all other stages: one run walks, one is fully supervised."""
 
     def build(folder: Path) -> None:
         project = build_real(folder)
@@ -85,9 +108,21 @@ def list_importers(project: RealProject, file: Path) -> set[str]:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_edit_of_a_stage_reruns_that_stage_alone(every_stage: RealProject, tmp_path: Path, engine: str) -> None:
     project = copy_project(every_stage, tmp_path)
-    for stage in sorted(set(list_stages()) - ABSENT):
+    for stage in sorted(set(list_stages()) - {OF_FROZEN}):
         with edit(project.path / f"rca/stages/{stage}.py"):
             assert ENGINES[engine](project) == {stage}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_edit_of_the_features_reruns_them_alone(frozen: RealProject, tmp_path: Path, engine: str) -> None:
+    project = copy_project(frozen, tmp_path)
+    before = ENGINES[engine](project)
+    assert OF_FROZEN not in before
+    with edit(project.path / f"rca/stages/{OF_FROZEN}.py"):
+        assert ENGINES[engine](project) == {*before, OF_FROZEN}
+    with edit(project.path / "rca/labels/crf.py"):
+        assert OF_FROZEN not in ENGINES[engine](project)
 
 
 @pytest.mark.slow
@@ -103,7 +138,7 @@ def test_an_edit_of_a_module_reruns_the_stages_that_load_it(
     with edit(file):
         changed = ENGINES[engine](project)
     # A module that a function loads later counts as well, and Python does not tell of it here.
-    assert expected - ABSENT <= changed
+    assert expected - {OF_FROZEN} <= changed
     assert "tabulate" not in changed or module.startswith("evaluation")
     assert "prepare_data" not in changed or module.startswith("data")
 

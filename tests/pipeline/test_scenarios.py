@@ -63,7 +63,7 @@ def test_a_crf_parameter_reruns_the_crf_and_what_follows(real, engine):
     changed = json.loads(real.run("dvc", "params", "diff", "--json"))
     assert set(changed["params.yaml"]) == {"refine_crf.crf.bilateral_sxy", "refine_crf.crf.gaussian_weight"}
     stages = {key.split(".")[0] for key in changed["runs/pins.json"]}
-    assert stages == {"refine_crf"}  # the stage that reruns for it
+    assert stages == {"refine_crf", "render_report"}  # the stages that depend on it
     differences = json.loads(real.run("dvc", "metrics", "diff", "--json"))
     metrics = {metric for file in differences.values() for metric in file}
     assert set(differences) == {"results/shapes/cam-0.json", "results/shapes/rca-0.json"}
