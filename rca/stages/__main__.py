@@ -1,7 +1,7 @@
 """Run one instance of a stage: `python -m rca.stages train_cam --run rca --seed 0`.
 
-These are the commands of dvc.yaml. What a stage prints goes to the terminal and to `logs/<name>.log`, its time and
-memory to `logs/<name>.json`. Bad input ends it with one sentence and exit code 2.
+dvc.yaml calls these commands. A stage prints to the terminal and to `logs/<name>.log`; its time and memory go to
+`logs/<name>.json`. On bad input it prints one sentence and exits with code 2.
 """
 
 import argparse
@@ -26,7 +26,7 @@ class Tee:
     """A text stream that writes to the terminal and to a log.
 
     Attributes:
-        terminal: The stream that a person sees, for what does not belong in the log.
+        terminal: The stream that the user sees, for output that does not belong in the log.
     """
 
     def __init__(self, terminal: TextIO, log: TextIO) -> None:
@@ -43,12 +43,12 @@ class Tee:
         self.log.flush()
 
     def isatty(self) -> bool:
-        """Whether the terminal is one that a person watches."""
+        """Whether the output goes to an interactive terminal."""
         return self.terminal.isatty()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments that name an instance of a stage."""
+    """Add the arguments that name an instance of a stage."""
     parser.add_argument("item", nargs="?", help="the dataset or network, for a stage that has one instance for each")
     parser.add_argument("--run", help="one of the runs in params.yaml")
     parser.add_argument("--seed", type=int, help="the run's random seed, a whole number")
@@ -59,7 +59,7 @@ def run_instance(instance: Instance, pins: Pins) -> int:
     """Run one instance of a stage.
 
     Returns:
-        The exit code: 0, 1 where the stage has a defect, 2 where its input is bad.
+        The exit code: 0 on success, 1 after an unexpected exception, 2 on bad input.
     """
     try:
         stage, context, task = pins.prepare(instance)
@@ -70,10 +70,10 @@ def run_instance(instance: Instance, pins: Pins) -> int:
 
 
 def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
-    """Run a stage with its log; the exit code is as in `run_instance`."""
+    """Run a stage and write its log; return the exit code, as `run_instance` does."""
     LOGS.mkdir(exist_ok=True)
     log_file = LOGS / f"{context.name}.log"
-    # cuBLAS is reproducible only with a workspace that is fixed before the first call.
+    # cuBLAS is deterministic only if its workspace is fixed before the first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     stdout, stderr = sys.stdout, sys.stderr
     start = time.monotonic()
@@ -96,15 +96,15 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
 
 
 def measure(context: Context, seconds: float) -> dict[str, object]:
-    """What an instance of a stage took. It is not an output, since it differs from one run to the next.
+    """Measure time and memory of an instance. They are no output of the stage, since they differ from run to run.
 
     Returns:
         `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time,
         `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
-        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null where none was used).
+        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null if no GPU was used).
     """
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    torch = sys.modules.get("torch")  # importing it takes seconds; a stage that has not, used no GPU
+    torch = sys.modules.get("torch")  # importing it takes seconds; a stage that did not import it used no GPU
     gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else None
     return {
         "dataset": context.dataset,
@@ -113,7 +113,7 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
         "seed": context.seed,
         "shard": context.shard,
         "seconds": round(seconds, 2),
-        "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes there, KiB elsewhere
+        "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes on macOS, KiB elsewhere
         "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
     }
 

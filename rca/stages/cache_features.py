@@ -1,6 +1,6 @@
-"""Compute the features of all images by a frozen backbone once, for all runs and seeds.
+"""Compute the features of all images with a frozen backbone once, for all runs and seeds.
 
-A backbone that is trained has no features to keep: the stage then has no instances.
+If the backbone is trained, the stage has no instances.
 """
 
 import shutil
@@ -28,15 +28,15 @@ from rca.stages.base.stage import Stage
 
 
 class CacheFeaturesTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         backbone: The classification network's backbone.
-        augmentation: Of its training; only the flip makes another view.
-        split: The images that it is trained on.
-        inference: The views that score maps are made of.
-        splits: The images that score maps are made of.
-        threads: Processor cores; another number changes the last digits.
+        augmentation: The augmentation of its training; only the flip adds a view.
+        split: The images to train on.
+        inference: The views that score maps are computed from.
+        splits: The images that get score maps.
+        threads: CPU threads; results differ in the last digits between numbers of threads.
         shards: The parts that the images are split into, counted from 0.
         network_needed: Whether any run has a classification network.
     """
@@ -63,27 +63,27 @@ def run(context: Context, task: CacheFeaturesTask) -> None:
     backbone.load_state_dict(tensors)
     backbone.eval().to(choose_device())
     statistics = tuple(about["mean"]), tuple(about["std"])
-    # Apart from the others, so that those share neither a file nor a batch with the images that are trained on.
+    # Training images share neither a file nor a batch with others, so that new images change no features of theirs.
     trained_on = group_by_views((record for record in manifest.images if task.split in record.splits), wanted)
     others = group_by_views((record for record in manifest.images if task.split not in record.splits), wanted)
     # Any run may train on any extra source.
     extra = [record for record in sources.images if assign_shard(record.id, len(task.shards)) == shard]
-    of_extra = [(list_training_views(augmentation), extra)] if extra else []
-    groups = ([*trained_on.items(), *of_extra], others.items())
-    for directory, of_directory in zip(layout.feature_shard(shard), groups, strict=True):
+    extra_groups = [(list_training_views(augmentation), extra)] if extra else []
+    groups = ([*trained_on.items(), *extra_groups], others.items())
+    for directory, view_groups in zip(layout.feature_shard(shard), groups, strict=True):
         drop_leftovers(directory, task.shards)
         with write_directory(directory) as draft:
             writer = FeatureWriter(draft)
-            for views, group in of_directory:
+            for views, group in view_groups:
                 write_features(writer, backbone, manifest, group, views, statistics, inference)
                 print(f"{len(group)} images, {len(views)} views each")
             writer.flush()
 
 
 def drop_leftovers(directory: Path, shards: tuple[int, ...]) -> None:
-    """Delete beside a shard's directory the shards that are no more, and what a stopped run left of this one.
+    """Delete the shards beside a shard's directory that no longer exist, and drafts of this shard from a stopped run.
 
-    Other shards may be at work there.
+    Drafts of other shards stay, since those may be running.
     """
     names = set(map(str, shards))
     old = [path for path in directory.parent.glob("[0-9]*") if path.name not in names]
@@ -103,11 +103,11 @@ def write_features(
     """Write the features of some images.
 
     Args:
-        writer: What takes them.
-        backbone: In evaluation mode.
+        writer: The writer of the features.
+        backbone: The backbone, in evaluation mode.
         manifest: The dataset.
         records: The images.
-        views: How each is looked at.
+        views: The views of each image.
         statistics: Mean and standard deviation, per channel, of pixels in 0..1.
         inference: Batch size and precision.
     """
@@ -115,25 +115,25 @@ def write_features(
     batches = list(group_by_size(records, inference.batch_size))
     for batch in track(batches, f"features of {len(views)} views", len(batches)):
         photographs = [read_photograph(manifest.photograph(record)) for record in batch]
-        images = torch.stack([normalise(one, *statistics) for one in photographs]).to(device)
+        images = torch.stack([normalise(photograph, *statistics) for photograph in photographs]).to(device)
         encoded = encode_views(lambda batch: backbone(batch)[1], images, views, inference.precision)
-        for view, features in zip(views, encoded, strict=True):
-            for record, one in zip(batch, features, strict=True):
-                writer.add(record.id, view, one)
+        for view, batch_features in zip(views, encoded, strict=True):
+            for record, features in zip(batch, batch_features, strict=True):
+                writer.add(record.id, view, features)
 
 
 def group_by_views(
     records: Iterable[ImageRecord], wanted: list[tuple[str, tuple[View, ...]]]
 ) -> dict[tuple[View, ...], list[ImageRecord]]:
-    """Images by the views that are asked of them, each image once; those of which none are asked are left out.
+    """Group images by the views that they need, each image once; images that need none are left out.
 
     Args:
         records: The images.
-        wanted: Splits, and the views that are asked of each of their images.
+        wanted: Splits, each with the views that its images need.
     """
     groups: dict[tuple[View, ...], list[ImageRecord]] = {}
     for record in records:
-        views = {view for split, of_split in wanted if split in record.splits for view in of_split}
+        views = {view for split, split_views in wanted if split in record.splits for view in split_views}
         if views:
             groups.setdefault(tuple(sorted(views)), []).append(record)
     return groups

@@ -1,6 +1,6 @@
-"""Choose the thresholds that masks are made with: the fixed one, and the one that is best on the split's true masks.
+"""Choose the thresholds for pseudo labels: the fixed one, and the one with the highest mIoU on the split's true masks.
 
-Where no image of the split has a true mask, the fixed one is the best that is known.
+If no image of the split has a true mask, the fixed threshold also serves as the best one.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ from rca.stages.base.stage import Stage
 
 
 class ChooseThresholdSettings(Settings):
-    """Which thresholds are tried.
+    """How thresholds are chosen.
 
     Attributes:
-        split: The split whose true masks the best threshold is chosen on.
-        candidates: How many thresholds are tried, evenly between 0 and 1, both exclusive.
-        background: What counts as background in pseudo labels, and what the other threshold is.
+        split: The split on whose true masks the best threshold is chosen.
+        candidates: Number of thresholds to try, spaced evenly between 0 and 1, both exclusive.
+        background: How pseudo labels find the background, with the fixed threshold.
     """
 
     split: str = "train"
@@ -34,10 +34,10 @@ class ChooseThresholdSettings(Settings):
 
 
 class ChooseThresholdTask(ChooseThresholdSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        maps: The score maps that masks are made of: "walked" where they walk at random.
+        maps: The score maps that masks are made from: "walked" after a random walk.
         supervision: What the run's networks learn from.
         shards: The parts that the images are split into, counted from 0.
     """
@@ -51,7 +51,7 @@ def run(context: Context, settings: ChooseThresholdTask) -> None:
     """Write both thresholds, and the curve of mIoU over thresholds."""
     paths, shards = context.paths, settings.shards
     keep_only(paths.maps, map(str, shards))
-    for shard in shards:  # maps that walked under an earlier setting; make_pseudo depends on the folder as well
+    for shard in shards:  # remove walked maps of earlier settings: make_pseudo depends on the folder too
         keep_only(paths.maps / str(shard), [paths.maps_of(shard, kind).name for kind in ("scores", settings.maps)])
     manifest = read_manifest(context.layout.manifest, f"truth/{settings.split}")
     thresholds = np.linspace(0, 1, settings.candidates + 2)[1:-1]
@@ -60,19 +60,21 @@ def run(context: Context, settings: ChooseThresholdTask) -> None:
     for shard, members in group_by_shard(records, len(shards)).items():
         with open_shard(paths.maps_of(shard, settings.maps)) as maps:
             for record in members:
-                one = maps.read(record.id)
+                image_maps = maps.read(record.id)
                 truth = read_mask(manifest.truth(record))
-                sweep.add(truth, enlarge(one.scores, *truth.shape), one.labels)
+                sweep.add(truth, enlarge(image_maps.scores, *truth.shape), image_maps.labels)
     table = pd.DataFrame([sweep.confusion(index).summarise() for index in range(len(thresholds))])
     table.insert(0, "threshold", thresholds.round(6))
     best = fixed = settings.background.find_threshold()
     if records:
-        place = int(table["miou"].argmax())
-        best = float(thresholds[place])
-        print(f"best {best:.3f} (mIoU {table['miou'][place]:.4f} on {settings.split}), fixed {fixed:.3f}")
+        index = int(table["miou"].argmax())
+        best = float(thresholds[index])
+        print(f"best {best:.3f} (mIoU {table['miou'][index]:.4f} on {settings.split}), fixed {fixed:.3f}")
     else:
         table = table[:0]
-        print(f"no image of {settings.split} has a true mask: the fixed threshold, {fixed:.3f}, stands for the best")
+        print(
+            f"no image of {settings.split} has a true mask: the fixed threshold, {fixed:.3f}, is also the best"
+        )
     write_json(
         paths.threshold,
         {

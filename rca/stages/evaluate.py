@@ -1,6 +1,6 @@
-"""Score a run: seeds, pseudo labels, refined masks, segmentation (one confusion matrix each) and the classifier.
+"""Score a run: seeds, pseudo labels, refined masks, segmentation and the classifier.
 
-A memory, where the run keeps one, is described as well.
+If the run keeps a memory, describe it as well.
 """
 
 import shutil
@@ -30,22 +30,22 @@ from rca.stages.base.stage import Stage
 
 
 class EvaluateSettings(Settings):
-    """Which splits are scored for which kind, and how.
+    """The splits on which each kind of mask is scored, and how.
 
     Attributes:
-        seed: Splits on which the seeds are scored.
-        seed_predicted_tags: Splits on which the seeds of predicted tags are scored.
-        pseudo: Splits on which the pseudo labels are scored.
-        refined: Splits on which the refined masks are scored.
-        refined_predicted_tags: Splits on which the refined masks of predicted tags are scored.
-        segmentation: Splits on which the segmentation is scored.
-        classification: Splits on which the classifier is scored.
-        predicted_ignore: Whether a pixel that a mask leaves open counts as an error or is left out of the headline
-            figures; the mIoU is reported both ways.
-        boundary_distance: How near a contour the boundary IoU looks, as a share of an image's diagonal.
-        examples: How many images of a split the report's gallery shows, null for all; their masks and IoU are kept.
-        examples_split: Which split; null takes the first that the segmentation, or else the seed or the classifier, is
-            scored on.
+        seed: Splits on which to score the seeds.
+        seed_predicted_tags: Splits on which to score the seeds from predicted tags.
+        pseudo: Splits on which to score the pseudo labels.
+        refined: Splits on which to score the refined masks.
+        refined_predicted_tags: Splits on which to score the refined masks from predicted tags.
+        segmentation: Splits on which to score the segmentation.
+        classification: Splits on which to score the classifier.
+        predicted_ignore: Whether undecided pixels of a mask count as errors in the headline figures or are left out; the
+            mIoU is reported both ways.
+        boundary_distance: Width of the boundary IoU's band along contours, as a share of the image's diagonal.
+        examples: Number of images in the report's gallery, null for all; their masks and IoU are kept.
+        examples_split: Their split; null takes the first on which the segmentation is scored, or else the seeds, or
+            else the classifier.
     """
 
     seed: tuple[str, ...] = ("train", "val")
@@ -72,17 +72,17 @@ class EvaluateSettings(Settings):
         return self.examples_split or next(iter(scored), "")
 
     def keep_segmentation(self) -> "EvaluateSettings":
-        """The same without what a run that is trained on true masks does not make."""
+        """The settings for a run trained on true masks, where only the segmentation is scored."""
         others = [kind for kind in (*TAGS, "classification") if kind != "segmentation"]
         return self.model_copy(update=dict.fromkeys(others, ()))
 
 
 class EvaluateTask(EvaluateSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         supervision: What the run's networks learn from.
-        maps: The score maps that masks are made of.
+        maps: The score maps that masks are made from.
         refined_masks: Whether pseudo labels are refined.
         segmented: Whether a segmentation network is trained.
         shards: The parts that the images are split into, counted from 0.
@@ -96,7 +96,7 @@ class EvaluateTask(EvaluateSettings):
 
 
 def run(context: Context, task: EvaluateTask) -> None:
-    """Write the metrics, the metrics of each class, and what the report shows."""
+    """Write the metrics, the metrics of each class, and the tables and examples of the report."""
     weak = task.supervision == "tags"
     settings = list_scored(task)
     paths = context.paths
@@ -137,9 +137,9 @@ def list_scored(task: EvaluateTask) -> EvaluateSettings:
 
 
 def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
-    """The files and folders of stages that the run had under earlier settings and has no more.
+    """The outputs of stages that earlier settings needed and the present ones do not.
 
-    The stage depends on all that lies in the run's folder, so they must not stay.
+    The stage depends on the whole folder of the run, so they must not stay.
     """
     weak = task.supervision == "tags"
     if not weak:
@@ -152,7 +152,7 @@ def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -162,7 +162,7 @@ def remove(path: Path) -> None:
 def describe(paths: RunLayout, manifest: Manifest, masks: Masks, task: EvaluateTask, best_on: str | None) -> Plain:
     """The protocol of all figures, as `rca.evaluation.protocol.describe_protocol` takes it."""
     settings = list_scored(task)
-    splits = dict.fromkeys([split for of_kind in settings.masks.values() for split in of_kind])
+    splits = dict.fromkeys([split for kind_splits in settings.masks.values() for split in kind_splits])
     splits |= dict.fromkeys(settings.classification)
     ids = {split: [record.id for record in manifest.select(split)] for split in splits}
     predicted = masks.shards[0].about.get("predicted_tags", {}) if masks.shards else {}
@@ -171,7 +171,7 @@ def describe(paths: RunLayout, manifest: Manifest, masks: Masks, task: EvaluateT
         "segmentation": (paths.segmenter, "train_seg"),
     }
     return {
-        "lists": {split: {"images": len(one), "sha256": fingerprint_list(one)} for split, one in ids.items()},
+        "lists": {split: {"images": len(listed), "sha256": fingerprint_list(listed)} for split, listed in ids.items()},
         "tags": {kind: TAGS[kind] for kind in settings.masks},
         "tag_threshold": predicted.get("threshold"),
         "predicted_ignore": settings.predicted_ignore,
@@ -198,5 +198,5 @@ STAGE = Stage(
         "shards": "shards",
     },
     axes=("run", "seed"),
-    overridable=False,  # all runs are scored alike
+    overridable=False,  # all runs are scored in the same way
 )

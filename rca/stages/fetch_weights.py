@@ -7,11 +7,11 @@ from rca.stages.base.stage import Stage
 
 
 class FetchWeightsTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         backbone: The backbone and where its weights come from.
-        network_needed: Whether any run has such a network.
+        network_needed: Whether any run has this network.
     """
 
     backbone: BackboneSettings

@@ -1,6 +1,6 @@
-"""Score the images of one shard: several scales, mirrored and not, with the images' tags given.
+"""Compute the score maps of one shard from several scales, with and without mirroring, for the images' tags.
 
-On some splits they are scored with the tags that the classifier predicts as well.
+On some splits, compute them for the tags that the classifier predicts as well.
 """
 
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ from rca.stages.base.stage import Stage
 
 
 class PredictedTagsSettings(Settings):
-    """Where images are scored with predicted tags as well.
+    """The images that are scored for predicted tags as well.
 
     Attributes:
         splits: The images.
-        threshold: The least probability of a class; where none reaches it, the most probable one is taken.
+        threshold: Lowest probability of a predicted tag; if no class reaches it, the most probable class is taken.
     """
 
     splits: tuple[str, ...] = ()
@@ -42,11 +42,11 @@ class MakeCamSettings(Settings):
 
     Attributes:
         splits: The images to score.
-        stride: Pixels of the image for each value of a map that is kept.
+        stride: Pixels of the image per cell of a stored map.
         inference: Scales, flip, batch size and precision.
-        references: What a method that pairs images sees an image beside.
-        predicted_tags: Those of `splits` on which seeds can be scored without the images' tags as well.
-        threads: Of the CPU; another number gives other last digits.
+        references: The partners of an image, for a method that pairs images.
+        predicted_tags: The part of `splits` that is scored for predicted tags as well.
+        threads: CPU threads; results differ in the last digits between numbers of threads.
     """
 
     splits: tuple[str, ...] = Field(default=("train", "val"), min_length=1)
@@ -65,11 +65,11 @@ class MakeCamSettings(Settings):
 
 
 class MakeCamTask(MakeCamSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         trained_on: The split that the run's network was trained on.
-        frozen: Whether the backbone is frozen, so that its features were kept.
+        frozen: Whether the backbone is frozen, so that its features are cached.
         keeps_memory: Whether the run's method keeps a memory.
         supervision: What the run's networks learn from.
     """
@@ -88,7 +88,7 @@ def run(context: Context, settings: MakeCamTask) -> None:
     check_splits(layout.manifest, settings.splits)
     manifest = read_manifest(layout.manifest, f"shards/{shard}")
     records = select_from_shard(manifest, settings.splits)
-    # A run whose method kept a memory before it was changed still has the old snapshot.
+    # Delete the snapshot of an earlier method that kept a memory.
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if settings.keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if settings.keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
@@ -110,16 +110,16 @@ def run(context: Context, settings: MakeCamTask) -> None:
 
     def score_all() -> Iterator[ImageRecord]:
         remaining = [record for record in records if record.id not in writer.done]
-        # Parts hold whole batches, so what remains falls into the same batches as in a run that is not stopped.
+        # Parts hold whole batches, so the remaining images form the same batches as without a stop.
         for batch in group_by_size(remaining, settings.inference.batch_size):
-            given = score(batch)
+            scored = score(batch)
             tags = {
-                record: predict_tags(given[record.id].logits, settings.predicted_tags.threshold)
+                record: predict_tags(scored[record.id].logits, settings.predicted_tags.threshold)
                 for record in batch
                 if not set(record.splits).isdisjoint(settings.predicted_tags.splits)
             }
-            again = score([replace(record, tags=found) for record, found in tags.items() if found != record.tags])
-            writer.add(given, {record.id: again.get(record.id, given[record.id]) for record in tags})
+            again = score([replace(record, tags=other) for record, other in tags.items() if other != record.tags])
+            writer.add(scored, {record.id: again.get(record.id, scored[record.id]) for record in tags})
             yield from batch
 
     for _ in track(score_all(), "score maps", len(records) - len(writer.done)):

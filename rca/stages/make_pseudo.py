@@ -13,10 +13,10 @@ from rca.stages.base.stage import Stage
 
 
 class MakePseudoTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        maps: The score maps that masks are made of: "walked" where they walk at random.
+        maps: The score maps that masks are made from: "walked" after a random walk.
         supervision: What the run's networks learn from.
     """
 
@@ -36,10 +36,10 @@ def run(context: Context, task: MakePseudoTask) -> None:
             (directory / choice).mkdir()
         records = manifest.find(maps.ids)
         for record in track(records, "pseudo labels", len(records)):
-            one = maps.read(record.id)
-            scores = enlarge(one.scores, record.height, record.width)
+            image_maps = maps.read(record.id)
+            scores = enlarge(image_maps.scores, record.height, record.width)
             saliency = read_saliency_for(background, manifest, record)
-            for choice, mask in label_choices(background, scores, one.labels, thresholds, saliency).items():
+            for choice, mask in label_choices(background, scores, image_maps.labels, thresholds, saliency).items():
                 write_mask(directory / choice / f"{record.id}.png", mask)
     print(f"{len(records)} images")
 

@@ -1,7 +1,7 @@
-"""Pin the images that each training uses: its split, its extra sources and, where its host uses them, saliency maps.
+"""Pin the images of each training: its split, its extra sources and, if its host uses them, saliency maps.
 
-DVC cannot depend on some lines of a table. With the pins, an edit to an image, a tag or a saliency map reruns the
-stages and runs that use it, and no others.
+DVC cannot depend on single lines of a table. With the pins, an edit to an image, a tag or a saliency map reruns only
+the stages and runs that use it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class TrainingInputs(Settings):
 
     Attributes:
         split: Their split.
-        sources: Extra sources that are trained on as well.
+        sources: Extra sources of training images.
         saliency: Whether the run's host uses their saliency maps.
     """
 
@@ -32,14 +32,14 @@ class TrainingInputs(Settings):
 
 
 class PinImagesTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         trainings: The images of each run that learns from tags.
-        threshold_split: The images whose true masks the best threshold is chosen on.
-        segmentation_split: The images that segmentation networks are trained on.
+        threshold_split: The images on whose true masks the best threshold is chosen.
+        segmentation_split: The training images of segmentation networks.
         predicted_splits: The images that are segmented.
-        segmented: Whether there are segmentation networks at all.
+        segmented: Whether segmentation networks are trained.
     """
 
     trainings: dict[str, TrainingInputs]
@@ -50,7 +50,7 @@ class PinImagesTask(Settings):
 
 
 def run(context: Context, task: PinImagesTask) -> None:
-    """Write a checksum for each stage and run that depends on some images alone."""
+    """Write a checksum for each stage and run that uses only some of the images."""
     layout = context.layout
 
     def pin(part: str, split: str) -> str:
@@ -69,7 +69,7 @@ def run(context: Context, task: PinImagesTask) -> None:
 
 
 def pin_training(layout: Layout, inputs: TrainingInputs) -> str:
-    """The checksum of all images that a training sees, and of their saliency maps where it uses them."""
+    """The checksum of all images of a training and, if it uses them, of their saliency maps."""
     check_splits(layout.manifest, [inputs.split])
     images = hash_images(read_training(layout.manifest, inputs.split, inputs.sources))
     if not inputs.saliency:
@@ -79,7 +79,7 @@ def pin_training(layout: Layout, inputs: TrainingInputs) -> str:
 
 
 def hash_images(manifest: Manifest) -> str:
-    """A checksum of all that a manifest says of its images, but for their saliency maps."""
+    """A checksum of everything in a manifest except the saliency maps."""
     digest = hashlib.sha256(repr((manifest.root, manifest.classes)).encode())
     for record in manifest.images:
         digest.update(repr(replace(record, saliency_sha256="")).encode())

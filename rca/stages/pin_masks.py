@@ -1,7 +1,7 @@
 """Pin the pseudo labels or refined masks that a run's segmentation network is trained on.
 
-DVC cannot depend on some files of a directory: without the pins, masks of other images would retrain the network, and
-so would another number of shards.
+DVC cannot depend on some of the files in a directory: without the pins, new masks of other images or another number of
+shards would retrain the network.
 """
 
 from rca.core.files import hash_file, write_json
@@ -14,10 +14,10 @@ from rca.stages.base.stage import Stage
 
 
 class PinMasksTask(TrainingMaskSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        enabled: Whether a segmentation network is trained at all.
+        enabled: Whether a segmentation network is trained.
         refined_masks: Whether pseudo labels are refined.
         supervision: What the run's networks learn from.
         shards: The parts that the images are split into, counted from 0.
@@ -30,7 +30,7 @@ class PinMasksTask(TrainingMaskSettings):
 
 
 def run(context: Context, task: PinMasksTask) -> None:
-    """Write which masks these are, and the checksum of each by the image's id."""
+    """Write the kind of the masks, and the checksum of each mask by the image's id."""
     paths = context.paths
     folder = paths.masks_of(task.masks)
     keep_masks(paths, task.refined_masks, task.shards)

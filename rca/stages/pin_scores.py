@@ -1,6 +1,6 @@
 """Pin the score maps of one shard that a run's affinity network learns from.
 
-DVC cannot depend on some images of a shard: without the pins, maps of other images would retrain the network.
+DVC cannot depend on some of the images in a shard: without the pins, new maps of other images would retrain it.
 """
 
 from rca.core.files import write_json
@@ -13,11 +13,11 @@ from rca.stages.base.stage import Stage
 
 
 class PinScoresTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         split: The images that the affinity network learns from.
-        walks: Whether score maps walk at random, which takes that network.
+        walks: Whether score maps get a random walk, which needs that network.
         supervision: What the run's networks learn from.
     """
 

@@ -8,11 +8,11 @@ from rca.stages.base.stage import Stage
 
 
 class PinTruthTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         split: The images to train on.
-        enabled: Whether a segmentation network is trained at all.
+        enabled: Whether a segmentation network is trained.
         supervision: What the run's networks learn from.
     """
 

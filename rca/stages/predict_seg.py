@@ -1,4 +1,4 @@
-"""Segment the images of some splits with a run's segmentation network, without their tags."""
+"""Segment the images of some splits with a run's segmentation network, without using their tags."""
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ class PredictSegSettings(Settings):
     Attributes:
         splits: The images.
         prediction: Scales, flip and CRF.
-        threads: Of the CPU; another number gives other last digits.
+        threads: CPU threads; results differ in the last digits between numbers of threads.
     """
 
     splits: tuple[str, ...] = Field(default=("val",), min_length=1)
@@ -28,10 +28,10 @@ class PredictSegSettings(Settings):
 
 
 class PredictSegTask(PredictSegSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        enabled: Whether there is a segmentation network at all.
+        enabled: Whether a segmentation network is trained.
     """
 
     enabled: bool

@@ -18,14 +18,14 @@ class PrepareDataSettings(Settings):
     """How the dataset is read.
 
     Attributes:
-        workers: Processes that decode images; the result does not depend on it.
+        workers: Processes that decode images; their number does not change the result.
     """
 
     workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
 
 
 class PrepareDataTask(PrepareDataSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         dataset: The dataset's format and parts.

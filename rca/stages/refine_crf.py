@@ -25,7 +25,7 @@ from rca.stages.base.context import Context
 from rca.stages.base.layout import MapKind
 from rca.stages.base.stage import Stage
 
-# Images that a worker takes at once: it opens their shard once for all of them.
+# Images per task of a worker, which opens their shard once for all of them.
 CHUNK = 8
 
 
@@ -33,9 +33,9 @@ class RefineCrfSettings(Settings):
     """How masks are refined.
 
     Attributes:
-        enabled: Whether they are refined at all; where not, there are no refined masks.
+        enabled: Whether masks are refined.
         crf: The CRF's energies.
-        workers: Processes, of one thread each; the result does not depend on it.
+        workers: Processes of one thread each; their number does not change the result.
     """
 
     enabled: bool = True
@@ -44,10 +44,10 @@ class RefineCrfSettings(Settings):
 
 
 class RefineCrfTask(RefineCrfSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        maps: The score maps that masks are made of: "walked" where they walk at random.
+        maps: The score maps that masks are made from: "walked" after a random walk.
         supervision: What the run's networks learn from.
     """
 
@@ -56,12 +56,12 @@ class RefineCrfTask(RefineCrfSettings):
 
 
 class Chunk(NamedTuple):
-    """A few images of a shard, for one worker.
+    """A few images of a shard for one worker.
 
     Attributes:
-        manifest: The dataset, of these images alone.
+        manifest: The manifest of these images alone.
         scores: The file of the shard's score maps.
-        thresholds: What the pseudo labels were made with.
+        thresholds: The thresholds of the pseudo labels.
         pseudo: The folder of the shard's pseudo labels.
         directory: The folder to write to.
         crf: The CRF's energies.
@@ -76,7 +76,7 @@ class Chunk(NamedTuple):
 
 
 def refine_chunks(chunks: Iterable[Chunk], workers: int) -> Iterator[tuple[ImageRecord, ...]]:
-    """Refine the masks of all chunks, in parallel where there are several workers; yield the images of each chunk."""
+    """Refine the masks of all chunks, in parallel with several workers; yield the images of each chunk."""
     if workers == 1:
         yield from map(refine_images, chunks)
         return
@@ -85,7 +85,7 @@ def refine_chunks(chunks: Iterable[Chunk], workers: int) -> Iterator[tuple[Image
 
 
 def refine_images(chunk: Chunk) -> tuple[ImageRecord, ...]:
-    """Refine the masks of a few images, one for each threshold, and return which images these are."""
+    """Refine the masks of a chunk's images, one for each threshold, and return the images."""
     keep_freed_memory()
     with threadpool_limits(1), open_shard(chunk.scores) as shard:
         for record in chunk.manifest.images:
@@ -112,14 +112,14 @@ def refine_image(
     """Refine the masks of one image.
 
     Args:
-        chunk: The image is one of its images.
+        chunk: The chunk that holds the image.
         record: The image.
         photograph: (H, W, 3), uint8.
         maps: Its score maps.
-        pseudo: Its pseudo labels (H, W) by threshold; None makes them of the maps.
+        pseudo: Its pseudo labels (H, W) by threshold; None makes them from the maps.
 
     Returns:
-        The masks (H, W), uint8, by threshold; one that is open everywhere stays so.
+        The masks (H, W), uint8, by threshold; a mask that is 255 everywhere stays so.
     """
     crf = chunk.crf
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
@@ -133,8 +133,8 @@ def refine_image(
         if crf.unary == "labels":
             probabilities.append(score_labels(masks[choice], labels, crf.label_confidence))
         else:
-            own = background.score(scores, chunk.thresholds[choice], saliency)
-            probabilities.append(np.concatenate([own[None], scores]))
+            background_scores = background.score(scores, chunk.thresholds[choice], saliency)
+            probabilities.append(np.concatenate([background_scores[None], scores]))
     masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
     return masks
 
@@ -146,7 +146,7 @@ def write_masks(directory: Path, record: ImageRecord, masks: dict[str, np.ndarra
 
 
 def run(context: Context, settings: RefineCrfTask) -> None:
-    """Write the shard's refined masks, in a folder for each threshold; where there are, those of predicted tags too."""
+    """Write the shard's refined masks, for given and predicted tags, in a folder for each threshold."""
     paths, shard = context.paths, context.chosen_shard
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     thresholds = read_json(paths.threshold)

@@ -1,4 +1,4 @@
-"""Make the report: one page with the results, the dataset, and the curves, examples and memory of every run."""
+"""Render the report: one page with the results, the dataset, and the curves, examples and memory of every run."""
 
 import re
 from pathlib import Path
@@ -22,18 +22,18 @@ from rca.stages.base.pins import PINS
 from rca.stages.base.stage import Stage
 
 PIPELINE, INSTANCES, PARAMS = Path("dvc.yaml"), Path("workflow/instances.yaml"), Path("params.yaml")
-# A variable there, other than the dataset's name.
+# A variable in dvc.yaml, other than the dataset's name.
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
-# Columns of words, even where they look like figures.
+# Columns that hold words, even if they look like numbers.
 NAMES = ("run", "metric", "kind", "split", "class", "nearest", "image", "centre")
 
 
 class RenderReportSettings(Settings):
-    """What the report looks like.
+    """The look of the report.
 
     Attributes:
         title: Its heading; null makes one from the dataset's name.
-        picture_width: Of each example picture, in pixels.
+        picture_width: Width of each example picture, in pixels.
     """
 
     title: str | None = None
@@ -41,11 +41,11 @@ class RenderReportSettings(Settings):
 
 
 class RenderReportTask(RenderReportSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         runs: The runs, in the order of the tables.
-        memory_runs: Those of them whose method keeps a memory.
+        memory_runs: The runs whose method keeps a memory.
         seeds: The seeds of each run.
         shards: The parts that the images are split into, counted from 0.
         params_sha256: The checksum of params.yaml, which the page shows.
@@ -59,7 +59,7 @@ class RenderReportTask(RenderReportSettings):
 
 
 def run(context: Context, task: RenderReportTask) -> None:
-    """Write the report: `index.html`, what the stages took, and the pictures beside it."""
+    """Write the report: `index.html`, the time and memory of the stages, and the pictures."""
     layout, seeds = context.layout, task.seeds
     source = Source(
         title=task.title,
@@ -80,16 +80,16 @@ def run(context: Context, task: RenderReportTask) -> None:
 
 
 def read_result(paths: RunLayout) -> SeedResult:
-    """Read what `evaluate` left of one run with one seed.
+    """Read the results of `evaluate` for one run and seed.
 
     Raises:
-        UserError: something is missing or corrupt.
+        UserError: a file is missing or corrupt.
     """
     directory = paths.evaluation
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist: run evaluate for run {paths.run} and seed {paths.seed} first.")
     protocol = read_json(directory / "evaluation.json")["protocol"]
-    weak = protocol["supervision"] == "tags"  # other runs have neither thresholds nor a classification network
+    weak = protocol["supervision"] == "tags"  # runs on true masks have neither thresholds nor a classification network
     return SeedResult(
         examples=RunExamples(
             directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))
@@ -105,11 +105,11 @@ def read_result(paths: RunLayout) -> SeedResult:
 
 
 def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
-    """Read what each stage reads and writes, with * for what differs between runs, seeds and shards.
+    """Read the inputs and outputs of each stage from dvc.yaml, with * for run, seed and shard.
 
     Args:
         path: dvc.yaml.
-        instances: What names the items of stages that have them.
+        instances: The file with the items of each stage, `workflow/instances.yaml`.
 
     Raises:
         UserError: a file is missing or corrupt.
@@ -120,35 +120,37 @@ def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
         # pins.json is left out, since every stage depends on its own key of it.
         pinned = [next(iter(file)) for file in stage.get("params", ()) if PINS.as_posix() not in file]
         written = [out for key in ("outs", "plots", "metrics") for out in stage.get(key, ())]
-        found = (
+        paths = (
             [*stage.get("deps", ()), *pinned],
             [next(iter(out)) if isinstance(out, dict) else out for out in written],
         )
         names = items.get(name, {}).get("items", ["*"])
         inputs, outputs = (
-            [VARIABLE.sub("*", file.replace("${item}", item)) for file in files for item in names] for files in found
+            [VARIABLE.sub("*", file.replace("${item}", item)) for file in files for item in names] for files in paths
         )
         stages[name] = StageFiles(inputs, outputs)
     return stages
 
 
 def read_measurements(dataset: str, task: RenderReportTask) -> list[Measurement]:
-    """Read what the stages took when they last ran here, of the dataset, runs, seeds and shards that params list.
+    """Read the time and memory of the stages' last runs here, for the dataset, runs, seeds and shards of params.yaml.
 
-    That is no input: a clone that took the results from elsewhere has none, and it differs from one run to the next.
+    They are no input of the stage: they differ from run to run, and a clone that pulled its results has none.
     """
     listed = {"run": (None, *task.runs), "seed": (None, *task.seeds), "shard": (None, *task.shards)}
-    found = [read_json(path) for path in sorted(LOGS.glob("*.json"))]
+    measurements = [read_json(path) for path in sorted(LOGS.glob("*.json"))]
     return [
-        one for one in found if one["dataset"] == dataset and all(one[key] in of_key for key, of_key in listed.items())
+        measurement
+        for measurement in measurements
+        if measurement["dataset"] == dataset and all(measurement[key] in values for key, values in listed.items())
     ]
 
 
 def read_memory(paths: RunLayout) -> MemoryTables:
-    """Read what `evaluate` left of the memory of one run with one seed.
+    """Read the memory tables that `evaluate` wrote for one run and seed.
 
     Raises:
-        UserError: something is missing or corrupt.
+        UserError: a file is missing or corrupt.
     """
     directory = paths.evaluation / "memory"
     regions = read_table(directory / "regions.csv", ("class", "centre", "entries", "image", "epoch", "cosine", "left"))
@@ -164,7 +166,7 @@ def read_memory(paths: RunLayout) -> MemoryTables:
 
 
 def read_made(path: Path, columns: tuple[str, ...], needed: bool) -> pd.DataFrame:
-    """Read a table of a stage that a run may do without: then it has no lines.
+    """Read a table of a stage that not every run has; without the stage the table is empty.
 
     Raises:
         UserError: the table is corrupt, or it is needed and missing.
@@ -177,17 +179,17 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
     Args:
         path: The file.
-        columns: Those that it must have.
+        columns: The columns that it must have.
 
     Raises:
         UserError: it is missing or corrupt.
     """
     try:
-        # Only an empty cell is a missing figure: a run may be called "NA", a class "1".
+        # Only an empty cell is a missing value: a run may be named "NA", a class "1".
         table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first.") from None
-    except ValueError:  # pandas's own errors and broken UTF-8 are kinds of it
+    except ValueError:  # includes pandas's parser errors and invalid UTF-8
         raise UserError(f"{path} is not valid CSV: delete it and run the stage that writes it again.") from None
     if lacking := [name for name in columns if name not in table]:
         raise UserError(f"{path} lacks the column {lacking[0]}: run the stage that writes it again.")

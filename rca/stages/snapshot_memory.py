@@ -1,4 +1,4 @@
-"""Take the memory out of a trained network: bank, prototypes, and the region that each entry came from."""
+"""Save the memory of a trained network: bank, prototypes, and the region that each entry came from."""
 
 from rca.classifier.network import load_network
 from rca.classifier.snapshots import save_snapshot
@@ -10,10 +10,10 @@ from rca.stages.base.stage import Stage
 
 
 class SnapshotMemoryTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        split: The images that the run's network was trained on.
+        split: The training images of the run's network.
         supervision: What the run's networks learn from.
         keeps_memory: Whether the run's method keeps a memory.
     """
@@ -26,7 +26,7 @@ class SnapshotMemoryTask(Settings):
 def run(context: Context, task: SnapshotMemoryTask) -> None:
     """Write the snapshot."""
     paths = context.paths
-    # Entries name images by their position among those that were trained on.
+    # Entries refer to images by their position among the training images.
     manifest = read_manifest(context.layout.manifest, f"splits/{task.split}")
     network = load_network(paths.network, {})
     epochs, checksum = network.description.epochs, hash_file(paths.network)

@@ -18,13 +18,13 @@ from rca.stages.base.stage import Stage
 
 
 class TabulateTask(Settings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         runs: The runs, in the order of the tables.
         seeds: The seeds of each run.
-        upper_bounds: For each run that learns from tags, the run whose same segmentation network is trained on true
-            masks, where there is one.
+        upper_bounds: For each run that learns from tags, the run that trains the same segmentation network on true
+            masks, if there is one.
     """
 
     runs: tuple[str, ...]
@@ -36,14 +36,16 @@ def run(context: Context, task: TabulateTask) -> None:
     """Write the table, and remove the metrics of runs and seeds that params no longer list."""
     layout = context.layout
     runs, seeds = task.runs, task.seeds
-    found = [layout.of(run, seed) for run in runs for seed in seeds]
-    keep_only(layout.evaluation, [one.evaluation.name for one in found])
+    outputs = [layout.of(run, seed) for run in runs for seed in seeds]
+    keep_only(layout.evaluation, [each.evaluation.name for each in outputs])
     tables = [f"table.{suffix}" for suffix in ("csv", "md", "tex")]
-    keep_only(layout.results, [*tables, *(path.name for one in found for path in (one.metrics, one.per_class))])
+    keep_only(layout.results, [*tables, *(file.name for each in outputs for file in (each.metrics, each.per_class))])
     results = {run: [read_json(layout.of(run, seed).evaluation / "evaluation.json") for seed in seeds] for run in runs}
-    metrics = {run: [one["metrics"] for one in of_seeds] for run, of_seeds in results.items()}
+    metrics = {run: [each["metrics"] for each in of_seeds] for run, of_seeds in results.items()}
     table = build_table(add_weak_over_full(metrics, task.upper_bounds))
-    protocols = format_protocols({run: [one["protocol"] for one in of_seeds] for run, of_seeds in results.items()})
+    protocols = format_protocols(
+        {run: [each["protocol"] for each in of_seeds] for run, of_seeds in results.items()}
+    )
     write_text(layout.results / "table.csv", table.to_csv(index=False, float_format="%.6f"))
     text = "\n".join(part for part in (format_markdown(table), format_differences(table), protocols) if part)
     write_text(layout.results / "table.md", text)

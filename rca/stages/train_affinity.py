@@ -1,4 +1,4 @@
-"""Train a network that finds boundaries between objects, on the cells of score maps whose label is sure."""
+"""Train a network that finds boundaries between objects, on the cells of score maps with a sure label."""
 
 import tempfile
 from pathlib import Path
@@ -40,7 +40,7 @@ from rca.training.trainer import Trainer
 
 
 class AffinityOptimisationSettings(OptimisationSettings):
-    """A training of little, for which IRN's settings serve; the backbone's rate counts for nothing."""
+    """IRN's settings; the backbone is frozen, so its learning rate has no effect."""
 
     optimiser: Literal["sgd", "adamw"] = "sgd"
     epochs: int = Field(default=3, ge=1)
@@ -50,13 +50,13 @@ class AffinityOptimisationSettings(OptimisationSettings):
 
 
 class TrainAffinitySettings(Settings):
-    """How the network is trained; the defaults are IRN's, but for half its batch.
+    """How the network is trained; the defaults are IRN's with half its batch size.
 
     Attributes:
-        labels: Which cells are sure of their label.
-        radius: Cells that are closer than so many cells, at stride 4, are compared.
-        optimisation: The training; the backbone, that of the classification network, is not trained.
-        augmentation: What is done to an image.
+        labels: Which cells have a sure label.
+        radius: Pairs of cells closer than this are compared, in cells of stride 4.
+        optimisation: The optimisation; the backbone is the classification network's and is frozen.
+        augmentation: Augmentation of the images.
     """
 
     labels: AffinityLabelSettings = AffinityLabelSettings()
@@ -66,12 +66,12 @@ class TrainAffinitySettings(Settings):
 
 
 class TrainAffinityTask(TrainAffinitySettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         split: The images to train on.
-        threads: Processor cores; another number changes the last digits.
-        walks: Whether score maps walk at random, which takes this network.
+        threads: CPU threads; results differ in the last digits between numbers of threads.
+        walks: Whether score maps get a random walk, which needs this network.
         supervision: What the run's networks learn from.
         shards: The parts that the images are split into, counted from 0.
     """
@@ -84,7 +84,7 @@ class TrainAffinityTask(TrainAffinitySettings):
 
 
 def run(context: Context, settings: TrainAffinityTask) -> None:
-    """Label the cells, train on them, then write what was trained and its history."""
+    """Label the cells, train on them, then write the trained branches and their history."""
     manifest = read_manifest(context.layout.manifest, f"splits/{settings.split}")
     with tempfile.TemporaryDirectory(prefix="rca-") as folder:
         write_labels(Path(folder), manifest, context.paths, settings)
@@ -95,27 +95,27 @@ def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: T
     """Write a mask of the sure cells of each image, as large as its photograph.
 
     Raises:
-        UserError: an image's score maps are not those that were pinned.
+        UserError: an image's score maps differ from the pinned ones.
     """
     keep_only(paths.pinned_scores, [f"{shard}.json" for shard in settings.shards])
     for shard, records in group_by_shard(manifest.images, len(settings.shards)).items():
         pinned = read_json(paths.pinned_scores / f"{shard}.json")
         with open_shard(paths.maps_of(shard, "scores")) as maps:
             for record in track(records, f"labels of shard {shard}", len(records)):
-                one = maps.read(record.id)
-                if hash_maps(one) != pinned.get(record.id):
+                image_maps = maps.read(record.id)
+                if hash_maps(image_maps) != pinned.get(record.id):
                     raise UserError(
                         f"The score maps of {record.id} in {maps.path} are not those that were pinned: run pin_scores"
                         " again."
                     )
                 photograph = read_photograph(manifest.photograph(record))
-                cells = Image.fromarray(label_sure_cells(photograph, one, settings.labels))
+                cells = Image.fromarray(label_sure_cells(photograph, image_maps, settings.labels))
                 mask = cells.resize((record.width, record.height), Image.Resampling.NEAREST)
                 write_mask(folder / f"{record.id}.png", np.asarray(mask))
 
 
 def _train(context: Context, settings: TrainAffinityTask, manifest: Manifest, folder: Path) -> None:
-    """The work of each process of the training; the first one writes."""
+    """Train in each process; the first process writes the outputs."""
     paths = context.paths
     set_determinism(settings.threads)
     torch.manual_seed(paths.seed)

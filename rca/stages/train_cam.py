@@ -35,20 +35,20 @@ from rca.training.trainer import Trainer, derive_seed
 
 
 class TrainCamSettings(Settings):
-    """How the classification network is built and trained; the defaults are those of IRN's released code.
+    """How the classification network is built and trained; the defaults are from IRN's released code.
 
     Attributes:
         split: The images to train on.
-        sources: Extra sources whose images are trained on as well, with the weights that the manifest gives them.
+        sources: Extra sources of training images, weighted as the manifest says.
         backbone: The backbone and its initial weights.
         neck: Channels of a 1x1 convolution after the backbone; 0 for none.
-        optimisation: The training.
-        augmentation: What is done to an image.
-        second_view: The scale of the second view of a batch, for a host or a method that looks twice (SEAM: 0.3 of a
-            crop of 448).
-        start: The network and the memory to start from; both empty for the backbone's initial weights alone.
-        snapshot_every: Keep the memory after every so many epochs; 0 keeps the last alone.
-        threads: Of the CPU, for each process of the training; another number gives other last digits.
+        optimisation: The optimisation.
+        augmentation: Augmentation of the images.
+        second_view: Scale of the second view of a batch, for a host or a method with two views (SEAM: 0.3 of a crop of
+            448).
+        start: The network and the memory to start from; by default only the backbone's initial weights.
+        snapshot_every: Epochs between snapshots of the memory; 0 keeps only the last.
+        threads: CPU threads of each training process; results differ in the last digits between numbers of threads.
     """
 
     split: str = "train"
@@ -68,7 +68,7 @@ class TrainCamSettings(Settings):
 
     @property
     def frozen(self) -> bool:
-        """Whether the backbone is not trained at all, so that its features can be kept."""
+        """Whether the backbone is frozen, so that its features can be cached."""
         return self.backbone.trainable == "none"
 
     @model_validator(mode="after")
@@ -78,14 +78,14 @@ class TrainCamSettings(Settings):
             for key in ("scale", "crop", "jitter"):
                 if getattr(self.augmentation, key) != getattr(whole, key):
                     raise ValueError(
-                        f"augmentation.{key} asks for new features in each epoch, but backbone.trainable is none: set"
+                        f"augmentation.{key} needs new features in each epoch, but backbone.trainable is none: set"
                         f" it to {json.dumps(getattr(whole, key))}, or set backbone.trainable to all"
                     )
         return self
 
 
 class TrainCamTask(TrainCamSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
         host: The host's module.
@@ -105,14 +105,14 @@ class TrainCamTask(TrainCamSettings):
 def run(context: Context, task: TrainCamTask) -> None:
     """Train, then write the network and its history."""
     check_processes(task.host, task.optimisation.processes, f"run {context.run}")
-    if not task.frozen:  # this stage and make_cam depend on the folder that holds such features, so old ones must go
+    if not task.frozen:  # delete cached features of earlier settings: this stage and make_cam depend on their folders
         for features in (context.layout.training_features, context.layout.other_features):
             shutil.rmtree(features, ignore_errors=True)
     launch(_train, task.optimisation.processes, context, task)
 
 
 def _train(context: Context, task: TrainCamTask) -> None:
-    """The work of each process of the training; the first one writes."""
+    """Train in each process; the first process writes the outputs."""
     layout, paths, device = context.layout, context.paths, choose_device()
     set_determinism(task.threads)
     manifest = read_training(layout.manifest, task.split, task.sources)
@@ -141,7 +141,7 @@ def _train(context: Context, task: TrainCamTask) -> None:
         curves=context.curves,
     )
     history = trainer.fit(loader, sampler)
-    # The regions of the last epoch enter the prototypes too: those of its start would lag behind the features.
+    # The prototypes must include the regions of the last epoch, or they would lag behind the features.
     epochs.start(task.optimisation.epochs)
     if rank() == 0:
         save_network(paths.network, network.cpu())
@@ -150,13 +150,13 @@ def _train(context: Context, task: TrainCamTask) -> None:
 
 
 def build_network(task: TrainCamTask, weights: Path, manifest: Manifest, what: str) -> CamNetwork:
-    """The network with its initial weights, or those that it starts from.
+    """Build the network with its initial weights.
 
     Args:
         task: The training.
-        weights: What fetch_weights wrote: the backbone's weights, and how images are normalised.
+        weights: The output of fetch_weights: the backbone's weights, and the mean and standard deviation of images.
         manifest: The images to train on.
-        what: The beginning of messages.
+        what: The start of error messages.
 
     Raises:
         UserError: host and method do not work together, or the host needs saliency maps that are missing.
@@ -201,15 +201,15 @@ def open_images(
 
 @dataclass
 class Epochs:
-    """Work between the epochs: methods prepare for the next one, and snapshots of the memory are kept.
+    """Work between epochs: preparing the method, and saving snapshots of the memory.
 
     Attributes:
-        network: The network that is trained.
-        manifest: The images that it is trained on.
+        network: The network in training.
+        manifest: The training images.
         paths: The run's paths.
-        snapshot_every: Epochs from one snapshot to the next; 0 keeps none.
-        checkpoint: The training's checkpoint. Files lie beside it, since engines delete outputs before a stage that was
-            stopped runs again.
+        snapshot_every: Epochs between snapshots; 0 keeps none.
+        checkpoint: The training's checkpoint. Snapshots lie beside it, since engines delete the outputs of a stopped
+            stage before they run it again.
     """
 
     network: CamNetwork
@@ -220,7 +220,7 @@ class Epochs:
 
     @property
     def host_files(self) -> Path:
-        """The folder of what a host keeps of each image."""
+        """The folder of the files that a host keeps for each image."""
         return self.checkpoint.with_suffix(".host")
 
     @property
@@ -229,7 +229,7 @@ class Epochs:
         return self.checkpoint.with_suffix(".memory")
 
     def start(self, epoch: int) -> None:
-        """Prepare for an epoch, and keep the memory that the one before left, where it is due."""
+        """Prepare the method for an epoch, and save a snapshot of the memory if one is due."""
         run, seed, method = self.paths.run, self.paths.seed, self.network.method
         method.start_epoch(epoch, derive_seed(seed, epoch))
         due = self.snapshot_every and epoch and epoch % self.snapshot_every == 0
@@ -238,7 +238,7 @@ class Epochs:
             save_snapshot(path, self.network, self.manifest, run, seed, epoch, None)
 
     def finish(self) -> None:
-        """Write the snapshots as an output, and delete the checkpoint and what lies beside it."""
+        """Write the snapshots to the outputs, and delete the checkpoint and the files beside it."""
         with write_directory(self.paths.memory_history) as directory:
             for snapshot in sorted(self.snapshots.glob("*.safetensors")):
                 shutil.copyfile(snapshot, directory / snapshot.name)
@@ -248,7 +248,7 @@ class Epochs:
 
 
 def find_pinned_images(context: Context) -> str:
-    """The checksum of the images that the run is trained on.
+    """The pinned checksum of the run's training images.
 
     Raises:
         UserError: they were not pinned.

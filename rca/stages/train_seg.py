@@ -1,4 +1,4 @@
-"""Train a run's segmentation network on the masks that were pinned: pseudo labels, or true ones."""
+"""Train a run's segmentation network on the pinned masks: pseudo labels, refined masks or true masks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,18 +35,18 @@ from rca.training.trainer import Trainer
 
 
 class TrainSegSettings(TrainingMaskSettings):
-    """How the segmentation network is built and trained, beside the images and their masks.
+    """How the segmentation network is built and trained, and on which images and masks.
 
-    The defaults are those that papers of the field use for DeepLab-V2 on VOC.
+    The defaults are the usual ones for DeepLab-V2 on VOC.
 
     Attributes:
-        enabled: Whether it is trained at all; where not, nothing is segmented either.
+        enabled: Whether it is trained; if not, no images are segmented either.
         backbone: The backbone and its initial weights.
-        head: What sits on it.
-        loss: How pixels count.
-        optimisation: The training.
-        augmentation: What is done to an image.
-        threads: Of the CPU, for each process of the training; another number gives other last digits.
+        head: The head on the backbone.
+        loss: The loss.
+        optimisation: The optimisation.
+        augmentation: Augmentation of the images.
+        threads: CPU threads of each training process; results differ in the last digits between numbers of threads.
     """
 
     enabled: bool = True
@@ -68,7 +68,7 @@ class TrainSegSettings(TrainingMaskSettings):
 
 
 def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSettings) -> dict[str, Tensor]:
-    """The terms of the loss of a batch, by name."""
+    """The terms of a batch's loss, by name."""
     scores = network(batch.image).float()
     with keep_digits(scores.device):
         return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss, epoch)}
@@ -80,7 +80,7 @@ def run(context: Context, task: TrainSegSettings) -> None:
 
 
 def _train(context: Context, settings: TrainSegSettings) -> None:
-    """The work of each process of the training; the first one writes."""
+    """Train in each process; the first process writes the outputs."""
     layout, paths = context.layout, context.paths
     set_determinism(settings.threads)
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
@@ -134,13 +134,13 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
 
 
 def check_masks(pinned: Mapping[Path, str]) -> None:
-    """Check that masks are those that were pinned.
+    """Check that masks have not changed since they were pinned.
 
     Args:
-        pinned: Their checksums, by path.
+        pinned: Their checksums by path.
 
     Raises:
-        UserError: a mask is missing or another one.
+        UserError: a mask is missing or changed.
     """
     for path, checksum in pinned.items():
         if hash_file(path) != checksum:
@@ -148,13 +148,13 @@ def check_masks(pinned: Mapping[Path, str]) -> None:
 
 
 def hash_masks(checksums: Mapping[str, str]) -> str:
-    """The checksum of a list of masks: of its sorted lines, each an image's id and its mask's checksum."""
+    """The checksum of a set of masks, from sorted lines of image id and mask checksum."""
     lines = sorted(f"{image_id} {checksum}\n" for image_id, checksum in checksums.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _build(settings: TrainSegSettings, weights: Path, classes: tuple[str, ...], provenance: Provenance) -> Segmenter:
-    """The network with its initial weights; their file also says how images are normalised."""
+    """Build the network with its initial weights, whose file also holds the images' mean and standard deviation."""
     tensors, about = load_tensors(weights, "fetch_weights")
     description = SegmenterDescription(
         backbone=settings.backbone.name,

@@ -1,4 +1,4 @@
-"""Let one shard's score maps walk at random among the cells between which no boundary runs."""
+"""Spread the score maps of one shard by a random walk that boundaries stop."""
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from rca.stages.base.stage import Stage
 
 
 class WalkScoresSettings(Settings):
-    """How score maps walk.
+    """How score maps are spread by a random walk.
 
     Attributes:
-        enabled: Whether they do; where not, masks are made of the maps that make_cam made.
-        walk: The walk.
+        enabled: Whether to walk; if not, masks are made from make_cam's maps.
+        walk: The settings of the walk.
     """
 
     enabled: bool = False
@@ -28,10 +28,10 @@ class WalkScoresSettings(Settings):
 
 
 class WalkScoresTask(WalkScoresSettings):
-    """All that the stage needs to know.
+    """All settings of the stage.
 
     Attributes:
-        threads: Processor cores; another number changes the last digits.
+        threads: CPU threads; results differ in the last digits between numbers of threads.
         supervision: What the run's networks learn from.
     """
 
@@ -46,24 +46,24 @@ def run(context: Context, settings: WalkScoresTask) -> None:
     manifest = read_manifest(context.layout.manifest, f"shards/{shard}")
     device = choose_device()
     network = load_boundary_network(paths.network, paths.affinity).to(device)
-    with open_shard(paths.maps_of(shard, "scores")) as made:
+    with open_shard(paths.maps_of(shard, "scores")) as maps:
         checkpoint = context.checkpoint([paths.maps_of(shard, "scores"), paths.network, paths.affinity])
-        writer = ShardWriter(checkpoint.with_suffix(".parts"), len(made.ids))
-        remaining = [record for record in manifest.find(made.ids) if record.id not in writer.done]
+        writer = ShardWriter(checkpoint.with_suffix(".parts"), len(maps.ids))
+        remaining = [record for record in manifest.find(maps.ids) if record.id not in writer.done]
         for record in track(remaining, "random walks", len(remaining)):
             image_id = record.id
             photograph = read_photograph(manifest.photograph(record))
             image = normalise(photograph, network.mean, network.std)[None].to(device)
-            given = made.read(image_id)
+            given = maps.read(image_id)
             boundary = network.find_boundaries(image, given.scores.shape[1:])[0].cpu().numpy()
             walked, predicted = walk_maps(given, boundary, settings.walk), {}
-            if made.has_predicted(image_id):
-                found = made.read(image_id, "predicted")
-                same = np.array_equal(found.labels, given.labels)
-                predicted = {image_id: walked if same else walk_maps(found, boundary, settings.walk)}
+            if maps.has_predicted(image_id):
+                predicted_maps = maps.read(image_id, "predicted")
+                same = np.array_equal(predicted_maps.labels, given.labels)
+                predicted = {image_id: walked if same else walk_maps(predicted_maps, boundary, settings.walk)}
             writer.add({image_id: walked}, predicted)
-        writer.finish(paths.maps_of(shard, "walked"), {**made.about, "walk": settings.walk.model_dump()})
-    print(f"{len(made.ids)} images")
+        writer.finish(paths.maps_of(shard, "walked"), {**maps.about, "walk": settings.walk.model_dump()})
+    print(f"{len(maps.ids)} images")
 
 
 STAGE = Stage(

@@ -1,4 +1,4 @@
-"""Which instance of a stage runs: its place in the matrix and its paths."""
+"""The running instance of a stage: its name, checksums and paths."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ class Context:
         dataset: The dataset's name.
         code: The checksum of the code that the instance runs.
         settings: The checksum of its settings.
-        item: What tells instances apart, for the stages with items. None for others; so are `run`, `seed` and `shard`.
-        run: The run.
-        seed: The run's random seed.
-        shard: The part of the images, counted from 0.
+        item: The dataset or network; None for a stage without the axis `item`.
+        run: The run; None for a stage without this axis.
+        seed: The run's random seed; None for a stage without this axis.
+        shard: The part of the images, counted from 0; None for a stage without this axis.
     """
 
     stage: str
@@ -37,7 +37,7 @@ class Context:
 
     @property
     def name(self) -> str:
-        """The instance's name as DVC spells it, with "." for "@", e.g. `make_cam.rca-0-3`."""
+        """The instance's name in DVC, with "." for "@", e.g. `make_cam.rca-0-3`."""
         parts = [str(part) for part in (self.item, self.run, self.seed, self.shard) if part is not None]
         return f"{self.stage}.{'-'.join(parts)}" if parts else self.stage
 
@@ -70,23 +70,23 @@ class Context:
 
     @property
     def curves(self) -> Path | None:
-        """Where TensorBoard's curves of a training go, below the folder in RCA_TENSORBOARD; None without one.
+        """The folder for TensorBoard's curves, below the one that RCA_TENSORBOARD names; None if that is not set.
 
-        This is a variable and not a setting, so that turning on monitoring does not trigger retraining.
+        It is an environment variable and not a setting, so that turning on monitoring does not trigger retraining.
         """
         folder, paths = os.environ.get("RCA_TENSORBOARD"), self.paths
         return Path(folder, self.dataset, paths.run, str(paths.seed), self.stage) if folder else None
 
     def checkpoint(self, inputs: Iterable[Path], images: str = "") -> Path:
-        """Where a stage keeps its state, outside the declared outputs, which engines delete before a stage runs.
+        """The path of the instance's checkpoint; checkpoints of other settings, code or inputs are deleted.
 
-        The name is a fingerprint of the instance's pinned settings and code and of its inputs, so a checkpoint of
-        others is never taken. Files and folders that a stage keeps beside it have the same name with another suffix.
-        Checkpoints with another fingerprint are deleted.
+        It lies outside the declared outputs, since engines delete those before a stage runs. Its name is a fingerprint
+        of the instance's pinned settings and code and of its inputs, so a stage never resumes from an outdated
+        checkpoint. Files and folders that a stage keeps beside it have the same name with another suffix.
 
         Args:
-            inputs: Files.
-            images: The checksum of the images, where pin_images has one for this instance.
+            inputs: The input files.
+            images: The checksum of the images, if pin_images has one for this instance.
         """
         digest = hashlib.sha256(f"{self.name} {self.code} {self.settings} {images}".encode())
         for path in inputs:

@@ -1,4 +1,4 @@
-"""Where every stage's files lie: the one place, beside dvc.yaml, that knows the pipeline's paths."""
+"""The paths of all stages' files. Only this module and dvc.yaml know them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
 MapKind = Literal["scores", "walked"]
 MaskKind = Literal["pseudo", "refined"]
-# Folders beside those of the runs, so no run may take these names.
+# Names of folders beside those of the runs: no run may have such a name.
 RESERVED = ("data", "classifier", "segmenter", "evaluation", "report")
 
 
@@ -26,12 +26,12 @@ class Layout:
 
     @property
     def root(self) -> Path:
-        """The dataset itself."""
+        """The folder of the dataset."""
         return Path("data") / self.dataset
 
     @property
     def runs(self) -> Path:
-        """All outputs of this dataset's pipeline but metrics and tables."""
+        """All outputs of this dataset's pipeline except metrics and tables."""
         return RUNS / self.dataset
 
     @property
@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def drawn_masks(self) -> Path:
-        """The true masks that a dataset's format does not have as pictures."""
+        """True masks drawn from annotations, for a format without mask pictures."""
         return self.manifest / "masks"
 
     def weights(self, network: str) -> Path:
@@ -50,19 +50,19 @@ class Layout:
 
     @property
     def training_features(self) -> Path:
-        """The features by a frozen backbone of the images that are trained on, a directory for each shard.
+        """Features of the training images from a frozen backbone, a directory for each shard.
 
-        Trainings depend on the folder around it, which also holds the weights. Features of other images lie elsewhere.
+        Trainings depend on its parent folder, which also holds the weights. Features of other images lie elsewhere.
         """
         return self.runs / "classifier/train/features"
 
     @property
     def other_features(self) -> Path:
-        """The features of the images that are not trained on, a directory for each shard."""
+        """Features of all other images, a directory for each shard."""
         return self.runs / "classifier/other"
 
     def feature_shard(self, shard: int) -> tuple[Path, Path]:
-        """The features of a shard: of the images that are trained on, and of the others."""
+        """The features of a shard: those of its training images, and those of its other images."""
         return self.training_features / str(shard), self.other_features / str(shard)
 
     @property
@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def evaluation(self) -> Path:
-        """What `evaluate` found, a directory for each run and seed."""
+        """The results of `evaluate`, a directory for each run and seed."""
         return self.runs / "evaluation"
 
     @property
@@ -100,12 +100,12 @@ class RunLayout:
 
     @property
     def root(self) -> Path:
-        """The run's own directory."""
+        """The directory of this run and seed."""
         return self.dataset.runs / self.run / str(self.seed)
 
     @property
     def model(self) -> Path:
-        """All that inference needs: the network and, for a method that keeps one, the memory."""
+        """The network and, for a method that keeps one, the memory: all that inference needs."""
         return self.root / "model"
 
     @property
@@ -120,12 +120,12 @@ class RunLayout:
 
     @property
     def memory_history(self) -> Path:
-        """Snapshots of the memory over the training, a file for each epoch that was kept."""
+        """Snapshots of the memory during training, a file for each epoch kept."""
         return self.root / "memory_history"
 
     @property
     def cam_history(self) -> Path:
-        """The classification network's training, a line for each epoch."""
+        """The training history of the classification network, a line for each epoch."""
         return self.root / "train_cam.csv"
 
     @property
@@ -134,7 +134,7 @@ class RunLayout:
         return self.root / "maps"
 
     def maps_of(self, shard: int, kind: MapKind) -> Path:
-        """The score maps of one shard: "scores" are those of the network, "walked" those after a random walk."""
+        """The score maps of one shard: "scores" from the network, "walked" after the random walk."""
         return self.maps / str(shard) / f"{kind}.safetensors"
 
     @property
@@ -149,7 +149,7 @@ class RunLayout:
 
     @property
     def affinity_history(self) -> Path:
-        """The affinity network's training, a line for each epoch."""
+        """The training history of the affinity network, a line for each epoch."""
         return self.root / "train_affinity.csv"
 
     @property
@@ -183,7 +183,7 @@ class RunLayout:
 
     @property
     def seg_history(self) -> Path:
-        """The segmentation network's training, a line for each epoch."""
+        """The training history of the segmentation network, a line for each epoch."""
         return self.root / "train_seg.csv"
 
     @property
@@ -193,7 +193,7 @@ class RunLayout:
 
     @property
     def evaluation(self) -> Path:
-        """What `evaluate` found: confusions, curves, examples and what the memory holds."""
+        """The results of `evaluate`: metrics, curves, examples and tables of the memory."""
         return self.dataset.evaluation / f"{self.run}-{self.seed}"
 
     @property

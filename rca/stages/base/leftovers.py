@@ -1,6 +1,6 @@
-"""Removing the outputs of stages that a run had under earlier settings and has no more.
+"""Remove masks that earlier settings left in a run's folders.
 
-Stages depend on whole folders, where such files would count as input.
+Stages depend on whole folders, so such files would count as input.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from rca.stages.base.layout import RunLayout
 
 
 def keep_masks(paths: RunLayout, refined: bool, shards: Iterable[int]) -> None:
-    """Delete refined masks where there are none now, and the masks of shards that are no more.
+    """Delete refined masks if pseudo labels are no longer refined, and masks of shards that no longer exist.
 
     Args:
         paths: The run.
         refined: Whether pseudo labels are refined.
-        shards: Those that there are.
+        shards: The existing shards.
     """
     names = [str(shard) for shard in shards]
     folders = [paths.masks_of("pseudo"), *([paths.masks_of("refined")] if refined else [])]

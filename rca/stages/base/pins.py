@@ -1,7 +1,7 @@
-"""What the first stage pinned for every other: its code and its settings, a key for each stage and run.
+"""The pins of all stages: checksums of code and settings for each stage and run, written by the first stage.
 
-`runs/pins.json` is the only thing of params.yaml and of the code that a stage depends on. DVC compares the checksums
-under the stage's own key, so an edit reruns the stages that it concerns and no others.
+Instead of params.yaml and the code, a stage depends on its key in `runs/pins.json`. DVC compares the checksums there,
+so an edit reruns only the stages that it affects.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ PINS = Path("runs/pins.json")
 
 @dataclass(frozen=True)
 class Instance:
-    """Which instance of a stage: what tells it apart from the others.
+    """The values that name an instance of a stage.
 
     Attributes:
         stage: The stage's name.
-        item: For a stage with the axis `item`; None for others. So are `run`, `seed` and `shard`.
-        run: One of the runs of params.yaml.
-        seed: Its random seed.
-        shard: Which part of the images, counted from 0.
+        item: The dataset or network; None for a stage without the axis `item`.
+        run: One of the runs of params.yaml; None for a stage without this axis.
+        seed: The run's random seed; None for a stage without this axis.
+        shard: The part of the images, counted from 0; None for a stage without this axis.
     """
 
     stage: str
@@ -40,7 +40,7 @@ class Pins:
     """The pins of all stages.
 
     Args:
-        data: What `rca.params.pin` wrote.
+        data: The content of the file that `rca.params.pin` wrote.
     """
 
     def __init__(self, data: Plain) -> None:
@@ -52,13 +52,13 @@ class Pins:
         return str(self.data["project"]["dataset"])
 
     def prepare(self, instance: Instance) -> tuple[Stage[Settings], Context, Settings]:
-        """Bring together all that an instance needs to run.
+        """Collect everything that an instance needs to run.
 
         Returns:
             The stage, the instance's context, and its task: an object of `Stage.task`.
 
         Raises:
-            UserError: there is no such instance, or the pins are of other code.
+            UserError: there is no such instance, or the pins do not fit the present code.
         """
         stage = load_stage(instance.stage)
         self._check(stage, instance)
@@ -72,7 +72,7 @@ class Pins:
         return stage, context, task
 
     def _check(self, stage: Stage[Settings], instance: Instance) -> None:
-        """Raise a UserError where the stage has no such instance."""
+        """Raise a UserError if the stage has no such instance."""
         project, name, pinned = self.data["project"], instance.stage, self.data.get(instance.stage)
         if not pinned:
             raise UserError(f"{name} has nothing to do with these params.")

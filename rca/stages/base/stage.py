@@ -1,6 +1,6 @@
-"""How a stage is declared, beside its `run`: the settings it takes, the axes of its instances, when it is needed.
+"""The declaration of a stage: its settings, the axes of its instances, and when it is needed.
 
-A stage is one module of `rca/stages` that defines `STAGE`, and one entry in dvc.yaml. Nothing else names it.
+A stage is a module of `rca/stages` that defines `STAGE`, and an entry in dvc.yaml. Nothing else names it.
 """
 
 import importlib
@@ -23,18 +23,18 @@ class Stage(Generic[SettingsType]):
     """A stage of the pipeline.
 
     Attributes:
-        task: All that an instance needs to know, as one typed object: the settings of its section in params.yaml,
-            and what it shares with other sections.
+        task: All settings of an instance as one typed object: those of its section in params.yaml, and those that it
+            shares with other sections.
         run: Does the work of one instance.
-        section: What a user may write in params.yaml under the stage's name; None for a stage without a section.
+        section: The keys of the stage's section in params.yaml; None for a stage without one.
         shared: The fields of `task` that come from elsewhere, each with its dotted key: `train_cam.split`, `run.host`
             (of the instance's run) or `seeds`. `{item}` stands for the instance's item.
-        axes: What tells the instances apart, in the order of dvc.yaml.
-        items: The instances of a stage with the axis `item`.
-        needed: Whether a task leaves anything to do. Where it does not, there is no such instance.
-        cores: The field of `task` that says how many processor cores an instance uses; None for one core.
+        axes: The axes along which instances differ, in the order of dvc.yaml.
+        items: The items of a stage with the axis `item`.
+        needed: Whether the task leaves anything to do; if not, the instance does not exist.
+        cores: The field of `task` with the number of CPU cores that an instance uses; None for one core.
         overridable: Whether runs may override the section.
-        resources: The section of `resources` in params.yaml that counts where the stage has none of its own.
+        resources: The section of `resources` in params.yaml to use if the stage has none.
     """
 
     task: type[SettingsType]
