@@ -72,9 +72,7 @@ def run(context: Context, settings: ChooseThresholdTask) -> None:
         print(f"best {best:.3f} (mIoU {table['miou'][index]:.4f} on {settings.split}), fixed {fixed:.3f}")
     else:
         table = table[:0]
-        print(
-            f"no image of {settings.split} has a true mask: the fixed threshold, {fixed:.3f}, is also the best"
-        )
+        print(f"no image of {settings.split} has a true mask: the fixed threshold, {fixed:.3f}, is also the best")
     write_json(
         paths.threshold,
         {

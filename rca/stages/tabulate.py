@@ -43,9 +43,7 @@ def run(context: Context, task: TabulateTask) -> None:
     results = {run: [read_json(layout.of(run, seed).evaluation / "evaluation.json") for seed in seeds] for run in runs}
     metrics = {run: [each["metrics"] for each in of_seeds] for run, of_seeds in results.items()}
     table = build_table(add_weak_over_full(metrics, task.upper_bounds))
-    protocols = format_protocols(
-        {run: [each["protocol"] for each in of_seeds] for run, of_seeds in results.items()}
-    )
+    protocols = format_protocols({run: [each["protocol"] for each in of_seeds] for run, of_seeds in results.items()})
     write_text(layout.results / "table.csv", table.to_csv(index=False, float_format="%.6f"))
     text = "\n".join(part for part in (format_markdown(table), format_differences(table), protocols) if part)
     write_text(layout.results / "table.md", text)

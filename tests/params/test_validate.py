@@ -145,9 +145,9 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"refine_crf.enabled": False}, "evaluate.refined lists splits, but refine_crf.enabled is false: empty the"),
         ({"train_seg.enabled": False}, "evaluate.segmentation lists splits, but train_seg.enabled is false: empty"),
         ({"refine_crf.enabled": False, "evaluate.refined": []}, "train_seg.masks is refined, but refine_crf.enabled"),
-        ({**FROZEN, "train_cam.augmentation.crop": 96}, "train_cam: augmentation.crop asks for new features"),
-        ({**FROZEN, "train_cam.augmentation.scale": [1.0, 1.2]}, "augmentation.scale asks for new features"),
-        ({**FROZEN, "train_cam.augmentation.jitter": 0.1}, "augmentation.jitter asks for new features"),
+        ({**FROZEN, "train_cam.augmentation.crop": 96}, "train_cam: augmentation.crop needs new features"),
+        ({**FROZEN, "train_cam.augmentation.scale": [1.0, 1.2]}, "augmentation.scale needs new features"),
+        ({**FROZEN, "train_cam.augmentation.jitter": 0.1}, "augmentation.jitter needs new features"),
         (
             {**FROZEN, "run.rca.make_cam": {"inference": {"flip": False}}},
             "run.rca.make_cam.inference cannot differ between runs while train_cam.backbone.trainable is none",
