@@ -1,4 +1,4 @@
-"""`rca check`: whether the params and the data that they name are fit to run, and all that is wrong with them."""
+"""`rca check`: find everything that is wrong with the params and their dataset."""
 
 import os
 import shutil
@@ -28,19 +28,19 @@ from rca.stages.train_cam import TrainCamSettings
 
 LINES_A_KIND = 8
 GIGABYTE = 1e9
-# Bytes for each pixel of a PNG mask: 0.0215 was measured on 200 masks of photographs.
+# Bytes per pixel of a PNG mask: 0.0215 measured on 200 masks of photographs.
 MASK_BYTES = 0.02
 
 
 def check(params: Path, out: Path | None = None) -> None:
-    """Validate a params file, and read the whole dataset that it names.
+    """Validate a params file and its whole dataset.
 
     Args:
         params: The file.
-        out: Where to write all faults of the data as CSV; the terminal shows some of each kind.
+        out: CSV file for all faults of the data; the terminal shows some of each kind.
 
     Raises:
-        UserError: the params are wrong, or the data keep the pipeline from running, or the disk is too small.
+        UserError: the params are invalid, the data have errors that stop the pipeline, or the disk is too small.
     """
     settings = read_params(params)
     if params == PARAMS and write_instances(settings):
@@ -50,7 +50,7 @@ def check(params: Path, out: Path | None = None) -> None:
         if isinstance(network.backbone.weights, FileWeights):
             check_file(network.backbone.weights)
         if network.backbone.name.startswith("timm/"):
-            # Only the model itself knows its strides.
+            # Building the model is the only way to check its output stride.
             build_backbone(network.backbone.name, network.backbone.output_stride)
     layout = Layout(settings.dataset.name)
     if settings.section(GenerateDataSettings).train and not layout.root.exists():
@@ -69,11 +69,11 @@ def check(params: Path, out: Path | None = None) -> None:
     _check_saliency(settings, manifest)
     split = settings.section(ChooseThresholdSettings).split
     if all(record.mask is None for record in manifest.select(split)):
-        print(f"warning: no image of {split} has a true mask: the threshold of choose_threshold.background is taken.")
+        print(f"warning: no image of {split} has a true mask: masks use the threshold of choose_threshold.background.")
     need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
-    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free.")
+    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB; {free / GIGABYTE:.1f} GB are free.")
     if need > free:
-        raise UserError("The disk is too small for this pipeline: free some, or list fewer runs, seeds or splits.")
+        raise UserError("The disk is too small for this pipeline: free space, or list fewer runs, seeds or splits.")
 
 
 def _print_counts(root: Path, manifest: Manifest) -> None:
@@ -85,33 +85,33 @@ def _print_counts(root: Path, manifest: Manifest) -> None:
 
 
 def _judge(root: Path, examination: Examination, broken: Broken) -> None:
-    """Print what is wrong with the data.
+    """Print the faults of the data.
 
     Raises:
-        UserError: the pipeline could not run.
+        UserError: the faults stop the pipeline.
     """
     warnings, errors = examination.warnings, examination.errors
-    for title, faults in (("Warnings", warnings), ("Errors", errors)):  # what matters most stands last
+    for title, faults in (("Warnings", warnings), ("Errors", errors)):  # errors last, where the terminal ends
         if faults:
             print(f"\n{title}")
             _print_faults(faults)
     if not examination.faults:
-        print(f"{root}: nothing is wrong.")
+        print(f"{root}: no faults.")
     else:
         print()
     left_out = count(len({fault.id for fault in examination.quarantine}), "image")
     where = f" in {left_out}" if examination.quarantine else ""
     counts = f"{count(len(errors), 'error')}{where} and {count(len(warnings), 'warning')}"
     if examination.find_stopping(broken):
-        choice = ", or leave images that have one out with dataset.broken: quarantine"
+        choice = ", or leave out images with errors: set dataset.broken to quarantine"
         can_choose = broken == "stop" and examination.quarantine
-        raise UserError(f"{root} has {counts}: mend the errors{choice if can_choose else ''}.")
+        raise UserError(f"{root} has {counts}: fix the errors{choice if can_choose else ''}.")
     if errors:
         print(f"{root}: {left_out} with errors will be left out, as dataset.broken says.")
 
 
 def _print_faults(faults: Iterable[Fault]) -> None:
-    """Print faults that are sorted by kind, so many of each."""
+    """Print the first faults of each kind; they must be sorted by kind."""
     for kind, group in groupby(faults, key=lambda fault: fault.kind):
         same = list(group)
         print(f"  {kind} ({len(same)}): {KINDS[kind].remedy}")
@@ -122,7 +122,7 @@ def _print_faults(faults: Iterable[Fault]) -> None:
 
 
 def _check_splits(settings: Params, manifest: Manifest) -> None:
-    """Every split exists, what is scored or trained on has score maps, and what is scored has true masks."""
+    """Check that splits exist, their images get the score maps they need, and scored images have true masks."""
     scoring = settings.section(MakeCamSettings)
     scored = {record.id for record in manifest.select_any(scoring.splits)}
     need_maps = {"choose_threshold.split", "train_seg.split"}
@@ -149,7 +149,7 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
 
 
 def _check_saliency(settings: Params, manifest: Manifest) -> None:
-    """Every image has a saliency map that gets pseudo labels by it, or is trained on with a host that goes by it."""
+    """Check that images have saliency maps if their pseudo labels or the host of their training use them."""
     for run in settings.weak_runs:
         if run.section(ChooseThresholdSettings).background.kind == "saliency":
             for record in manifest.select_any(run.section(MakeCamSettings).splits):
@@ -161,28 +161,28 @@ def _check_saliency(settings: Params, manifest: Manifest) -> None:
 
 
 def estimate_disk(settings: Params, manifest: Manifest) -> float:
-    """About how many bytes the outputs and DVC's copy of them will take."""
+    """Estimate the bytes of the outputs and of DVC's copy of them."""
     scoring = settings.section(MakeCamSettings)
     records = manifest.select_any(scoring.splits)
     pixels = sum(record.width * record.height for record in records)
     tagged = sum(record.width * record.height * len(record.tags) for record in records)
     predicted = scoring.predicted_tags.splits
-    if predicted:  # maps of classes that the image does not show: about one more for each
+    if predicted:  # maps of classes that the image does not show: about one more per image
         tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
     scores = 2 * tagged / scoring.stride**2
-    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes a block at least
-    networks = 4e8  # two networks of a hundred million weights at most
+    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes at least one block
+    networks = 4e8  # two networks of up to a hundred million weights
     runs, walking = len(settings.runs), sum(run.maps == "walked" for run in settings.weak_runs)
     each_seed = runs * (scores + masks + networks) + walking * scores
     return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
 
 
 def _estimate_features(settings: Params, pixels: int) -> float:
-    """About how many bytes the features of a frozen backbone will take."""
+    """Estimate the bytes of the features of a frozen backbone."""
     backbone, scoring = settings.classifier.backbone, settings.section(MakeCamSettings)
     if backbone.trainable != "none":
         return 0
-    with torch.device("meta"):  # its number of channels alone
+    with torch.device("meta"):  # only the number of channels is needed
         channels = build_backbone(backbone.name, backbone.output_stride).channels
     positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in scoring.inference.views)
     return 2 * channels * positions

@@ -1,4 +1,4 @@
-"""What the commands of `rca` do that are no stage."""
+"""The commands of `rca` that are not stages."""
 
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ __all__ = ["check", "clean", "export", "inspect", "predict", "preset", "run_by_h
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:
-    """Write params.yaml from a preset and link its dataset."""
+    """Write params.yaml from a preset, and link its dataset."""
     for line in apply_preset(name, changes, force):
         print(line)
 
 
-def score(out: Path | None, **given: Any) -> None:
-    """Score anybody's masks, as `rca.evaluation.scoring.score_folders`, and write the figures to `out` as JSON."""
-    scores = score_folders(**given)
+def score(out: Path | None, **arguments: Any) -> None:
+    """Score any masks with `rca.evaluation.scoring.score_folders`, and write the figures to `out` as JSON."""
+    scores = score_folders(**arguments)
     print(format_scores(scores))
     if out:
         write_json(out, list_figures(scores))
 
 
 def show() -> None:
-    """Print the table and where the report lies.
+    """Print the table and the path of the report.
 
     Raises:
         UserError: the pipeline has not run.
@@ -51,21 +51,21 @@ def show() -> None:
 
 
 def clean(delete: bool) -> None:
-    """List, or delete, what no stage declares."""
+    """List, or delete, the files that no stage declares."""
     from rca.pipeline.resolve import find_undeclared
 
-    # Other datasets' results stay: params.yaml names one dataset at a time.
+    # Keep other datasets' results: params.yaml names only one dataset at a time.
     layout = Layout(read_params().dataset.name)
-    found = find_undeclared(Path.cwd(), [folder.as_posix() for folder in (layout.runs, layout.results, LOGS)])
-    for path in found:
+    files = find_undeclared(Path.cwd(), [folder.as_posix() for folder in (layout.runs, layout.results, LOGS)])
+    for path in files:
         print(path)
         if delete:
             path.unlink()
-    print(f"{len(found)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
+    print(f"{len(files)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
 
 
 def run_by_hand(instance: Instance) -> int:
-    """Run one instance of a stage by what params.yaml says now; DVC does not record it.
+    """Run one instance of a stage with the current params.yaml; DVC does not record it.
 
     Returns:
         The exit code, as in `rca.stages.__main__.run_instance`.

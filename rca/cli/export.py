@@ -1,4 +1,4 @@
-"""`rca export`: a model or masks as what other tools take."""
+"""`rca export`: convert a model or masks to the formats of other tools."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from rca.prediction.model import load_model
 
 
 def export(target: str, **arguments: Any) -> None:
-    """Export to a target: "onnx", "coco" or "voc", with the arguments of its function below."""
+    """Export to "onnx", "coco" or "voc", with the arguments of its function below."""
     targets: dict[str, Callable[..., None]] = {"onnx": _export_onnx, "coco": _export_coco, "voc": _export_voc}
     targets[target](**arguments)
 
@@ -25,8 +25,8 @@ def _export_onnx(model: Path, out: Path, force: bool) -> None:
     _check_free(out, force)
     agreement = export_onnx(load_model(model, "cpu"), out)
     print(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB; logits differ from PyTorch's by {agreement.difference:.1e} "
-        f"of the largest at most, {agreement.pixels:.3%} of pixels are the same"
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; logits differ from PyTorch's by at most {agreement.difference:.1e} "
+        f"of the largest, {agreement.pixels:.3%} of pixels are the same"
     )
 
 
@@ -49,16 +49,16 @@ def _check_free(out: Path, force: bool) -> None:
 
 
 def find_masks(masks: Path, classes: Path | None, photographs: Path | None, threshold: str) -> MaskSet:
-    """Find out whose masks a folder holds.
+    """Find a folder's masks, with their classes and photographs.
 
     Args:
         masks: The folder.
-        classes: The file that names the classes; None where what belongs to the masks tells.
-        photographs: The folder of the photographs; likewise.
-        threshold: Which of a run's pseudo or refined masks are meant, "best" or "fixed".
+        classes: The file with the names of the classes; None looks beside the masks and in their run's manifest.
+        photographs: The folder of the photographs; None looks in the same places.
+        threshold: The threshold of a run's pseudo labels or refined masks, "best" or "fixed".
 
     Raises:
-        UserError: the folder does not exist or holds no masks, or nothing tells their classes or photographs.
+        UserError: the folder does not exist or holds no masks, or their classes or photographs are not found.
     """
     if not masks.is_dir():
         raise UserError(f"The folder of masks {masks} does not exist: name another.")
@@ -74,5 +74,5 @@ def find_masks(masks: Path, classes: Path | None, photographs: Path | None, thre
     classes = classes or masks.parent / "classes.txt"
     photographs = photographs or masks.parent / "JPEGImages"
     if not classes.is_file():
-        raise UserError(f"Nothing tells the classes of the masks in {masks}: name their file with --classes.")
+        raise UserError(f"The classes of the masks in {masks} are unknown: name their file with --classes.")
     return read_masks_beside(masks, classes, photographs, others)

@@ -1,4 +1,4 @@
-"""`rca inspect`: what a file of the pipeline holds."""
+"""`rca inspect`: describe the content of a file of the pipeline."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from rca.evaluation.memory_statistics import Snapshot, average_memory, describe_
 from rca.labels.score_maps import open_shard
 from rca.models.storage import load_tensors
 
-# Figures of a memory in the order of the columns, and the digits that each is printed with.
+# The columns of a memory's table, and the decimals of each.
 DIGITS = {"fill": 0, "age": 1, "images": 0, "confidence": 2, "spread": 2, "purity": 2, "cosine": 2}
 OVER_EPOCHS = ("fill", "age", "spread", "purity", "cosine")
 NAME_WIDTH = 20
@@ -20,21 +20,21 @@ QUARANTINE_LINES = 10
 
 
 def inspect(kind: str, path: Path, manifest: Path | None = None) -> None:
-    """Say what a file of the pipeline holds.
+    """Describe the content of a file of the pipeline.
 
     Args:
         kind: "data", "network", "memory" or "scores".
-        path: The file; for data the manifest's directory; for a memory also a directory of snapshots.
-        manifest: For a memory, the directory of the manifest that knows the true masks.
+        path: The file; for data the manifest's directory; for a memory a snapshot or a directory of them.
+        manifest: For a memory, the directory of its dataset's manifest, for the true masks.
 
     Raises:
-        UserError: it is missing, broken or of another kind.
+        UserError: the file is missing, corrupt or of another kind.
     """
     if kind == "memory":
         _inspect_memory(path, manifest)
         return
     if manifest is not None:
-        raise UserError(f"--manifest says where a memory's true masks are: leave it out for {kind}.")
+        raise UserError(f"--manifest is only for a memory: leave it out for {kind}.")
     {"data": _inspect_data, "network": _inspect_network, "scores": _inspect_scores}[kind](path)
 
 
@@ -83,15 +83,15 @@ def _inspect_memory(path: Path, manifest_directory: Path | None) -> None:
         print(f"No purity: {reason}")
 
 
-def _find_manifest(path: Path, given: Path | None) -> tuple[Manifest | None, str]:
-    """The manifest that knows the true masks, or why there is none."""
-    if given is not None:
-        return read_manifest(given), ""
+def _find_manifest(path: Path, manifest_directory: Path | None) -> tuple[Manifest | None, str]:
+    """Find the manifest of a memory's dataset, or the reason why purity cannot be computed."""
+    if manifest_directory is not None:
+        return read_manifest(manifest_directory), ""
     # Snapshots lie in runs/<dataset>/<run>/<seed>/model or .../memory_history, the manifest in runs/<dataset>/data.
     folder = path if path.is_dir() else path.parent
     above = folder.absolute().parents
     if len(above) < 3 or not (directory := above[2] / "data").is_dir():
-        return None, "the snapshot lies in no run's folder; name the manifest's directory with --manifest."
+        return None, "the snapshot is not in a run's folder; name the manifest's directory with --manifest."
     manifest = read_manifest(directory)
     if not manifest.root.is_dir():
         return None, f"the dataset {manifest.root} is not here; run the command in the project's folder."
@@ -123,7 +123,7 @@ def _print_history(files: list[Path], manifest: Manifest | None) -> None:
 def _format_figures(line: Mapping[str, float]) -> dict[str, str]:
     cells = {}
     for name, digits in DIGITS.items():
-        # Counts are whole numbers, their means are not.
+        # Counts are whole numbers, but their means need a decimal.
         shown = digits if isinstance(line[name], int) else max(digits, 1)
         cells[name] = "-" if np.isnan(line[name]) else f"{line[name]:.{shown}f}"
     return cells
@@ -143,9 +143,9 @@ def _inspect_scores(path: Path) -> None:
     with open_shard(path) as shard:
         print(f"{len(shard.ids)} images, " + ", ".join(f"{key} {value}" for key, value in shard.about.items()))
         for image_id in shard.ids:
-            one = shard.read(image_id)
-            size = f"maps {one.scores.shape[1]}x{one.scores.shape[2]}"
-            labels = f"labels {one.labels.tolist()}"
+            maps = shard.read(image_id)
+            size = f"maps {maps.scores.shape[1]}x{maps.scores.shape[2]}"
+            labels = f"labels {maps.labels.tolist()}"
             if shard.has_predicted(image_id):
                 labels += f", predicted {shard.read(image_id, 'predicted').labels.tolist()}"
             print(f"  {image_id}: {labels}, {size}")

@@ -1,4 +1,4 @@
-"""The command `rca`: every stage by hand, and what a person does around the pipeline."""
+"""The command `rca`: run a stage by hand, and the commands around the pipeline."""
 
 import argparse
 import os
@@ -16,14 +16,14 @@ DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-le
 The whole pipeline runs with `dvc repro` (one stage after another) or `snakemake --cores 8 --resources gpu=2` (in
 parallel). The commands here run one stage by hand, or help around it."""
 
-CHECK = """Validate the params, read every photograph, mask and saliency map, and tell everything that is wrong.
+CHECK = """Validate the params, read every photograph, mask and saliency map, and report every fault.
 
-Errors keep the pipeline from running (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine`
-in the params, images with an error are left out and listed in quarantine.csv beside the manifest, and stop nothing."""
+Errors stop the pipeline (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine` in the params,
+images with an error are left out and listed in quarantine.csv beside the manifest, and do not stop it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,28 +37,28 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="validate params and read all the data that they name; runs nothing",
+        help="validate the params and read their whole dataset; runs nothing",
         description=CHECK,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
     )
-    check.add_argument("--out", type=Path, metavar="FILE", help="write everything that is wrong with the data as CSV")
+    check.add_argument("--out", type=Path, metavar="FILE", help="write all faults of the data as CSV")
 
-    inspect = commands.add_parser("inspect", help="say what a file of the pipeline holds")
-    inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="what the file is")
+    inspect = commands.add_parser("inspect", help="describe a file of the pipeline")
+    inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="the kind of file")
     inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
-    masks = "for a memory: the manifest of its dataset, whose true masks tell purity (default: that of its run)"
+    masks = "for a memory: the manifest of its dataset, whose true masks give the purity (default: its run's)"
     inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
 
-    _add_score(commands.add_parser("score", help="score anybody's masks against true ones"))
+    _add_score(commands.add_parser("score", help="score any masks against true masks"))
     _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
 
-    _add_export(commands.add_parser("export", help="turn a model or masks into what other tools take"))
+    _add_export(commands.add_parser("export", help="convert a model or masks to the formats of other tools"))
 
-    commands.add_parser("show", help="print the table and where the report lies")
-    clean = commands.add_parser("clean", help="list the files of this dataset that no stage declares any more")
+    commands.add_parser("show", help="print the table and the path of the report")
+    clean = commands.add_parser("clean", help="list this dataset's files that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
 
     for stage in list_stages():
@@ -67,91 +67,91 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of `rca score`."""
-    folders = "folders of 8-bit PNG masks, <image>.png, in the order in which they are looked in"
+    """Add the arguments of `rca score`."""
+    folders = "folders of 8-bit PNG masks, <image>.png, searched in this order"
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="DIR", help=folders)
     parser.add_argument("--truth", type=Path, nargs="+", required=True, metavar="DIR", help="folders of true masks")
-    classes = "names of the object classes, a line each, label 1 first (default: all labels that occur)"
+    classes = "names of the object classes, one per line, label 1 first (default: all labels that occur)"
     parser.add_argument("--classes", type=Path, metavar="FILE", help=classes)
-    listed = "names of the images to score, a line each (default: all that have a true mask)"
+    listed = "names of the images to score, one per line (default: all that have a true mask)"
     parser.add_argument("--list", type=Path, metavar="FILE", dest="listed", help=listed)
     parser.add_argument(
         "--predicted-ignore",
         choices=("count_as_error", "exclude"),
         default="count_as_error",
-        help="what the table does with pixels of 255 in a mask; the mIoU is printed both ways (default: %(default)s)",
+        help="how the table counts pixels of 255 in a mask; the mIoU is printed both ways (default: %(default)s)",
     )
-    distance = "how near a contour the boundary IoU looks, as a share of the diagonal (default: %(default)s)"
+    distance = "width of the boundary IoU's band along contours, as a share of the diagonal (default: %(default)s)"
     parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures and their protocol to this file")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of `rca predict`; what is not given is left to the prediction's own defaults."""
+    """Add the arguments of `rca predict`; omitted options use the defaults of the prediction settings."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/**/*.jpg'"
     )
-    out = "where masks, overlays and predictions.json go (default: %(default)s)"
+    out = "folder for masks, overlays and predictions.json (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=out)
     parser.add_argument("--force", action="store_true", help="overwrite earlier results")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     for name, text in (
-        ("--tile", "longest side of what the network sees at once, in pixels, a multiple of 32 (default: 1024)"),
-        ("--overlap", "of neighbouring tiles, a multiple of 32 (default: 256)"),
-        ("--batch-size", "tiles of an image that the network sees at once (default: 1)"),
+        ("--tile", "longest side of a tile, in pixels, a multiple of 32 (default: 1024)"),
+        ("--overlap", "overlap of neighbouring tiles, in pixels, a multiple of 32 (default: 256)"),
+        ("--batch-size", "tiles of an image per batch (default: 1)"),
     ):
         parser.add_argument(name, type=int, default=argparse.SUPPRESS, metavar="N", help=text)
     scales = "factors by which tiles are resized; their probabilities are averaged (default: 1)"
     parser.add_argument("--scales", type=float, nargs="+", default=argparse.SUPPRESS, metavar="FACTOR", help=scales)
-    flip = "do not average with the mirrored image: half the time"
+    flip = "do not average with the mirrored image; takes half the time"
     parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the targets of `rca export`."""
+    """Add the targets of `rca export`."""
     targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
     onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")
     onnx.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
     onnx.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
 
-    coco = targets.add_parser("coco", help="masks as COCO's annotations")
+    coco = targets.add_parser("coco", help="masks as COCO annotations")
     voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
-    for one, out in ((coco, "OUT.json"), (voc, "OUT")):
-        source = "a folder that `rca predict` wrote, a run's pseudo, refined or predictions, or any folder of masks"
-        one.add_argument("masks", type=Path, metavar="MASKS", help=source)
-        one.add_argument("out", type=Path, metavar=out, help="what to write")
-        names = "the names of the classes, one a line (default: what belongs to the masks)"
-        one.add_argument("--classes", type=Path, metavar="FILE", help=names)
-        photographs = "where the photographs lie (default: what belongs to the masks)"
-        one.add_argument("--photographs", type=Path, metavar="DIR", help=photographs)
+    for target, out in ((coco, "OUT.json"), (voc, "OUT")):
+        source = "a folder of masks: from `rca predict`, a run's pseudo, refined or predictions, or any other"
+        target.add_argument("masks", type=Path, metavar="MASKS", help=source)
+        target.add_argument("out", type=Path, metavar=out, help="what to write")
+        names = "names of the classes, one per line (default: those that belong to the masks)"
+        target.add_argument("--classes", type=Path, metavar="FILE", help=names)
+        photographs = "folder of the photographs (default: those that belong to the masks)"
+        target.add_argument("--photographs", type=Path, metavar="DIR", help=photographs)
         threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
-        one.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
-    regions = "an annotation for each connected region instead of each class"
+        target.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
+    regions = "one annotation per connected region instead of one per class"
     coco.add_argument("--components", action="store_true", help=regions)
     voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
-    for one in (onnx, coco):
-        one.add_argument("--force", action="store_true", help="overwrite the file")
+    for target in (onnx, coco):
+        target.add_argument("--force", action="store_true", help="overwrite the file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; bad input ends it with one sentence and exit code 2."""
-    given = vars(build_parser().parse_args(arguments))
-    command = given.pop("command")
-    # The imports of each command come late: `rca --help` should not wait for torch.
+    """Run a command; on bad input, print one sentence and return exit code 2."""
+    parsed = vars(build_parser().parse_args(arguments))
+    command = parsed.pop("command")
+    # Imported late, so that `rca --help` does not wait for torch.
     from rca.cli import commands
 
     try:
         if command in list_stages():
-            return commands.run_by_hand(Instance(command, **given))
-        getattr(commands, command)(**given)
+            return commands.run_by_hand(Instance(command, **parsed))
+        getattr(commands, command)(**parsed)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Who reads has had enough, as `head` does. Python would complain once more when it ends.
+        # The reader of the output has closed it, as `head` does. Redirect it, or Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Presets: whole params files in `workflow/presets`, put in place with the dataset linked to where it lies."""
+"""Presets: whole params files in `workflow/presets`, applied together with a link to the dataset."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 
 PRESETS = Path("workflow/presets")
-# Where links look for what is not shipped, unless the environment says otherwise.
+# Defaults of the environment variables in links.
 DEFAULTS = {"RCA_SHARED": "../shared"}
 
 
@@ -26,25 +26,25 @@ def list_presets() -> list[str]:
 
 
 def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
-    """Write params.yaml from a preset, and link what it names under `data/`.
+    """Write params.yaml from a preset, and make its links under `data/`.
 
     Args:
         name: The preset.
-        changes: `dotted.key=YAML`, each laid over the preset.
-        force: Overwrite params.yaml even if git knows of edits to it that are not committed.
+        changes: Changes to the preset, each as `dotted.key=YAML`.
+        force: Overwrite params.yaml even if it has uncommitted edits.
 
     Returns:
-        What was done, in lines for a person.
+        Lines that report what was done.
 
     Raises:
-        UserError: an unknown preset or key, a value that is not valid, unsaved edits, or a link that leads nowhere.
+        UserError: an unknown preset or key, an invalid value, uncommitted edits, or a link to a missing folder.
     """
     source = PRESETS / f"{name}.yaml"
     if not source.is_file():
         raise UserError(f"There is no preset {name}: choose one of {', '.join(list_presets())}.")
     if not force and _has_edits():
         raise UserError(f"{PARAMS} has edits that are not committed: commit them, or overwrite them with --force.")
-    yaml = YAML()  # keeps comments and order; as safe as the safe loader, it builds no objects of other types
+    yaml = YAML()  # keeps comments and order; as safe as the safe loader, since it builds only plain data
     yaml.width = 10_000
     text = source.read_text(encoding="utf-8")
     document = yaml.load(text)
@@ -60,7 +60,7 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
                 yaml.dump(document, file)
             else:
                 file.write(text)
-        params = read_params(temporary, source)  # before it takes the place of the old one
+        params = read_params(temporary, source)  # before it replaces the old one
     write_instances(params)
     done = [f"{PARAMS} is now the preset {name}."]
     for link, target in links.items():
@@ -70,7 +70,7 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
 
 
 def _has_edits() -> bool:
-    """Whether params.yaml holds anything that neither git nor a preset would give back."""
+    """Whether params.yaml has edits that are in neither git nor a preset."""
     if not PARAMS.exists():
         return False
     if PARAMS.read_bytes() in [path.read_bytes() for path in PRESETS.glob("*.yaml")]:
@@ -96,12 +96,12 @@ def _set(document: Any, change: str, yaml: YAML) -> None:
         if part not in place:
             place[part] = CommentedMap()
         elif isinstance(place, CommentedMap) and part not in dict(place.non_merged_items()):
-            # The value came by `<<` and still belongs to another section, which must not change with this one.
+            # The value was merged by `<<` from another section, which must not change with this one.
             place[part] = copy.deepcopy(place[part])
         place = place[part]
     if not hasattr(place, "keys"):
         raise UserError(f"--set {change}: {'.'.join(parents)} is no section: name the key of a value.")
-    place[last] = value  # a key that does not exist is found when the whole is validated
+    place[last] = value  # an unknown key is found when the whole file is validated
 
 
 def _expand(target: str, key: str) -> Path:

@@ -1,7 +1,7 @@
-"""The instances that each stage has, for dvc.yaml to read: DVC cannot compute them from params.yaml.
+"""The list of each stage's instances for dvc.yaml, since DVC cannot compute it from params.yaml.
 
-`workflow/instances.yaml` follows from params.yaml alone. `rca check`, `rca preset` and the Snakefile bring it up to
-date, and the first stage of `dvc repro` stops where it is not.
+`workflow/instances.yaml` depends only on params.yaml. `rca check`, `rca preset` and the Snakefile update it; the first
+stage of `dvc repro` updates it too, and stops if it was out of date.
 """
 
 from functools import partial
@@ -22,38 +22,38 @@ HEADER = """\
 
 
 def list_instances(params: Params) -> dict[str, Plain]:
-    """What dvc.yaml and the engines need to know of each stage.
+    """List the instances and the resources of each stage.
 
     Returns:
-        For each stage `runs`, `items` or `shards`, where it has the axis: those that leave anything to do. And `gpu`,
+        For each stage, its `runs`, `items` or `shards` that leave anything to do, if it has such an axis, and `gpu`,
         `mem_mb`, `runtime` and `threads` of one instance.
     """
     return {name: describe(params, name, stage) for name, stage in load_stages().items()}
 
 
 def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
-    """What dvc.yaml and the engines need to know of a stage."""
+    """List the instances and the resources of a stage."""
     tasks = params.list_tasks(name, stage)
     lists: dict[str, list[object]] = {}
     if "run" in stage.axes or "item" in stage.axes:
         lists["runs" if "run" in stage.axes else "items"] = list(tasks)
     elif "shard" in stage.axes:
         lists["shards"] = list(params.shards) if tasks else []
-    asked = params.project.resources
-    resources = asked.get(name) or asked.get(stage.resources) or asked.get("other") or ResourceSettings()
+    by_stage = params.project.resources
+    resources = by_stage.get(name) or by_stage.get(stage.resources) or by_stage.get("other") or ResourceSettings()
     threads = getattr(next(iter(tasks.values())), stage.cores) if stage.cores and tasks else 1
     return {**lists, **resources.model_dump(), "threads": threads}
 
 
 def write_instances(params: Params, path: Path = INSTANCES) -> bool:
-    """Bring the file up to date.
+    """Update the file.
 
     Returns:
-        Whether it was not.
+        Whether it was out of date.
     """
     stages = list_instances(params)
     flow = partial(yaml.safe_dump, default_flow_style=True, width=10_000, sort_keys=False)
-    lines = [f"  {name}: {flow(found)}" for name, found in stages.items()]
+    lines = [f"  {name}: {flow(instances)}" for name, instances in stages.items()]
     text = f"{HEADER}stages:\n{''.join(lines)}"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False

@@ -1,7 +1,7 @@
 """Pin the code and the settings of every stage: `python -m rca.params.pin`, the first stage of dvc.yaml.
 
-Each stage depends on its own key of `runs/pins.json`: a checksum of the modules that it imports, and one of its
-settings, with defaults and the run's overrides filled in.
+Each stage depends on its own key of `runs/pins.json`, which holds a checksum of the modules that it imports and a
+checksum of its settings, with defaults and the run's overrides filled in.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params, Run, load_stages
 from rca.stages.base.pins import PINS
 
-# It imports hosts and methods by their names in params.yaml: a stage that imports it depends on those of its run.
+# It imports hosts and methods by name, so a stage that imports it depends on the host and the method of its run.
 REGISTRY = PACKAGE / "classifier/registry.py"
 
 
 def pin(path: Path = PARAMS) -> bool:
-    """Write the pins, and bring the list of instances up to date.
+    """Write the pins, and update the list of instances.
 
     Returns:
-        Whether that list was out of date: then dvc.yaml says something else now.
+        Whether that list was out of date, so that dvc.yaml has to be read again.
 
     Raises:
         UserError: the params are not valid.
@@ -42,9 +42,9 @@ def collect_pins(params: Params) -> Plain:
     """The pins of all stages.
 
     Returns:
-        For each stage the checksums `code` and `settings`, below the names of its runs or items where it has them; DVC
-        compares these. `tasks` holds all settings themselves, in the same form. `project` holds names, for messages and
-        paths.
+        For each stage the checksums `code` and `settings`, which DVC compares, below the names of its runs or items if
+        it has such an axis. `tasks` holds the settings themselves, in the same form. `project` holds names, for
+        messages and paths.
     """
     closures = Closures()
     pins: Plain = {}
@@ -69,12 +69,12 @@ def collect_pins(params: Params) -> Plain:
 
 
 def hash_settings(settings: Settings) -> str:
-    """A checksum of all settings but those that change no result."""
+    """A checksum of all settings except those that do not change results."""
     return hashlib.sha256(json.dumps(list_pinned(settings), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def list_code(stage: str, run: Run | None, closures: Closures) -> list[Path]:
-    """The files of the package that a stage runs, for a run where it has one: its import closure."""
+    """The files of the package that a stage imports, directly or not, with the host and method of its run."""
     modules = [PACKAGE / "stages/__main__.py", PACKAGE / f"stages/{stage}.py"]
     closure = closures.find(modules)
     if run is not None and REGISTRY in closure:
@@ -84,13 +84,13 @@ def list_code(stage: str, run: Run | None, closures: Closures) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pins; exit code 2 where params are not valid, or where DVC has to read dvc.yaml again."""
+    """Write the pins; return exit code 2 if the params are invalid or if DVC has to read dvc.yaml again."""
     parser = argparse.ArgumentParser(prog="python -m rca.params.pin", description=__doc__.split("\n")[0])
     parser.add_argument("--refresh", action="store_true", help="the caller reads dvc.yaml after this")
     refresh = parser.parse_args(arguments).refresh
     try:
         if pin() and not refresh:
-            raise UserError(f"{PARAMS} asks for other stages than before: {INSTANCES} has them now, run this again.")
+            raise UserError(f"{PARAMS} changes the instances of stages: {INSTANCES} is updated, run this again.")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

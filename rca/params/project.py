@@ -1,4 +1,4 @@
-"""What a params file may hold beside the sections of the stages."""
+"""The keys of a params file other than the sections of stages."""
 
 import re
 
@@ -13,12 +13,12 @@ RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 class ResourceSettings(Settings):
-    """What a stage asks an engine for.
+    """The resources that an engine reserves for an instance of a stage.
 
     Attributes:
-        gpu: Devices.
-        mem_mb: Main memory, in MB.
-        runtime: Minutes, at most.
+        gpu: GPUs.
+        mem_mb: Main memory in MB.
+        runtime: Time limit in minutes.
     """
 
     gpu: int = Field(default=0, ge=0)
@@ -27,16 +27,16 @@ class ResourceSettings(Settings):
 
 
 class RunSettings(Settings):
-    """What a run is, beside what it overrides in the sections of the stages.
+    """A run, besides its overrides of the sections of stages.
 
     Attributes:
-        base: Another run, whose settings this one starts from; null starts from the defaults.
+        base: The run whose settings this run inherits; null inherits none.
         host: How the base network is trained: a module in rca/hosts.
         host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
         options: The method's options, where they differ from its defaults.
-        supervision: What the run learns from: "tags", or "masks" for the segmentation network's fully supervised upper
-            bound. A run of true masks needs no host, no method and none of their stages.
+        supervision: What the run learns from: "tags", or "masks" for the fully supervised upper bound of the
+            segmentation network. A run on true masks needs no host, no method and none of their stages.
     """
 
     base: str | None = None
@@ -48,16 +48,16 @@ class RunSettings(Settings):
 
 
 class ProjectSettings(Settings):
-    """The keys of a params file that are no stage's section.
+    """The keys of a params file that are not sections of stages.
 
     Attributes:
         dataset: The dataset's format and parts; it lies at `data/<name>`.
-        links: The links that `rca preset` makes under `data/`: a name there, and where it points.
+        links: The links that `rca preset` makes under `data/`: their names and targets.
         runs: The runs to make, in the order of the tables.
-        seeds: Each run is made with each of these random seeds.
+        seeds: The random seeds of each run.
         shards: The parts that per-image work is split into: [0, 1, ..., n-1].
-        resources: What stages ask an engine for; `other` counts for those that are not named.
-        run: What each run is.
+        resources: The resources of each stage; `other` is for stages that are not named.
+        run: The settings of each run.
     """
 
     dataset: DatasetSettings
@@ -76,7 +76,7 @@ class ProjectSettings(Settings):
         for name in runs:
             if not RUN_NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
-                    f"{name!r} cannot name a run: use small letters, digits and _, and none of {', '.join(RESERVED)}"
+                    f"{name!r} cannot name a run: use lowercase letters, digits and _, but not {', '.join(RESERVED)}"
                 )
         return runs
 
@@ -98,7 +98,7 @@ class ProjectSettings(Settings):
     @classmethod
     def _resources_are_of_stages(cls, resources: dict[str, ResourceSettings]) -> dict[str, ResourceSettings]:
         for name in resources.keys() - {"other", *list_stages()}:
-            raise ValueError(f"{name} is no stage: name one, or other")
+            raise ValueError(f"{name} is not a stage: name a stage, or other")
         return resources
 
     @model_validator(mode="after")

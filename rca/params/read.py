@@ -1,4 +1,4 @@
-"""Reading a params file: defaults, the file's sections over them, and each run's overrides over those."""
+"""Read a params file: defaults, overridden by the file's sections, overridden by each run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,23 +15,23 @@ PARAMS = Path("params.yaml")
 
 
 def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
-    """Read and validate a params file, every run with what it overrides.
+    """Read and validate a params file, with the overrides of every run.
 
     Args:
         path: The file.
-        source: Its name in messages; by default its path.
+        source: The file's name in messages; by default its path.
 
     Raises:
-        UserError: the file is missing or broken, a key is unknown or out of range, or parts do not fit together.
+        UserError: the file is missing or broken, a key is unknown, a value is out of range, or parts are inconsistent.
     """
     source = source or path
     data = load_params(path)
     kinds = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
     known = {*ProjectSettings.model_fields, *kinds}
     for key in data.keys() - known:
-        raise UserError(f"{source}: {key} is an unknown key: remove it or mend its spelling.")
-    own = {key: value for key, value in data.items() if key in ProjectSettings.model_fields}
-    project = build_settings(ProjectSettings, own, "", source)
+        raise UserError(f"{source}: {key} is an unknown key: remove it or fix its spelling.")
+    project_data = {key: value for key, value in data.items() if key in ProjectSettings.model_fields}
+    project = build_settings(ProjectSettings, project_data, "", source)
     filled = {name: fill_in(kind, data.get(name), name, source) for name, kind in kinds.items()}
     sections = {name: build_settings(kinds[name], filled[name], name, source) for name in kinds}
     described = {name: read_run(name, project.run, filled, kinds, source) for name in project.runs}
@@ -41,10 +41,10 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
 
 
 def fill_in(kind: type[Settings], data: object, name: str, source: Path) -> Plain:
-    """The plain data of a section laid over its defaults.
+    """Fill in the defaults of a section's plain data.
 
     Raises:
-        UserError: the data is no section.
+        UserError: the data is not a mapping.
     """
     if not isinstance(data, Mapping | None):
         raise UserError(f"{source}: {name} must be a section of keys, not {data!r}.")
@@ -58,7 +58,7 @@ def read_run(
     kinds: Mapping[str, type[Settings]],
     source: Path,
 ) -> Run:
-    """Read what a run is.
+    """Read and validate a run.
 
     Args:
         name: The run.
@@ -68,13 +68,13 @@ def read_run(
         source: The params file, for messages.
 
     Raises:
-        UserError: a key is unknown or out of range, or host and method do not go together.
+        UserError: a key is unknown, a value is out of range, or host and method cannot be combined.
     """
     place = f"run.{name}"
     stages = load_stages()
     data = inherit(name, described, source)
-    own = {key: value for key, value in data.items() if key not in kinds}
-    settings = build_settings(RunSettings, own, place, source)
+    run_data = {key: value for key, value in data.items() if key not in kinds}
+    settings = build_settings(RunSettings, run_data, place, source)
     overrides = {key: value for key, value in data.items() if key in kinds}
     for key, value in overrides.items():
         if "run" not in stages[key].axes or not stages[key].overridable:
@@ -103,12 +103,12 @@ def read_run(
 
 
 def inherit(name: str, described: Mapping[str, Plain], source: Path) -> Plain:
-    """The plain data of a run laid over that of its `base`, and of the base's own.
+    """Merge the plain data of a run over that of its chain of bases.
 
-    Options of another host or method than the base's replace the base's.
+    If a run has another host or method than its base, it does not inherit the base's options for it.
 
     Raises:
-        UserError: a base is unknown, or runs are each other's base.
+        UserError: a base is unknown, or the chain of bases is a cycle.
     """
     chain = [name]
     while (base := described[chain[-1]].get("base")) is not None:
@@ -119,10 +119,10 @@ def inherit(name: str, described: Mapping[str, Plain], source: Path) -> Plain:
         chain.append(base)
     data: Plain = {}
     for link in reversed(chain):
-        own = described[link]
+        link_data = described[link]
         for kind, options in (("host", "host_options"), ("method", "options")):
             inherited = data.get(kind, RunSettings.model_fields[kind].default)
-            if own.get(kind, inherited) != inherited:
+            if link_data.get(kind, inherited) != inherited:
                 data.pop(options, None)
-        data = merge(data, own)
+        data = merge(data, link_data)
     return data

@@ -1,4 +1,4 @@
-"""A whole params file as one typed object, with defaults filled in: the road from params.yaml to the stages."""
+"""A params file as one typed object with defaults filled in, which makes the settings of each stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
 from rca.stages.walk_scores import WalkScoresSettings
 
-# Settings of train_seg that belong to a run's masks, not to its network.
+# Settings of train_seg that depend on a run's masks, not on its network.
 OF_MASKS = {"masks", "threshold", "loss"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run with all that follows from its settings.
+    """A run, with properties that follow from its settings.
 
     Attributes:
-        name: Its name.
+        name: The run's name.
         host: The host's module.
         host_options: The host's options, as given.
         method: The method's module.
         options: The method's options, as given.
-        supervision: What its networks learn from.
-        keeps_memory: Whether its method keeps a memory.
-        needs_saliency: Whether its host uses saliency maps.
-        sections: The settings of each stage with a section, with what the run overrides.
+        supervision: What the run's networks learn from.
+        keeps_memory: Whether the method keeps a memory.
+        needs_saliency: Whether the host uses saliency maps.
+        sections: The settings of each stage with a section, with the run's overrides.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def maps(self) -> MapKind:
-        """The score maps that its masks are made of."""
+        """The score maps that the run's masks are made from."""
         return "walked" if self.section(WalkScoresSettings).enabled else "scores"
 
     @property
     def training(self) -> Plain:
-        """The images that its classification network is trained on, as `rca.stages.pin_images.TrainingInputs`."""
+        """The training images of the classification network, as data for `rca.stages.pin_images.TrainingInputs`."""
         settings = self.section(TrainCamSettings)
         return {"split": settings.split, "sources": settings.sources, "saliency": self.needs_saliency}
 
@@ -70,9 +70,9 @@ class Params:
     """A whole params file, with defaults filled in.
 
     Attributes:
-        project: The keys that are no stage's section.
+        project: The keys that are not sections of stages.
         sections: The settings of each stage with a section, for all runs.
-        described: What each of `runs` is.
+        described: Each of the `runs`, by name.
         params_sha256: The checksum of the file.
     """
 
@@ -102,7 +102,7 @@ class Params:
         return self.project.shards
 
     def section(self, kind: type[SettingsType]) -> SettingsType:
-        """The settings for all runs of the stage whose section has this class."""
+        """The settings, without any run's overrides, of the stage whose section has this class."""
         return next(settings for settings in self.sections.values() if isinstance(settings, kind))
 
     @property
@@ -142,15 +142,15 @@ class Params:
 
     @property
     def trainings(self) -> dict[str, Plain]:
-        """The images that each classification network is trained on."""
+        """The training images of each run's classification network."""
         return {run.name: run.training for run in self.weak_runs}
 
     @cached_property
     def upper_bounds(self) -> dict[str, str]:
-        """For each run of tags the first run whose same segmentation network is trained on true masks.
+        """For each run that learns from tags, the first run that trains the same segmentation network on true masks.
 
-        The same network has the same settings in train_seg and predict_seg, but for which of a run's masks it is
-        trained on and how it makes up for their faults. Runs without such an upper bound are left out.
+        Networks are the same if train_seg and predict_seg have the same settings, except for the choice of masks and
+        the loss. Runs without such an upper bound are left out.
         """
 
         def describe(run: Run) -> tuple[Plain, Plain]:
@@ -164,11 +164,11 @@ class Params:
         }
 
     def find(self, key: str, run: str | None = None) -> object:
-        """The value at a dotted key: of a run (`run.host`), of a section (`train_cam.split`) or of the project.
+        """Find the value of a dotted key: of a run (`run.host`), of a section (`train_cam.split`) or of the project.
 
         Args:
             key: The key.
-            run: The run whose overrides count; None for what all runs share.
+            run: The run whose overrides apply; None for none.
         """
         first, *rest = key.split(".")
         if first == "run":
@@ -189,16 +189,16 @@ class Params:
         Args:
             name: The stage's name.
             stage: The stage.
-            run: The instances' run, for a stage that has the axis.
-            item: Likewise their item.
+            run: The instances' run, for a stage with this axis.
+            item: The instances' item, for a stage with this axis.
         """
         sections = self.sections if run is None else self.described[run].sections
-        own = {} if stage.section is None else dict(sections[name])
+        section = {} if stage.section is None else dict(sections[name])
         shared = {field: self.find(key.format(item=item), run) for field, key in stage.shared.items()}
-        return stage.task.model_validate(own | shared)
+        return stage.task.model_validate(section | shared)
 
     def list_tasks(self, name: str, stage: Stage[SettingsType]) -> dict[str | None, SettingsType]:
-        """The tasks of a stage that leave anything to do, by run or item; by None for a stage without either."""
+        """The tasks of a stage that leave anything to do, by run or item; by None for a stage with neither axis."""
         tasks: dict[str | None, SettingsType]
         if "run" in stage.axes:
             tasks = {run: self.make_task(name, stage, run=run) for run in self.runs}

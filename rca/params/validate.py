@@ -1,4 +1,4 @@
-"""Whether the parts of a params file fit together."""
+"""Check that the parts of a params file are consistent."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ from rca.stages.train_affinity import TrainAffinitySettings
 from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
 
-# Weights and features are made once for all runs, an engine reserves the same cores for all, all are scored alike, and
-# images are pinned once for all but the classification network.
+# Keys that runs cannot override: weights and features are made once for all runs, an engine reserves the same cores for
+# all, all are scored in the same way, and images are pinned once for all stages except the classification network's.
 SHARED_KEYS = ("backbone", "threads", "workers", "enabled", "split", "predicted_tags")
-# Masks are scored alike whether or not their maps have walked.
+# Exceptions: masks are scored in the same way with or without a random walk.
 FREE_KEYS = {("walk_scores", "enabled")}
-# What cache_features uses: with a frozen backbone, features are computed once for all runs.
+# Settings of cached features: with a frozen backbone, features are computed once for all runs.
 CACHED_KEYS = {"train_cam": ("augmentation",), "make_cam": ("splits", "inference")}
 
 
 def check_params(params: Params, source: Path) -> None:
-    """Check that sections and runs fit together.
+    """Check that sections and runs are consistent.
 
     Raises:
-        UserError: they do not; the message begins with `source`.
+        UserError: they are not; the message begins with `source`.
     """
     problem = find_problem(params)
     if problem:
@@ -42,7 +42,7 @@ def check_params(params: Params, source: Path) -> None:
 
 
 def find_problem(params: Params) -> str | None:
-    """What does not fit together for any run, as the body of a sentence; None where all does."""
+    """Find a conflict between sections; return the body of a sentence, or None if there is no conflict."""
     evaluate, scored = params.section(EvaluateSettings), params.section(MakeCamSettings)
     if params.section(GenerateDataSettings).train and params.dataset.name != "shapes":
         return f"generate_data draws the dataset shapes, but dataset.name is {params.dataset.name}: set train to 0"
@@ -71,7 +71,7 @@ def find_problem(params: Params) -> str | None:
 
 
 def find_difference(params: Params, run: Run) -> str | None:
-    """What a run sets that does not fit the rest, as the body of a sentence; None where all fits."""
+    """Find a conflict between a run and the rest; return the body of a sentence, or None if there is no conflict."""
     frozen = params.section(TrainCamSettings).frozen
     for name, settings in run.sections.items():
         shared = params.sections[name]
@@ -89,7 +89,7 @@ def find_difference(params: Params, run: Run) -> str | None:
 
 
 def find_missing_gpus(params: Params, run: Run) -> str | None:
-    """A training with GPUs that has fewer of them than processes."""
+    """Find a training on GPUs that has fewer GPUs than processes."""
     trainings = {
         "train_cam": run.section(TrainCamSettings).optimisation,
         "train_affinity": run.section(TrainAffinitySettings).optimisation,
@@ -97,17 +97,17 @@ def find_missing_gpus(params: Params, run: Run) -> str | None:
     }
     for name, optimisation in trainings.items():
         processes, resources = optimisation.processes, "train_cam" if name == "train_affinity" else name
-        asked = params.project.resources.get(resources)
-        if asked and 0 < asked.gpu < processes:
+        reserved = params.project.resources.get(resources)
+        if reserved and 0 < reserved.gpu < processes:
             return (
-                f"{name} trains with {processes} processes, but resources.{resources}.gpu is {asked.gpu}: set it to"
+                f"{name} trains with {processes} processes, but resources.{resources}.gpu is {reserved.gpu}: set it to"
                 f" {processes}, or to 0 to train on the CPU"
             )
     return None
 
 
 def find_missing_parts(params: Params, run: Run) -> str | None:
-    """Sources or masks that a run is trained on and that nothing provides."""
+    """Find sources or masks that a run is trained on but that nothing provides."""
     for name in run.section(TrainCamSettings).sources:
         if name not in params.dataset.sources:
             known = ", ".join(params.dataset.sources) or "none"

@@ -1,4 +1,4 @@
 """The bridge between DVC, which decides and records, and Snakemake, which schedules.
 
-It knows stage names and files and nothing of what a stage does. No other package imports DVC.
+It knows the names and files of stages, but not what they compute. No other package imports DVC.
 """

@@ -1,7 +1,7 @@
-"""What DVC does not offer, replaced here and nowhere else.
+"""All replacements of DVC's own behaviour.
 
-A repository lock that waits, a dvc.lock that is written whole or not at all, and the name under which `rwlock` lists a
-process. tests/pipeline/test_dvc_contract.py holds what is used of DVC.
+They are a repository lock that waits, atomic writes of dvc.lock, and the name under which `rwlock` lists a process.
+tests/pipeline/test_dvc_contract.py tests the parts of DVC that the package uses.
 """
 
 import os
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 
 
 class PatientLock(LockBase):  # type: ignore[misc]  # DVC is untyped
-    """DVC's repository lock, waited for as long as a neighbour may need to record large outputs.
+    """DVC's repository lock, with a timeout long enough for another process to record large outputs.
 
-    DVC takes the lock anew when a stage's command has ended: giving up then would lose hours of work.
+    DVC takes the lock again after a stage's command ends: giving up then would lose hours of work.
     """
 
     def __init__(self, inner: LockBase, patience: float = PATIENCE) -> None:
@@ -43,11 +43,11 @@ class PatientLock(LockBase):  # type: ignore[misc]  # DVC is untyped
         return bool(self.inner.is_locked)
 
     def lock(self) -> None:
-        """Wait for the lock and take it."""
+        """Wait for the lock and acquire it."""
         retry_locked(self.inner.lock, self.patience)
 
     def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self.inner.unlock()
 
     def __enter__(self) -> None:
@@ -58,10 +58,10 @@ class PatientLock(LockBase):  # type: ignore[misc]  # DVC is untyped
 
 
 def retry_locked(action: Callable[[], Result], patience: float = PATIENCE) -> Result:
-    """Call `action` until DVC's locks let it through, pausing longer each time.
+    """Call `action` until DVC's locks are free, with longer and longer pauses.
 
     Raises:
-        UserError: They did not within `patience` seconds.
+        UserError: The locks were not free within `patience` seconds.
     """
     give_up = time.monotonic() + patience
     pause = 0.1
@@ -77,35 +77,35 @@ def retry_locked(action: Callable[[], Result], patience: float = PATIENCE) -> Re
 
 
 def describe_error(error: BaseException) -> str:
-    """The innermost reason of an error of DVC, on one line."""
+    """The root cause of an error of DVC, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def name_process(stage: str) -> None:
-    """Let DVC's `rwlock` name stage and host beside this process's pid, which tells nothing elsewhere."""
+    """Make DVC's `rwlock` list stage and host with this process's pid, which means nothing on other hosts."""
     sys.argv = ["rca-stage", stage, "on", socket.gethostname()]
 
 
 def is_alive(entry: Mapping[str, Any], written: float) -> bool:
-    """Whether the process of an entry of `rwlock`, a file last written at `written`, may still run."""
+    """Whether the process of an entry of `rwlock` may still run; `written` is when that file was last modified."""
     host = re.fullmatch(r"rca-stage \S+ on (\S+)", entry["cmd"])
     if host and host[1] != socket.gethostname():
         return True
     try:
         process = psutil.Process(entry["pid"])
-        # A process younger than the file cannot have written the entry. A second for the clock's rounding.
+        # A process younger than the file did not write the entry. One second allows for rounded times.
         return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + 1)
     except psutil.NoSuchProcess:
         return False
 
 
 def write_lock_whole() -> None:
-    """Make DVC replace dvc.lock as a whole, and use a parser in C.
+    """Make DVC replace dvc.lock atomically, and parse it in C.
 
-    It writes the file in place, and a kill meanwhile would lose the record of every stage. It also reads and writes it
-    with all comments, in Python: seven seconds for two hundred stages, for each stage that ends.
+    DVC writes the file in place, so a kill during the write would lose the record of every stage. It also parses and
+    writes the file in Python to keep comments, which takes seven seconds per finished stage with two hundred stages.
     """
     dvc.dvcfile.modify_yaml = _modify_lock
 
@@ -121,9 +121,9 @@ def _modify_lock(path: str, fs: object = None) -> Iterator[Any]:
 
 
 def _build_writer() -> YAML:
-    """A writer of plain data in DVC's own form."""
+    """A writer of plain data in DVC's format."""
     writer = YAML(typ="safe")
     writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # it is declared as None
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
     writer.Representer.add_representer(OrderedDict, writer.Representer.represent_dict)
     return writer

@@ -1,7 +1,7 @@
-"""The DVC project: its repository, opened so that many processes share it and a killed one blocks none.
+"""The DVC project, opened so that many processes can share it and a killed process blocks no other.
 
-This module and `rca.pipeline.dvc_patches` alone know DVC. DVC keeps two locks below .dvc/tmp: `lock`, held for moments
-while it reads or records, and `rwlock`, a list of the files that running stages read and write, each with its process.
+Only this module and `rca.pipeline.dvc_patches` use DVC. DVC keeps two locks in .dvc/tmp: `lock`, held briefly while it
+reads or records, and `rwlock`, a list of the files that running stages read and write, each with its process.
 """
 
 import json
@@ -49,15 +49,15 @@ class Out:
 
 @dataclass(frozen=True)
 class Declared:
-    """A stage of dvc.yaml as DVC resolves it.
+    """A stage instance of dvc.yaml, as DVC resolves it.
 
     Attributes:
         name: DVC's name of the stage, such as `train_cam@rca-0`.
-        command: What DVC runs.
-        deps: Files and folders that it reads, relative to the project's root.
-        params: Files of which it reads some keys.
-        outs: Files and folders that it writes.
-        meta: What dvc.yaml says under `meta`.
+        command: The command that DVC runs.
+        deps: The files and folders that it reads, relative to the project's root.
+        params: The files of which it reads some keys.
+        outs: The files and folders that it writes.
+        meta: The value of `meta` in dvc.yaml.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Declared:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn DVC's exceptions into one sentence each."""
+    """Turn DVC's exceptions into UserErrors of one sentence."""
     try:
         yield
     except DvcException as error:
@@ -97,7 +97,7 @@ class DvcProject:
             try:
                 self.repo = Repo(str(self.root))
             except SCMError:
-                raise UserError(f"DVC needs a git repository, and {self.root} is none: run `git init`.") from None
+                raise UserError(f"DVC needs a git repository, but {self.root} is not one: run `git init`.") from None
         self.repo.lock = PatientLock(self.repo.lock, patience)
         write_lock_whole()
 
@@ -114,7 +114,7 @@ class DvcProject:
         return [self._describe(stage) for stage in self._list_stages()]
 
     def ask_status(self) -> tuple[list[Declared], set[str]]:
-        """The declared stages and the names of those that DVC calls changed, all under one lock.
+        """The declared stages and the names of those that DVC reports as changed, under one lock.
 
         Raises:
             UserError: dvc.yaml is not valid, or a stage is running.
@@ -127,7 +127,7 @@ class DvcProject:
         return [self._describe(stage) for stage in stages], names
 
     def is_changed(self, name: str) -> bool:
-        """Whether there is a stage of that name and DVC calls it changed.
+        """Whether a stage of this name exists and DVC reports it as changed.
 
         Raises:
             UserError: dvc.yaml is not valid.
@@ -137,17 +137,17 @@ class DvcProject:
             return any(bool(stage.status()) for stage in stages)
 
     def reproduce(self, name: str) -> None:
-        """Reproduce one stage and nothing upstream of it.
+        """Reproduce one stage without its upstream stages.
 
         Raises:
-            UserError: It failed.
+            UserError: The stage failed.
         """
         name_process(name)
         with report_errors():
             retry_locked(lambda: self.repo.reproduce(targets=[name], single_item=True))
 
     def record(self, name: str) -> None:
-        """Record a stage in dvc.lock as it lies there, after its command ran.
+        """Record a stage's present files in dvc.lock, after its command ran.
 
         Raises:
             UserError: An out is missing.
@@ -156,13 +156,13 @@ class DvcProject:
             retry_locked(lambda: self.repo.commit(name, force=True))
 
     def check_idle(self) -> None:
-        """Drop what dead processes left in DVC's `rwlock`, and refuse to go on while a stage is running.
+        """Remove entries of dead processes from DVC's `rwlock`, and refuse to continue while a stage is running.
 
-        DVC drops an entry when it meets one whose pid is dead. But it takes a zombie and a pid that was given away
-        again, as after a reboot, for alive, and stops at a file that a kill left half written.
+        DVC itself removes an entry only if its pid is dead. It takes a zombie, or a pid reused after a reboot, for
+        alive, and it fails if a kill left the file half written.
 
         Raises:
-            UserError: A living process writes outputs.
+            UserError: A running process writes outputs.
         """
         path = self._tmp / "rwlock"
         with self.repo.lock:
@@ -188,10 +188,10 @@ class DvcProject:
             )
 
     def sort_lock(self) -> None:
-        """Bring dvc.lock into the order in which `dvc repro` writes it.
+        """Sort dvc.lock into the order in which `dvc repro` writes it.
 
-        Stages that ran side by side are recorded as they end: the same content in another order, which would show
-        as a change in git after each run.
+        Parallel stages are recorded in the order in which they end, which would show as a change in git after each
+        run.
         """
         with report_errors(), lock_repo(self.repo):
             path = self.root / "dvc.lock"

@@ -1,4 +1,4 @@
-"""Devices for jobs that share a machine: Snakemake counts GPUs but hands none out."""
+"""Assign GPUs to the jobs of one machine: Snakemake counts GPUs, but does not assign them."""
 
 import os
 import re
@@ -15,39 +15,39 @@ from filelock import FileLock, Timeout
 from rca.core.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Set in a job of Slurm, PBS, LSF and Grid Engine: there the cluster hands out the devices.
+# Variables set in jobs of Slurm, PBS, LSF and Grid Engine, which assign GPUs themselves.
 CLUSTERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 @contextmanager
 def lease_gpus(count: int, environment: Mapping[str, str] = os.environ) -> Iterator[dict[str, str]]:
-    """Lease devices of this machine for as long as the context lasts; a killed process gives them back.
+    """Reserve GPUs of this machine while the context lasts; the GPUs of a killed process become free.
 
     Args:
-        count: How many; a job that asks for none sees none.
-        environment: Where a user or a cluster may have set CUDA_VISIBLE_DEVICES.
+        count: Number of GPUs; with 0, the job sees none.
+        environment: The environment variables, in which a user or a cluster may have set CUDA_VISIBLE_DEVICES.
 
     Yields:
-        The variables to set for the job: none in a cluster's job or on a machine without devices.
+        The variables to set for the job: none in a cluster's job or on a machine without GPUs.
 
     Raises:
-        UserError: If the machine has devices, but not that many.
+        UserError: The machine has GPUs, but not enough.
     """
     devices = [] if any(name in environment for name in CLUSTERS) else list_devices(environment)
     if not devices:
         yield {}
         return
     if count > len(devices):
-        raise UserError(f"The stage asks for {count} GPUs, but this machine offers {len(devices)}.")
+        raise UserError(f"The stage needs {count} GPUs, but this machine has {len(devices)}.")
     with ExitStack() as leases:
         leased = wait_for_devices(devices, count, leases) if count else []
-        # CUDA counts the fastest device first unless told to count as NVML does.
+        # CUDA numbers the fastest GPU first; this makes it use NVML's order.
         order = {} if VISIBLE in environment else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         yield {VISIBLE: ",".join(leased), **order}
 
 
 def list_devices(environment: Mapping[str, str]) -> list[str]:
-    """Return the devices that the user lets us see, or all that the driver counts."""
+    """List the GPUs in CUDA_VISIBLE_DEVICES or, if it is not set, all GPUs of the driver."""
     if VISIBLE in environment:
         listed = (device.strip() for device in environment[VISIBLE].split(","))
         return [device for device in listed if device not in {"", "-1"}]
@@ -61,7 +61,7 @@ def list_devices(environment: Mapping[str, str]) -> list[str]:
 
 
 def wait_for_devices(devices: list[str], count: int, leases: ExitStack) -> list[str]:
-    """Lock `count` of the devices, all or none, so that two waiting jobs cannot block each other."""
+    """Lock `count` of the GPUs, all or none, so that two waiting jobs cannot deadlock."""
     folder = Path(tempfile.gettempdir(), f"rca-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False

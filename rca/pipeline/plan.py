@@ -1,4 +1,4 @@
-"""What a run has to do: DVC is asked once, and the answer is what the Snakefile's rules are made of."""
+"""The plan of a run: DVC reports once what changed, and the Snakefile makes its rules from that."""
 
 import json
 import re
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from rca.pipeline.dvc_project import DvcProject
 
 FOLDER = Path(".rca")
-MARKER = FOLDER / "stale"  # an input, always fresh, of each stage that DVC calls changed
+MARKER = FOLDER / "stale"  # an input, always newer than the outputs, of each changed stage
 SAVED = FOLDER / "dag.json"
-# The stage that pins what others depend on, and what brings its outputs and the list of instances up to date.
+# The stage that pins code and settings, and the command that updates its outputs and the list of instances.
 PIN, REFRESH = "pin_stages", ("-m", "rca.params.pin", "--refresh")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs, and which of them are to run.
+    """All jobs, and which of them must run.
 
     Attributes:
-        jobs: All jobs, each after those that it depends on.
-        changed: Names of those that DVC calls changed.
-        affected: Names of those and of all their descendants.
+        jobs: All jobs in topological order.
+        changed: The names of the jobs that DVC reports as changed.
+        affected: The names of these jobs and of all their descendants.
     """
 
     jobs: tuple[Job, ...]
@@ -39,12 +39,12 @@ class Plan:
 
 
 def make_plan(root: Path) -> Plan:
-    """Resolve dvc.yaml, ask DVC which stages changed, and put down the marker that makes Snakemake run them.
+    """Resolve dvc.yaml, ask DVC which stages changed, and write the marker that makes Snakemake run them.
 
     Raises:
-        UserError: The pipeline is not valid or is running already.
+        UserError: The pipeline is invalid or already running.
     """
-    # DVC takes a second to import: the jobs of Snakemake, which call `load_plan`, do without it.
+    # Imported late: DVC takes a second, and Snakemake's jobs, which call `load_plan`, do not need it.
     from rca.pipeline.dvc_project import DvcProject
 
     declared, changed = refresh_pins(DvcProject(root)).ask_status()
@@ -53,16 +53,16 @@ def make_plan(root: Path) -> Plan:
     check_sources(root, jobs)
     marker = root / MARKER
     marker.parent.mkdir(exist_ok=True)
-    # Snakemake overlooks a newer file whose content it has seen before.
+    # The content must be new, since Snakemake ignores a newer file with known content.
     marker.write_text(uuid.uuid4().hex)
     return Plan(jobs, frozenset(changed), frozenset(find_affected(jobs, changed)))
 
 
 def refresh_pins(project: "DvcProject") -> "DvcProject":
-    """Pin code and settings before DVC is asked what changed, as `dvc repro` does with its first stage.
+    """Pin code and settings before asking DVC what changed; with `dvc repro`, the first stage does it.
 
     Returns:
-        The project, opened again where dvc.yaml may say something else now.
+        The project, opened again if the pins changed, since dvc.yaml may then resolve to other stages.
 
     Raises:
         UserError: params.yaml is not valid.
@@ -88,7 +88,7 @@ def find_affected(jobs: Iterable[Job], changed: Iterable[str]) -> set[str]:
 
 
 def save_plan(root: Path, plan: Plan) -> None:
-    """Write the plan where jobs on other machines find it."""
+    """Write the plan to a file that jobs on other machines read."""
     content = {
         "jobs": [asdict(job) for job in plan.jobs],
         "changed": sorted(plan.changed),
@@ -103,12 +103,12 @@ def load_plan(root: Path) -> Plan:
     """Read the plan of the Snakemake process that started this job.
 
     Raises:
-        UserError: If there is none.
+        UserError: There is no plan.
     """
     try:
         content = json.loads((root / SAVED).read_text())
     except FileNotFoundError as error:
-        message = f"There is no {SAVED} in {root.resolve()}: a job needs the plan of the snakemake that sent it."
+        message = f"There is no {SAVED} in {root.resolve()}: a job needs the plan of its Snakemake process."
         raise UserError(message) from error
     return Plan(
         tuple(map(restore_job, content["jobs"])),
@@ -118,18 +118,18 @@ def load_plan(root: Path) -> Plan:
 
 
 def restore_job(content: dict[str, Any]) -> Job:
-    """Make a job of what JSON kept, which has no tuples."""
+    """Build a job from its JSON, which has lists for tuples."""
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
     return Job(**values)
 
 
 def name_rule(stage: str) -> str:
-    """Return a legal name of a rule for a stage: `train_cam_rca_0` for `train_cam@rca-0`."""
+    """Return a valid rule name for a stage: `train_cam_rca_0` for `train_cam@rca-0`."""
     return re.sub(r"\W", "_", stage, flags=re.ASCII)
 
 
 def check_sources(root: Path, jobs: Iterable[Job]) -> None:
-    """Refuse a pipeline one of whose inputs no stage makes and nobody has put there."""
+    """Raise a UserError if an input does not exist and no stage makes it."""
     jobs = tuple(jobs)
     made = {path for job in jobs for path in job.outputs}
     for job in jobs:
@@ -140,12 +140,12 @@ def check_sources(root: Path, jobs: Iterable[Job]) -> None:
 
 
 def check_rule_names(jobs: Iterable[Job]) -> None:
-    """Refuse two jobs whose rules would have the same name."""
+    """Raise a UserError if the rules of two jobs would have the same name."""
     seen = {"all": "all"}
     for job in jobs:
         rule = name_rule(job.name)
         if rule in seen:
             raise UserError(
-                f"Stages {seen[rule]} and {job.name} in dvc.yaml would both be the rule {rule}: rename one."
+                f"Stages {seen[rule]} and {job.name} in dvc.yaml would both have the rule name {rule}: rename one."
             )
         seen[rule] = job.name

@@ -1,4 +1,4 @@
-"""What dvc.yaml declares, resolved: jobs with their files, resources and order."""
+"""Resolve dvc.yaml to jobs with their files, resources and order."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from rca.core.errors import UserError
 if TYPE_CHECKING:
     from rca.pipeline.dvc_project import Declared
 
-# What each stage asks an engine for, where dvc.yaml does not say so under `meta`.
+# The resources of each stage, unless dvc.yaml gives them under `meta`.
 INSTANCES = Path("workflow/instances.yaml")
-# Lower bounds of the whole numbers in meta; those without a default must be given.
+# Lower bounds of the integers in meta; those without a default are required.
 SMALLEST = {"gpu": 0, "mem_mb": 1, "runtime": 1, "threads": 1}
 DEFAULTS = {"gpu": 0, "threads": 1}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One instance of a stage of dvc.yaml, all paths relative to the project's root.
+    """One instance of a stage of dvc.yaml; all paths are relative to the project's root.
 
     Attributes:
-        name: DVC's name of it, such as `train_cam@rca-0`.
-        command: What DVC runs.
-        inputs: Files and folders that it reads; a folder that other stages fill is listed as their outputs.
-        outputs: Files and folders that it writes.
-        directories: Those of the outputs that are folders.
-        gpu: Devices to lease.
+        name: DVC's name of the instance, such as `train_cam@rca-0`.
+        command: The command that DVC runs.
+        inputs: The files and folders that it reads; a folder that other stages fill is replaced by their outputs.
+        outputs: The files and folders that it writes.
+        directories: The outputs that are folders.
+        gpu: Number of GPUs.
         mem_mb: Main memory in MB.
-        runtime: Limit in minutes.
-        threads: Processor cores.
-        log: Where its command writes its log.
-        upstream: Names of the jobs whose outputs it reads.
-        shown: The `type` of those outputs that have one: Snakemake's report shows them.
-        labels: What tells it apart there, such as run and seed.
+        runtime: Time limit in minutes.
+        threads: CPU cores.
+        log: The path of the command's log.
+        upstream: The names of the jobs whose outputs it reads.
+        shown: The outputs in Snakemake's report, each with its `type`.
+        labels: The job's labels in the report, such as run and seed.
     """
 
     name: str
@@ -55,22 +55,22 @@ class Job:
 
 
 def resolve_jobs(root: Path) -> tuple[Job, ...]:
-    """The jobs of dvc.yaml, each after those that it depends on.
+    """The jobs of dvc.yaml in topological order.
 
     Args:
         root: The folder of dvc.yaml.
 
     Raises:
-        UserError: There is no pipeline, or a part of it is not valid.
+        UserError: There is no pipeline, or a part of it is invalid.
     """
-    # DVC takes a second to import: only those who ask for it pay.
+    # Imported late, since DVC takes a second.
     from rca.pipeline.dvc_project import DvcProject
 
     return build_jobs(root, DvcProject(root).list_declared())
 
 
 def build_jobs(root: Path, declared: Iterable["Declared"]) -> tuple[Job, ...]:
-    """Turn declared stages into jobs, in the order given."""
+    """Turn declared stages into jobs, in the same order."""
     declared = list(declared)
     owners = {out.path: stage.name for stage in declared for out in stage.outs}
     inside, asked = list_inside(owners), read_asked(root / INSTANCES)
@@ -78,11 +78,11 @@ def build_jobs(root: Path, declared: Iterable["Declared"]) -> tuple[Job, ...]:
 
 
 def read_asked(path: Path) -> Mapping[str, Mapping[str, object]]:
-    """What each stage asks an engine for, by the stage's name; nothing where there is no such file."""
+    """Read the resources of each stage, by the stage's name; empty if there is no such file."""
     if not path.is_file():
         return {}
     stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    return {name: {key: found[key] for key in SMALLEST} for name, found in stages.items()}
+    return {name: {key: stage[key] for key in SMALLEST} for name, stage in stages.items()}
 
 
 def build_job(
@@ -97,15 +97,15 @@ def build_job(
         stage: The stage.
         owners: The name of the stage that writes each output of the pipeline.
         inside: The outputs that lie below each folder.
-        asked: What stages ask an engine for, by their names.
+        asked: The resources of each stage, by its name.
     """
     inputs: dict[str, None] = {}  # a set that keeps its order
-    # Of files of parameters only those count that a stage writes: Snakemake would see the whole of params.yaml.
+    # Leave out parameter files that no stage writes: Snakemake would rerun on any change of params.yaml.
     for dep in (*stage.deps, *(path for path in stage.params if path in owners)):
         inputs.update(dict.fromkeys(expand_dep(dep, owners, inside)))
     outputs = tuple(out.path for out in stage.outs)
     if not outputs:
-        raise UserError(f"Stage {stage.name} in dvc.yaml has no outs: nothing tells when it is done.")
+        raise UserError(f"Stage {stage.name} in dvc.yaml has no outs: declare what it writes.")
     return Job(
         name=stage.name,
         command=stage.command,
@@ -120,7 +120,7 @@ def build_job(
 
 
 def list_inside(outputs: Iterable[str]) -> dict[str, list[str]]:
-    """The outputs that lie below each folder, in the order given."""
+    """The outputs below each folder, in the same order."""
     inside: dict[str, list[str]] = {}
     for output in outputs:
         for folder in list_folders(output):
@@ -129,18 +129,18 @@ def list_inside(outputs: Iterable[str]) -> dict[str, list[str]]:
 
 
 def list_folders(path: str) -> list[str]:
-    """The folders that a path lies in, the innermost first."""
+    """The folders above a path, the innermost first."""
     return [folder.as_posix() for folder in Path(path).parents[:-1]]
 
 
 def expand_dep(dep: str, owners: Collection[str], inside: Mapping[str, list[str]]) -> list[str]:
-    """Return the outputs that a dep stands for: itself, the folder it lies in, or those that fill it."""
+    """Return the outputs that a dep refers to: the dep or a folder above it, or else the outputs below it."""
     above = [path for path in (dep, *list_folders(dep)) if path in owners]
     return above or inside.get(dep) or [dep]
 
 
 def name_log(stage: str) -> str:
-    """Return the path of a stage's log; `@` is awkward in shells."""
+    """Return the path of a stage's log, with "." for "@", which is awkward in shells."""
     return f"logs/{stage.replace('@', '.')}.log"
 
 
@@ -149,8 +149,8 @@ def read_meta(stage: str, meta: object, asked: Mapping[str, object]) -> dict[str
 
     Args:
         stage: The stage's name, for messages.
-        meta: What dvc.yaml says.
-        asked: What the stage asks an engine for where `meta` does not say so.
+        meta: The value of `meta` in dvc.yaml.
+        asked: The stage's resources where `meta` gives none.
 
     Raises:
         UserError: A key is missing or unknown, or a value has the wrong type or is out of range.
@@ -170,7 +170,7 @@ def read_meta(stage: str, meta: object, asked: Mapping[str, object]) -> dict[str
 
 
 def check_keys(stage: str, where: str, value: object, known: set[str]) -> Mapping[str, object]:
-    """A mapping, after checking that it is one and has known keys only."""
+    """Check that a value is a mapping with known keys only, and return it; None becomes an empty mapping."""
     value = {} if value is None else value
     if not isinstance(value, Mapping):
         raise UserError(f"Stage {stage} in dvc.yaml: {where} must be a mapping, not {value!r}.")
@@ -186,7 +186,7 @@ def read_number(stage: str, where: str, values: Mapping[str, object]) -> int:
     key = where.rpartition(".")[2]
     value = values.get(key, DEFAULTS.get(key))
     if value is None:
-        raise UserError(f"Stage {stage} in dvc.yaml: {where} is missing; give a whole number.")
+        raise UserError(f"Stage {stage} in dvc.yaml: {where} is missing: give a whole number.")
     if not isinstance(value, int) or isinstance(value, bool) or value < SMALLEST[key]:
         least = f"a whole number of at least {SMALLEST[key]}"
         raise UserError(f"Stage {stage} in dvc.yaml: {where} must be {least}, not {value!r}.")
@@ -194,23 +194,23 @@ def read_number(stage: str, where: str, values: Mapping[str, object]) -> int:
 
 
 def find_undeclared(root: Path, folders: Iterable[str]) -> list[Path]:
-    """List the files that no stage declares: leftovers of runs that params.yaml no longer names.
+    """List the files that no stage declares, such as those of runs that params.yaml no longer names.
 
     Args:
         root: The folder of dvc.yaml.
-        folders: Where to look, relative to the root, such as `runs`; all in a declared folder is declared.
+        folders: The folders to search, relative to the root, such as `runs`; files in declared folders count as declared.
 
     Returns:
-        Paths relative to the root, sorted. Git's and DVC's own small files (`.gitignore`) are no leftovers.
+        Paths relative to the root, sorted, without `.gitignore` and `.gitkeep`.
     """
-    # The time and memory of a job stand beside its log.
+    # The file with a job's time and memory is beside its log.
     declared = {
         path for job in resolve_jobs(root) for path in (*job.outputs, job.log, str(Path(job.log).with_suffix(".json")))
     }
-    found = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*"))
+    paths = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*"))
     return sorted(
         path
-        for path in found
+        for path in paths
         if ((root / path).is_symlink() or not (root / path).is_dir())
         and path.name not in {".gitignore", ".gitkeep"}
         and not declared.intersection([path.as_posix(), *(parent.as_posix() for parent in path.parents)])

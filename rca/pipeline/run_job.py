@@ -1,9 +1,8 @@
-"""Reproduce one job through DVC: what each rule of the Snakefile calls.
+"""Reproduce one job through DVC: the command of each rule of the Snakefile.
 
     python -m rca.pipeline.run_job train_cam@rca-0 --gpus 1
 
-DVC looks again whether the stage must run at all, runs it or restores its outputs, and records it in
-dvc.lock.
+DVC checks again whether the stage must run, runs it or restores its outputs, and records it in dvc.lock.
 """
 
 import argparse
@@ -24,18 +23,18 @@ from rca.pipeline.resolve import name_log
 
 
 def run_job(name: str, gpus: int) -> None:
-    """Reproduce one job of the dvc.yaml in the current folder and nothing upstream of it.
+    """Reproduce one job of the dvc.yaml in the current folder, without its upstream jobs.
 
     Args:
         name: DVC's name of the stage.
-        gpus: Devices to lease for it: whoever starts the job has read dvc.yaml, and DVC takes seconds for it.
+        gpus: Number of GPUs; the caller has read it from dvc.yaml, which takes DVC seconds.
 
     Raises:
         UserError: There is no such stage, or it failed.
     """
     project = DvcProject(Path())
     with lease_gpus(gpus) as variables:
-        # DVC hands the environment on to the stage's command; several commands share the terminal.
+        # DVC passes the environment to the stage's command. Jobs share the terminal, so progress is printed in lines.
         os.environ.update(variables, RCA_PROGRESS="lines")
         try:
             project.reproduce(name)
@@ -46,17 +45,16 @@ def run_job(name: str, gpus: int) -> None:
 
 @contextmanager
 def record_messages(log: Path) -> Iterator[None]:
-    """Put what DVC says into the stage's log if the stage's command wrote none.
+    """Write DVC's messages to the stage's log if the stage's command wrote none.
 
-    Snakemake deletes a job's log before the job; when DVC then restores the outputs from its cache, the log
-    says so.
+    Snakemake deletes a job's log before the job. If DVC then restores the outputs from its cache, the log says so.
     """
     messages: list[str] = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("dvc")
     for printer in logger.handlers:
-        printer.setLevel(logging.WARNING)  # Snakemake says what runs
+        printer.setLevel(logging.WARNING)  # Snakemake reports what runs
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -67,14 +65,14 @@ def record_messages(log: Path) -> Iterator[None]:
 
 
 def append_log(log: Path, text: str) -> None:
-    """Add text to a log, which may not be there yet."""
+    """Append text to a log; create the log if it does not exist."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as stream:
         print(text, file=stream)
 
 
 def stop_children(number: int, _: object) -> None:
-    """Pass a request to stop on to the stage's command; DVC then sees it fail and releases its locks."""
+    """Pass a stop signal on to the stage's command, so that DVC sees it fail and releases its locks."""
     children = psutil.Process().children(recursive=True)
     for child in children:
         child.terminate()
@@ -85,17 +83,17 @@ def stop_children(number: int, _: object) -> None:
 def main() -> None:
     """Run the stage named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage", help="DVC's name of it, such as train_cam@rca-0")
-    parser.add_argument("--gpus", type=int, default=0, help="devices to lease for it (default 0)")
-    given = parser.parse_args()
-    if given.gpus < 0:
-        parser.error(f"--gpus must be at least 0, not {given.gpus}")
-    name = given.stage
+    parser.add_argument("stage", help="DVC's name of the stage, such as train_cam@rca-0")
+    parser.add_argument("--gpus", type=int, default=0, help="number of GPUs (default 0)")
+    arguments = parser.parse_args()
+    if arguments.gpus < 0:
+        parser.error(f"--gpus must be at least 0, not {arguments.gpus}")
+    name = arguments.stage
     signal.signal(signal.SIGTERM, stop_children)
     log = Path(name_log(name))
     try:
         with record_messages(log):
-            run_job(name, given.gpus)
+            run_job(name, arguments.gpus)
     except UserError as error:
         append_log(log, str(error))
         sys.exit(str(error))

@@ -40,8 +40,8 @@ class EvaluateSettings(Settings):
         refined_predicted_tags: Splits on which to score the refined masks from predicted tags.
         segmentation: Splits on which to score the segmentation.
         classification: Splits on which to score the classifier.
-        predicted_ignore: Whether undecided pixels of a mask count as errors in the headline figures or are left out.
-            The mIoU is reported both ways.
+        predicted_ignore: Whether undecided pixels of a mask count as errors in the headline figures or are left out;
+            the mIoU is reported both ways.
         boundary_distance: Width of the boundary IoU's band along contours, as a share of the image's diagonal.
         examples: Number of images in the report's gallery, null for all; their masks and IoU are kept.
         examples_split: Their split; null takes the first on which the segmentation is scored, or else the seeds, or

@@ -1,6 +1,6 @@
 """Make the table over all runs: mean ± standard deviation over seeds, and each run's difference to the first.
 
-As CSV, Markdown and LaTeX, with the protocol of the figures; the LaTeX holds the means alone.
+It is written as CSV, Markdown and LaTeX, with the protocol of the figures; the LaTeX has no differences.
 """
 
 from rca.core.files import keep_only, read_json, write_text

@@ -45,7 +45,7 @@ def remove_photographs(dataset: Dataset, *names: str) -> None:
 def test_nothing_is_wrong_with_a_sound_dataset(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--out", "faults.csv"]) == 0
     told = capsys.readouterr()
-    assert "data/mine: nothing is wrong." in told.out
+    assert "data/mine: no faults." in told.out
     assert told.err == ""
     assert Path("faults.csv").read_text() == "severity,kind,id,file,sentence\n"
 

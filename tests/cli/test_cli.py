@@ -70,7 +70,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "data", "nowhere"], "does not exist"),
         (["inspect", "memory", "nowhere.safetensors"], "nowhere.safetensors does not exist"),
         (["inspect", "memory", "."], "holds no snapshot of a memory"),
-        (["inspect", "data", ".", "--manifest", "."], "--manifest says where a memory's true masks are"),
+        (["inspect", "data", ".", "--manifest", "."], "--manifest is only for a memory"),
         (["check", "--params", "other.yaml"], "other.yaml does not exist"),
         (["score", "--predictions", "nowhere", "--truth", "."], "nowhere is no folder"),
         (["show"], "table.md does not exist: run the pipeline first"),
@@ -268,7 +268,7 @@ def test_inspect_says_why_there_is_no_purity(
     alone = write_snapshot(run_tree.parents[3] / "alone.safetensors", CLASSES, IMAGES, (9, 0, 2))
     *_, mean, reason = inspect_memory(capsys, alone)
     assert mean.split()[6] == "-"
-    assert reason.startswith("No purity: the snapshot lies in no run's folder")
+    assert reason.startswith("No purity: the snapshot is not in a run's folder")
     *_, mean = inspect_memory(capsys, alone, "--manifest", run_tree.parents[1] / "data")
     assert mean.split()[6] != "-"
 

@@ -1,4 +1,4 @@
-"""`rca score`: anybody's masks against true ones."""
+"""`rca score`: any masks against true masks."""
 
 import json
 from collections.abc import Callable

@@ -74,7 +74,7 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({"run.rca.base": "hsc"}, "run.rca.base names hsc, but there is no section run.hsc: add it"),
         ({"run.rca.base": "rca"}, "run.rca.base leads back to rca: remove it there"),
         ({"run.cam.base": "rca", "run.rca.base": "cam"}, "leads back to "),
-        ({"resources.train": {"gpu": 1}}, "resources: train is no stage: name one, or other"),
+        ({"resources.train": {"gpu": 1}}, "resources: train is not a stage: name a stage, or other"),
         ({"train_cam.optimisation.learning_rate": "0.1"}, 'train_cam.optimisation.learning_rate is "0.1": '),
         ({"train_cam.optimisation.epochs": 0}, "train_cam.optimisation.epochs is 0: "),
         (

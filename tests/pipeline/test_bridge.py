@@ -306,7 +306,7 @@ def test_mistakes_are_one_sentence_in_the_terminal(finished, tmp_path):
     assert "Traceback" not in text
     (finished.path / ".git").rename(finished.path / "moved")
     text = finished.snakemake(code=1, GIT_CEILING_DIRECTORIES=str(finished.path.parent))
-    assert f"DVC needs a git repository, and {finished.path} is none: run `git init`." in text
+    assert f"DVC needs a git repository, but {finished.path} is not one: run `git init`." in text
     assert "Traceback" not in text
     (finished.path / "dvc.yaml").unlink()
     text = finished.snakemake(code=1)
@@ -348,7 +348,7 @@ def test_gpus_are_leased_waited_for_and_given_back(tmp_path, monkeypatch):
             third.enter_context(lease_gpus(1, two))
     with lease_gpus(2, two) as both:
         assert both == {"CUDA_VISIBLE_DEVICES": "GPU-1f,GPU-2e"}
-    with pytest.raises(UserError, match="asks for 3 GPUs, but this machine offers 2"), lease_gpus(3, two):
+    with pytest.raises(UserError, match="needs 3 GPUs, but this machine has 2"), lease_gpus(3, two):
         pass
     for hidden in ("", "-1"):
         with lease_gpus(1, {"CUDA_VISIBLE_DEVICES": hidden}) as variables:

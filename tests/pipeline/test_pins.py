@@ -164,7 +164,7 @@ def test_a_setting_that_changes_no_result_reruns_nothing(real: RealProject) -> N
 def test_dvc_repro_stops_once_where_params_ask_for_other_stages(real: RealProject) -> None:
     real.set_params({"runs": ["cam"]})
     text = real.repro(code=255)
-    assert "asks for other stages than before: workflow/instances.yaml has them now, run this again." in text
+    assert "changes the instances of stages: workflow/instances.yaml is updated, run this again." in text
     assert "Traceback" not in text
     assert real.list_ran() == []
     real.repro()
