@@ -1,8 +1,8 @@
-# The pipeline, scheduled: one rule for each stage that DVC resolves from dvc.yaml, which alone names them.
+# The pipeline's schedule: one rule for each stage instance that DVC resolves from dvc.yaml.
 #
 #     snakemake --cores 2 --resources gpu=1
 #
-# DVC decides what must run and records what ran; Snakemake runs it, side by side where it can.
+# DVC decides what must run and records what ran; Snakemake runs it, in parallel where possible.
 import sys
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from rca.core.errors import UserError
 from rca.pipeline.plan import MARKER, load_plan, make_plan, name_rule, save_plan
 
 try:
-    # Jobs on other machines read what this process wrote down instead of asking DVC again.
+    # Jobs on other machines read the plan of this process instead of asking DVC again.
     plan = make_plan(Path()) if workflow.is_main_process else load_plan(Path())
 except UserError as error:
     sys.exit(str(error))
 
 
 def mark(job, path):
-    """An output as Snakemake is to treat it; what has a type in dvc.yaml is in `snakemake --report`, with its caption."""
+    """Mark an output for Snakemake: a folder, and in the report with its caption if it has a `type` in dvc.yaml."""
     output = directory(path) if path in job.directories else path
     if path not in job.shown:
         return output
@@ -49,9 +49,9 @@ for job in plan.jobs:
         name:
             name_rule(job.name)
         message:
-            job.name  # in place of all its files, which bury the progress
+            job.name  # instead of all its files, which would hide the progress
         input:
-            # No age counts but that of the marker, which starts the changed stages, and of what they write anew.
+            # Only the marker, which starts the changed stages, and files that they write again may trigger a job.
             job.inputs if job.name in plan.affected else [ancient(path) for path in job.inputs],
             [MARKER] if job.name in plan.changed else [],
         output:

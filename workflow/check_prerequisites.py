@@ -1,4 +1,4 @@
-"""Say in one sentence what `make setup` still needs on this machine; runs on any Python 3.
+"""Report what `make setup` still needs on this machine; runs on any Python 3.
 
 python3 workflow/check_prerequisites.py
 """

@@ -198,7 +198,7 @@ def find_undeclared(root: Path, folders: Iterable[str]) -> list[Path]:
 
     Args:
         root: The folder of dvc.yaml.
-        folders: The folders to search, relative to the root, such as `runs`; files in declared folders count as declared.
+        folders: The folders to search, relative to the root, such as `runs`; files in declared folders are declared.
 
     Returns:
         Paths relative to the root, sorted, without `.gitignore` and `.gitkeep`.
