@@ -16,6 +16,7 @@ myst_heading_anchors = 3
 # One page for each package, written from the package's files before each build: there is no list to keep.
 apidoc_modules = [{"path": "../rca", "destination": "api", "module_first": True, "max_depth": 2}]
 os.environ["SPHINX_APIDOC_OPTIONS"] = "members,show-inheritance"  # not `undoc-members`, the default
+autodoc_preserve_defaults = True  # print defaults as the code has them: the value of os.environ is private
 add_module_names = False
 napoleon_use_ivar = True  # a class's "Attributes" are its one list of them
 python_maximum_signature_line_length = 100
