@@ -100,7 +100,7 @@ def build_page() -> str:
             INTRODUCTION,
             write_table("The project", ProjectSettings),
             write_table("A run: `run.<name>`", RunSettings),
-            write_table("What a stage asks an engine for: `resources.<stage>`", ResourceSettings),
+            write_table("The resources of a stage: `resources.<stage>`", ResourceSettings),
             *(write_table(f"`{name}`", kind, f"{name}.") for name, kind in sections.items()),
         ]
     )

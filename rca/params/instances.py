@@ -17,7 +17,7 @@ from rca.stages.base.stage import Stage
 
 INSTANCES = Path("workflow/instances.yaml")
 HEADER = """\
-# The instances of each stage and what one asks an engine for. Made from params.yaml by `rca check`: do not edit.
+# The instances of each stage and their resources. Made from params.yaml by `rca check`: do not edit.
 """
 
 

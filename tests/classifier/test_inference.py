@@ -62,12 +62,12 @@ def test_new_images_leave_the_batches_of_other_splits_alone() -> None:
 
     before = [place(number, "train") for number in range(11)] + [place(20, "val"), place(21, "train", "val")]
     after = [place(15, "val"), *before, *(place(number, "val") for number in range(100, 107))]
-    batches, anew = (list(group_by_size(records, 4)) for records in (before, after))
+    batches, changed = (list(group_by_size(records, 4)) for records in (before, after))
     assert [batch for batch in batches if "train" in batch[0].splits] == [
-        batch for batch in anew if "train" in batch[0].splits
+        batch for batch in changed if "train" in batch[0].splits
     ]
-    assert sorted(one.id for batch in anew for one in batch) == sorted(one.id for one in after)
-    for batch in anew:
+    assert sorted(one.id for batch in changed for one in batch) == sorted(one.id for one in after)
+    for batch in changed:
         assert len(batch) <= 4
         assert len({(one.splits, one.height, one.width) for one in batch}) == 1
 

@@ -107,7 +107,7 @@ def test_new_photographs_are_labelled_and_nothing_else(template: RealProject, tm
 
 
 @pytest.mark.slow
-def test_new_masks_and_saliency_maps_label_and_score_anew_but_train_nothing(
+def test_new_masks_and_saliency_maps_relabel_and_rescore_but_train_nothing(
     template: RealProject, tmp_path: Path
 ) -> None:
     project = copy_project(template, tmp_path)

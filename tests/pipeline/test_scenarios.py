@@ -152,7 +152,7 @@ def test_fewer_shards_leave_nothing_behind(real, real_template):
         *list_stages("cam", "make_cam", "make_pseudo", "refine_crf", shards=2),
         *list_stages("rca", "make_cam", "make_pseudo", "refine_crf", shards=2),
     }
-    # The masks are the same, so nothing is trained anew.
+    # The masks are the same, so nothing is retrained.
     assert not {stage.partition("@")[0] for stage in ran} & {"train_cam", "train_affinity", "train_seg"}
     check_settled(real)
 

@@ -147,7 +147,7 @@ def test_what_is_trained_on_is_pinned_and_nothing_else(maps: dict[str, ScoreMaps
     assert {name for name, one in after.items() if one != before[name]} == {"b2"}
 
 
-def test_maps_that_were_made_anew_after_they_were_pinned_are_refused(maps: dict[str, ScoreMaps]) -> None:
+def test_maps_that_were_made_again_after_they_were_pinned_are_refused(maps: dict[str, ScoreMaps]) -> None:
     pin()
     shard = assign_shard("b2", SHARDS)
     write_maps(shard, {**maps, "b2": maps["b2"]._replace(scores=maps["b2"].scores / 2)})

@@ -95,7 +95,7 @@ def test_batches_of_pairs_do_not_depend_on_the_number_of_workers(manifest: Manif
         assert shared.all()
 
 
-def test_an_image_beside_itself_is_seen_anew(manifest: Manifest) -> None:
+def test_an_image_beside_itself_gets_a_second_view(manifest: Manifest) -> None:
     settings = AugmentationSettings(scale=(0.7, 1.4), crop=37, flip=True, jitter=0.3)
     images = TrainingImages(manifest, manifest.images, settings, (0.5,) * 3, (0.25,) * 3, seed=0)
     for number in range(4):
