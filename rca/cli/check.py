@@ -16,10 +16,11 @@ from rca.data.manifest import Manifest, summarise
 from rca.evaluation.protocol import TAGS
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
-from rca.params.instances import INSTANCES, write_instances
+from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
 from rca.params.validate import list_used_splits
+from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.layout import Layout
 from rca.stages.choose_threshold import ChooseThresholdSettings
 from rca.stages.generate_data import GenerateDataSettings

@@ -13,9 +13,9 @@ from rca.core.files import write_text
 from rca.core.settings import Plain, Settings
 from rca.params.project import ResourceSettings
 from rca.params.schema import Params, load_stages
+from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.stage import Stage
 
-INSTANCES = Path("workflow/instances.yaml")
 HEADER = """\
 # The instances of each stage and their resources. Made from params.yaml by `rca check`: do not edit.
 """

@@ -15,9 +15,10 @@ from rca.core.errors import UserError
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
 from rca.core.settings import Plain, Settings, list_pinned
-from rca.params.instances import INSTANCES, write_instances
+from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params, Run, load_stages
+from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.pins import PINS
 
 # It imports hosts and methods by name, so a stage that imports it depends on the host and the method of its run.

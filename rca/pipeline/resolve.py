@@ -12,7 +12,7 @@ from rca.core.errors import UserError
 if TYPE_CHECKING:
     from rca.pipeline.dvc_project import Declared
 
-# The resources of each stage, unless dvc.yaml gives them under `meta`.
+# The instances and resources of each stage; `meta` in dvc.yaml takes precedence.
 INSTANCES = Path("workflow/instances.yaml")
 # Lower bounds of the integers in meta; those without a default are required.
 SMALLEST = {"gpu": 0, "mem_mb": 1, "runtime": 1, "threads": 1}
@@ -73,11 +73,11 @@ def build_jobs(root: Path, declared: Iterable["Declared"]) -> tuple[Job, ...]:
     """Turn declared stages into jobs, in the same order."""
     declared = list(declared)
     owners = {out.path: stage.name for stage in declared for out in stage.outs}
-    inside, asked = list_inside(owners), read_asked(root / INSTANCES)
-    return tuple(build_job(stage, owners, inside, asked) for stage in declared)
+    inside, reserved = list_inside(owners), read_resources(root / INSTANCES)
+    return tuple(build_job(stage, owners, inside, reserved) for stage in declared)
 
 
-def read_asked(path: Path) -> Mapping[str, Mapping[str, object]]:
+def read_resources(path: Path) -> Mapping[str, Mapping[str, object]]:
     """Read the resources of each stage, by the stage's name; empty if there is no such file."""
     if not path.is_file():
         return {}
@@ -89,7 +89,7 @@ def build_job(
     stage: "Declared",
     owners: Mapping[str, str],
     inside: Mapping[str, list[str]],
-    asked: Mapping[str, Mapping[str, object]],
+    reserved: Mapping[str, Mapping[str, object]],
 ) -> Job:
     """Turn a declared stage into a job.
 
@@ -97,7 +97,7 @@ def build_job(
         stage: The stage.
         owners: The name of the stage that writes each output of the pipeline.
         inside: The outputs that lie below each folder.
-        asked: The resources of each stage, by its name.
+        reserved: The resources of each stage, by its name.
     """
     inputs: dict[str, None] = {}  # a set that keeps its order
     # Leave out parameter files that no stage writes: Snakemake would rerun on any change of params.yaml.
@@ -115,7 +115,7 @@ def build_job(
         log=name_log(stage.name),
         upstream=tuple(dict.fromkeys(owners[path] for path in inputs if path in owners)),
         shown={out.path: out.kind for out in stage.outs if out.kind},
-        **read_meta(stage.name, stage.meta, asked.get(stage.name.partition("@")[0], {})),
+        **read_meta(stage.name, stage.meta, reserved.get(stage.name.partition("@")[0], {})),
     )
 
 
@@ -144,25 +144,22 @@ def name_log(stage: str) -> str:
     return f"logs/{stage.replace('@', '.')}.log"
 
 
-def read_meta(stage: str, meta: object, asked: Mapping[str, object]) -> dict[str, Any]:
+def read_meta(stage: str, meta: object, reserved: Mapping[str, object]) -> dict[str, Any]:
     """Check a stage's `meta` and return its values, with defaults filled in.
 
     Args:
         stage: The stage's name, for messages.
         meta: The value of `meta` in dvc.yaml.
-        asked: The stage's resources where `meta` gives none.
+        reserved: The stage's resources where `meta` gives none.
 
     Raises:
         UserError: A key is missing or unknown, or a value has the wrong type or is out of range.
     """
     checked = check_keys(stage, "meta", meta, {"resources", "threads", "labels"})
     resources = check_keys(stage, "meta.resources", checked.get("resources"), {"gpu", "mem_mb", "runtime"})
-    values: dict[str, Any] = {
-        "gpu": read_number(stage, "meta.resources.gpu", {**asked, **resources}),
-        "mem_mb": read_number(stage, "meta.resources.mem_mb", {**asked, **resources}),
-        "runtime": read_number(stage, "meta.resources.runtime", {**asked, **resources}),
-        "threads": read_number(stage, "meta.threads", {**asked, **checked}),
-    }
+    given = {**reserved, **checked, **resources}
+    paths = ("meta.resources.gpu", "meta.resources.mem_mb", "meta.resources.runtime", "meta.threads")
+    values: dict[str, Any] = {path.rpartition(".")[2]: read_number(stage, path, given) for path in paths}
     labels = checked.get("labels") or {}
     if not isinstance(labels, Mapping) or not all(isinstance(value, str | int) for value in labels.values()):
         raise UserError(f"Stage {stage} in dvc.yaml: meta.labels must map names to strings or numbers.")

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from rca.core.imports import PACKAGE, find_imports
-from rca.params.instances import HEADER, INSTANCES, list_instances
+from rca.params.instances import HEADER, list_instances
 from rca.params.read import read_params
 from rca.params.schema import load_stages
-from rca.pipeline.resolve import resolve_jobs
+from rca.pipeline.resolve import INSTANCES, resolve_jobs
 from rca.stages.base.layout import Layout
 from rca.stages.base.stage import list_stages
 

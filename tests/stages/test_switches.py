@@ -7,10 +7,11 @@ import pytest
 from stages import read_preset, run_stage, write_params
 
 from rca.core.errors import UserError
-from rca.params.instances import INSTANCES, describe, list_instances
+from rca.params.instances import describe, list_instances
 from rca.params.pin import pin
 from rca.params.read import read_params
 from rca.params.schema import load_stages
+from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.pins import Instance, read_pins
 
 LABELLING = ("train_cam", "make_cam", "choose_threshold", "make_pseudo", "refine_crf", "pin_masks")
