@@ -2,7 +2,6 @@
 
 Source: Zhou, Zhang, Zhao and Li, Regional Semantic Contrast and Aggregation for Weakly Supervised Semantic
 Segmentation, CVPR 2022. The loss is L_CE(aggregated) + 0.4 L_CE(auxiliary) + weight x L_NCE (the paper's total loss).
-Beyond the paper, the bank can hold the background too, and the aggregation can score with the prototypes themselves.
 """
 
 from typing import Literal
@@ -12,28 +11,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.core.distributed import count_rows, divide_by_count, gather_rows, mean_of_rows, rank, world_size
+from rca.core.distributed import count_rows, gather_rows, mean_of_rows, rank, world_size
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
 from rca.methods.base import Method
 from rca.methods.parts.contrast import contrast_mixed, contrast_regions
 from rca.methods.parts.memory import MemoryBank, Update
-from rca.methods.parts.prototypes import (
-    ParametricAggregation,
-    aggregate_prototypes,
-    cluster_memory,
-    score_image,
-    score_rows,
-)
-from rca.methods.parts.regions import Regions, find_background, find_regions, locate_regions
+from rca.methods.parts.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory
+from rca.methods.parts.regions import Regions, find_regions, locate_regions
 from rca.models.output import Output
-from rca.models.pooling import pool_mean, pool_regions, share_of_peak
+from rca.models.pooling import pool_mean, pool_regions
 
 PLAIN = "plain"
 """The extra output (B, C, h, w): the host's maps of the plain features, if the method scores with other maps."""
-UNSURE = -1
-"""The target of a position that the loss on positions leaves out."""
 
 
 class MemoryOptions(Settings):
@@ -44,15 +35,12 @@ class MemoryOptions(Settings):
         update: How a region gets its slot.
         momentum: Share of a slot that remains under "momentum".
         gate: A region enters only if the classifier's probability of its class is above this.
-        background: The background is where every tagged map is below this share of its maximum; its regions get a row
-            of their own. null keeps no background, as in the paper.
     """
 
     size: int = Field(default=500, ge=0)
     update: Update = "fifo"
     momentum: float = Field(default=0.99, ge=0, le=1)
     gate: float = Field(default=0.7, ge=0, lt=1)
-    background: float | None = Field(default=None, gt=0, lt=1)
 
 
 class ContrastOptions(Settings):
@@ -79,27 +67,18 @@ class AggregationOptions(Settings):
     Attributes:
         form: "softmax" concatenates each position's features with the mixture of prototypes most similar to it (the
             paper); "parametric" does so with learned queries, keys and values (the released code, but normalised).
-            "scores" concatenates nothing: the map of a class is the softmax of the similarities to its prototypes,
-            against those of the other classes and of the background, trained where the plain maps are sure. "none"
-            leaves the aggregation out.
-        prototypes: Prototypes per row of the memory.
+            "none" leaves the aggregation out.
+        prototypes: Prototypes per class.
         temperature: Temperature of the softmax over cosine similarities.
         start_epoch: The first epoch with prototypes, counted from 0; they are clustered before each epoch.
-        auxiliary_weight: Weight of the classification loss on the plain maps ("softmax" and "parametric").
-        position_weight: Weight of the loss at sure positions ("scores").
-        sure: A position is sure of a class where its plain map exceeds this share of its maximum ("scores").
-        image_rounds: Number of times that an image is scored again with prototypes of its own, which know its light
-            and its individual objects ("scores").
+        auxiliary_weight: Weight of the classification loss on the plain maps.
     """
 
-    form: Literal["none", "softmax", "parametric", "scores"] = "softmax"
+    form: Literal["none", "softmax", "parametric"] = "softmax"
     prototypes: int = Field(default=10, ge=1)
     temperature: float = Field(default=0.1, gt=0)
     start_epoch: int = Field(default=1, ge=0)
     auxiliary_weight: float = Field(default=0.4, ge=0)
-    position_weight: float = Field(default=0.1, ge=0)
-    sure: float = Field(default=0.7, gt=0, lt=1)
-    image_rounds: int = Field(default=0, ge=0)
 
 
 class RcaOptions(Settings):
@@ -121,8 +100,6 @@ class RcaOptions(Settings):
     def _aggregation_has_what_it_needs(self) -> "RcaOptions":
         if self.aggregation.form != "none" and self.memory.size == 0:
             raise ValueError("aggregation needs memory.size of at least 1, or aggregation.form none")
-        if self.aggregation.form == "scores" and self.memory.background is None:
-            raise ValueError("aggregation.form scores needs the background in the bank: set memory.background")
         return self
 
 
@@ -138,21 +115,20 @@ class Rca(Method):
         super().__init__(options, channels, classes, make_host)
         self.options = options
         memory, aggregation = options.memory, options.aggregation
-        rows = classes + (memory.background is not None)
-        self.memory = MemoryBank(rows, memory.size, channels, memory.update, memory.momentum)
+        self.memory = MemoryBank(classes, memory.size, channels, memory.update, memory.momentum)
         number = min(aggregation.prototypes, memory.size)
-        self.register_buffer("prototypes", torch.zeros(rows, number, channels))
-        self.register_buffer("prototypes_usable", torch.zeros(rows, number, dtype=torch.bool))
+        self.register_buffer("prototypes", torch.zeros(classes, number, channels))
+        self.register_buffer("prototypes_usable", torch.zeros(classes, number, dtype=torch.bool))
         if aggregation.form == "parametric":
             self.attention = ParametricAggregation(channels)
-        if aggregation.form in ("softmax", "parametric"):
+        if aggregation.form != "none":
             self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.ReLU())
             self.aggregated_host = make_host(channels, classes)
 
     def forward(self, features: Tensor, valid: Tensor) -> Output:
         """Score features (B, D, h, w), with the aggregated prototypes if aggregation is on."""
         plain, form = self.host(features), self.options.aggregation.form
-        if form in ("none", "scores"):
+        if form == "none":
             return Output(plain, features, valid)
         if form == "parametric":
             aggregated = self.attention(features, self.prototypes, self.prototypes_usable)
@@ -162,67 +138,33 @@ class Rca(Method):
         joined = self.join(torch.cat([features, aggregated], 1))
         return Output(self.aggregated_host(joined), features, valid, extras={PLAIN: plain})
 
-    def locate(self, output: Output, tags: Tensor | None) -> Output:
-        """The maps of "scores": shares 0..1 among the possible classes; the plain maps until there are prototypes."""
-        if self.options.aggregation.form != "scores" or not self.prototypes_usable[-1].any():
-            return output
-        rows = self._score_rows(output.features)
-        if tags is not None:
-            present = functional.pad(tags, (0, 1), value=1)  # the background is always possible
-            rows = rows.masked_fill(present[..., None, None] == 0, -torch.inf)
-        shares = rows.softmax(1)
-        for _ in range(self.options.aggregation.image_rounds):
-            shares = score_image(output.features, shares * output.valid, self.options.aggregation.temperature)
-        return output._replace(maps=shares[:, :-1], background=shares[:, -1:], extras={PLAIN: output.maps})
-
     def classify(self, output: Output) -> Tensor:
         """The scores of the plain maps: maps of prototypes say where a class would be, not whether it is there."""
         return pool_mean(_plain_maps(output), output.valid)
-
-    def _score_rows(self, features: Tensor) -> Tensor:
-        """The logits of each row of the memory at each position (B, R, h, w)."""
-        temperature = self.options.aggregation.temperature
-        return score_rows(features, self.prototypes, self.prototypes_usable, temperature)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """Classification and the terms that the options add; then add the batch's regions to the memory."""
         aggregation, contrast = self.options.aggregation, self.options.contrast
         losses = super().compute_losses(output, batch, epoch)
         plain = _plain_maps(output)
-        if aggregation.form in ("softmax", "parametric"):
+        if aggregation.form != "none":
             auxiliary = self.host.classification_loss(plain, output.valid, batch.tags, batch.weight)
             losses["auxiliary"] = aggregation.auxiliary_weight * auxiliary
-        background = self._find_background(plain.detach(), output.valid, batch.tags)
-        if aggregation.form == "scores" and self.prototypes_usable.any() and aggregation.position_weight:
-            positions = self._position_loss(output.features, plain.detach(), output.valid, background, batch.tags)
-            losses["positions"] = aggregation.position_weight * positions
-        regions = self._pool(output, plain.detach(), background, batch)
-        # The background is no class: objects must differ from it, but its regions need not resemble each other.
-        queries = regions.select(regions.row < batch.tags.shape[1])
-        if contrast.weight and epoch >= contrast.start_epoch and count_rows(queries.row):
-            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(queries.embedding, queries.row))
+        regions = self._pool(output, plain.detach(), batch)
+        if contrast.weight and epoch >= contrast.start_epoch and count_rows(regions.row):
+            losses["contrast"] = contrast.weight * mean_of_rows(self._contrast(regions.embedding, regions.row))
         # Every rank adds the regions of all ranks, so that each bank equals the bank of a single process.
         sure = Regions(*gather_rows(*regions.select(regions.confidence > self.options.memory.gate)))
         self.memory.update(sure, epoch)
         return losses
 
-    def _find_background(self, plain: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
-        """The background region of each image (B, 1, h, w), or no channel (B, 0, h, w) if no background is kept."""
-        threshold = self.options.memory.background
-        return plain[:, :0] if threshold is None else find_background(plain, valid, tags, threshold)
-
-    def _pool(self, output: Output, plain: Tensor, background: Tensor, batch: Sample) -> Regions:
+    def _pool(self, output: Output, plain: Tensor, batch: Sample) -> Regions:
         """The regions of the batch, image by image, with gradients through their embeddings."""
-        regions = find_regions(plain, output.valid, batch.tags, self.options.region_threshold)
-        masks = torch.cat([regions, background], 1)
-        everywhere = background.flatten(2).any(2)
+        masks = find_regions(plain, output.valid, batch.tags, self.options.region_threshold)
         # A class with a constant map has no region, and a vector of zeros must not enter the memory.
-        present = torch.cat([batch.tags > 0, everywhere], 1) & masks.flatten(2).any(2)
-        image, row = present.nonzero(as_tuple=True)
+        image, row = ((batch.tags > 0) & masks.flatten(2).any(2)).nonzero(as_tuple=True)
         embedding = functional.normalize(pool_regions(output.features, masks)[image, row], dim=1)
-        confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()
-        # The background has no classifier, so its regions always enter.
-        confidence = torch.cat([confidence, torch.ones_like(everywhere, dtype=confidence.dtype)], 1)[image, row]
+        confidence = pool_mean(output.maps.detach(), output.valid).sigmoid()[image, row]
         height, width = batch.valid.shape[-2:]
         box, region = locate_regions(masks[image, row], batch.frame[image], (height, width))
         return Regions(embedding, row, batch.position[image], confidence, box, region)
@@ -241,18 +183,6 @@ class Rca(Method):
         partner = torch.randperm(len(queries), device=queries.device)
         return contrast_mixed(queries, rows, *memory, share, partner, options.hard_negatives, own)
 
-    def _position_loss(
-        self, features: Tensor, plain: Tensor, valid: Tensor, background: Tensor, tags: Tensor
-    ) -> Tensor:
-        """Cross-entropy over the rows present in an image, at the positions where a plain map is sure."""
-        highest, label = share_of_peak(plain, valid, tags).max(1)
-        target = label.masked_fill(highest <= self.options.aggregation.sure, UNSURE)
-        target = target.masked_fill(background[:, 0] > 0, plain.shape[1]).masked_fill(valid[:, 0] == 0, UNSURE)
-        present = torch.cat([tags > 0, torch.ones_like(tags[:, :1], dtype=torch.bool)], 1)
-        rows = self._score_rows(features).masked_fill(~present[..., None, None], -1e4)
-        total = functional.cross_entropy(rows, target, ignore_index=UNSURE, reduction="sum")
-        return divide_by_count(total, (target != UNSURE).sum())
-
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Cluster the memory into prototypes."""
         aggregation = self.options.aggregation
@@ -266,10 +196,6 @@ class Rca(Method):
         """The bank and the prototypes."""
         bank = {f"memory.{name}": tensor for name, tensor in self.memory.state_dict().items()}
         return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable}
-
-    def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """The classes, and the background if the bank holds it."""
-        return classes if self.options.memory.background is None else (*classes, "background")
 
 
 def _plain_maps(output: Output) -> Tensor:

@@ -10,7 +10,7 @@ from rca.hosts.base import Host
 from rca.methods.base import Method
 
 HOSTS = ["cam", "eps", "oaa", "seam"]
-METHODS = ["cam", "hsc", "mcis", "rca"]
+METHODS = ["cam", "hsc", "mcis", "rca", "rca_extended"]
 
 
 def test_the_declared_names_are_those_of_the_modules() -> None:
@@ -48,7 +48,8 @@ def test_classes_are_loaded_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["hscc", "base", "parts", "__init__", "../errors", "parts.memory", "", "os"])
 def test_an_unknown_name_raises_an_error_that_lists_the_declared_names(name: str) -> None:
-    with pytest.raises(UserError, match=rf"^There is no method {name}: choose one of cam, hsc, mcis, rca\.$"):
+    declared = ", ".join(METHODS)
+    with pytest.raises(UserError, match=rf"^There is no method {name}: choose one of {declared}\.$"):
         load_method(name)
     with pytest.raises(UserError, match=rf"^There is no host {name}: choose one of cam, eps, oaa, seam\.$"):
         load_host(name)
@@ -62,7 +63,7 @@ def test_a_declaration_of_another_kind_is_no_method(monkeypatch: pytest.MonkeyPa
 
 
 def test_only_rca_keeps_a_memory_and_only_mcis_pairs_images() -> None:
-    assert [name for name in METHODS if load_method(name).keeps_memory] == ["rca"]
+    assert [name for name in METHODS if load_method(name).keeps_memory] == ["rca", "rca_extended"]
     assert [name for name in METHODS if load_method(name).pairs_images] == ["mcis"]
 
 

@@ -17,7 +17,7 @@ OPTIONS = {
     "aggregation": {"form": "scores", "prototypes": 2},
 }
 ABOUT = NetworkDescription(
-    "small", 8, 10, "cam", "rca", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, "from scratch", epochs=7
+    "small", 8, 10, "cam", "rca_extended", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, "from scratch", epochs=7
 )
 
 

@@ -22,7 +22,8 @@ from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.cam import CamHost
-from rca.methods.rca import Rca, RcaOptions
+from rca.methods.rca import Rca
+from rca.methods.rca_extended import RcaExtended
 from rca.segmentation.loss import LossSettings
 from rca.stages import train_seg
 from rca.stages.base.layout import RunLayout
@@ -88,9 +89,11 @@ def segment() -> Tensor:
 def fill_bank(**memory: Any) -> dict[str, Tensor]:
     """The state of RCA after batches of which one rank sees classes that the other does not, or no region at all."""
     torch.manual_seed(0)
-    form = {"form": "scores", "start_epoch": 1} if "background" in memory else {"form": "none"}
-    options = RcaOptions.model_validate({**OPTIONS, "memory": {"gate": 0.4, **memory}, "aggregation": form})
-    method = Rca(options, CHANNELS, CLASSES, CamHost)
+    extended = "background" in memory
+    form = {"form": "scores", "start_epoch": 1} if extended else {"form": "none"}
+    kind = RcaExtended if extended else Rca
+    options = kind.Options.model_validate({**OPTIONS, "memory": {"gate": 0.4, **memory}, "aggregation": form})
+    method = kind(options, CHANNELS, CLASSES, CamHost)
     found = {}
     for number in range(6):
         generator = torch.Generator().manual_seed(number)

@@ -22,6 +22,11 @@ HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}, "eps
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
     "rca": {"memory": {"size": 5, "gate": 0.0}, "contrast": {"start_epoch": 0}, "aggregation": {"prototypes": 2}},
+    "rca_extended": {
+        "memory": {"size": 5, "gate": 0.0, "background": 0.3},
+        "contrast": {"start_epoch": 0},
+        "aggregation": {"form": "scores", "prototypes": 2},
+    },
     "hsc": {"refinement": {"iterations": 1}},
     "mcis": {"contrastive": {"start_epoch": 0}},
 }
@@ -31,6 +36,7 @@ TERMS = {
     "eps": {"saliency"},
     "oaa": {"integral"},
     "rca": {"auxiliary", "contrast"},
+    "rca_extended": {"positions", "contrast"},
     "hsc": {"roi", "class", "pixel"},
     "mcis": {"co_attention", "contrastive", "self_pairs"},
 }
