@@ -1,7 +1,7 @@
 """Score maps of images, summed over several scales and both mirrorings (the field's usual inference)."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,12 @@ from rca.data.loading.images import normalise
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.base import Levels
 from rca.labels.score_maps import ScoreMaps
+from rca.models.output import Output
+
+Encoded = tuple[Tensor, Levels | None]
+"""What `CamNetwork.encode` returns for one view of some images."""
+Scored = tuple[Output, Levels | None]
+"""The output for one view of some images, and the view's levels."""
 
 
 def score_images(
@@ -47,17 +53,38 @@ def score_images(
     for batch in group_by_size(records, settings.batch_size):
         tags = torch.from_numpy(np.stack([manifest.encode_tags(record) for record in batch]))
         beside = references.gather(batch) if references else None
-        if cache is None:
-            images = np.stack([read_photograph(manifest.photograph(record)) for record in batch])
-            maps, logits = score_batch(network, images, settings, stride, tags, beside)
-        else:
-            views = ((torch.stack([cache.read(record.id, view) for record in batch]), None) for view in settings.views)
-            size = (batch[0].height, batch[0].width)
-            maps, logits = score_features(network, views, (len(batch), *size), settings, stride, tags, beside)
+        encoded = encode_images(network, manifest, batch, settings, cache)
+        shape = (len(batch), batch[0].height, batch[0].width)
+        maps, logits = score_features(network, encoded, shape, settings, stride, tags, beside)
         for record, of_image, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
-            tagged = normalise_maps(of_image[list(record.tags)], by=network.host.normalisation).half()
-            yield record, ScoreMaps(labels, tagged.cpu().numpy(), scores.cpu().numpy())
+            tagged = of_image[list(record.tags)]
+            if not network.method.locates:  # located maps are shares, which mean the same in every photograph
+                tagged = normalise_maps(tagged, by=network.host.normalisation)
+            yield record, ScoreMaps(labels, tagged.half().cpu().numpy(), scores.cpu().numpy())
+
+
+def encode_images(
+    network: CamNetwork,
+    manifest: Manifest,
+    batch: Sequence[ImageRecord],
+    settings: InferenceSettings,
+    cache: FeatureCache | None,
+) -> Iterator[Encoded]:
+    """The result of `CamNetwork.encode` for each view of some images of one size; arguments as for `score_images`."""
+    if cache is None:
+        return encode_photographs(network, [read_photograph(manifest.photograph(one)) for one in batch], settings)
+    return ((torch.stack([cache.read(record.id, view) for record in batch]), None) for view in settings.views)
+
+
+def encode_photographs(
+    network: CamNetwork, photographs: Iterable[UInt8Array], settings: InferenceSettings
+) -> Iterator[Encoded]:
+    """The result of `CamNetwork.encode` for each view of photographs (H, W, 3) of one size."""
+    about = network.description
+    device = next(network.parameters()).device
+    batch = torch.stack([normalise(photograph, about.mean, about.std) for photograph in photographs]).to(device)
+    return encode_views(network.encode, batch, settings.views, settings.precision)
 
 
 def predict_tags(logits: Float32Array, threshold: float) -> tuple[int, ...]:
@@ -96,17 +123,14 @@ def score_batch(
     Returns:
         As for `score_features`.
     """
-    about = network.description
-    device = next(network.parameters()).device
-    batch = torch.stack([normalise(image, about.mean, about.std) for image in images]).to(device)
-    encoded = encode_views(network.encode, batch, settings.views, settings.precision)
+    encoded = encode_photographs(network, images, settings)
     return score_features(network, encoded, images.shape[:3], settings, stride, tags, beside)
 
 
 @torch.no_grad()
 def score_features(
     network: CamNetwork,
-    encoded: Iterable[tuple[Tensor, Levels | None]],
+    encoded: Iterable[Encoded],
     shape: tuple[int, ...],
     settings: InferenceSettings,
     stride: int,
@@ -127,7 +151,7 @@ def score_features(
     Returns:
         The class activation maps after ReLU, summed over the views (B, C, ceil(H/stride), ceil(W/stride)), and the
         classifier's scores, averaged over the views (B, C), both float32. With references, the maps are a weighted mean
-        of the image's maps alone and beside references, each normalised.
+        of the image's maps alone and beside references, each normalised. A method that locates gives shares instead.
     """
     device, classes = next(network.parameters()).device, len(network.description.classes)
     number, height, width = shape
@@ -135,20 +159,49 @@ def score_features(
     sums = torch.zeros(1 if beside is None else 2, number, classes, *size, device=device)
     logits = torch.zeros(number, classes, device=device)
     tags = None if tags is None else tags.to(device)
+    kept: list[Scored] = []
     for view, (features, levels) in zip(settings.views, encoded, strict=True):
-        features = features.to(device)
-        output = network.score(features, torch.ones_like(features[:, :1]), levels, tags)
+        output, levels = score_view(network, (features, levels), tags)
+        logits += network.method.classify(output)
+        if network.method.locates:
+            kept.append((output.mirror() if view.mirrored else output, levels))
+            continue
         outputs = [output]
         if beside is not None:
             paired = output._replace(maps=beside.score(network.method, output), refined=None)
             outputs.append(network.host.refine(paired, levels, tags))
-        logits += network.method.classify(output)
         for total, output in zip(sums, outputs, strict=True):
             activation = output.scores.relu()
             activation = activation.flip(3) if view.mirrored else activation
             total += functional.interpolate(activation, size, mode="bilinear")
-    maps = sums[0]
+    maps = locate(network, kept, tags, size) if kept else sums[0]
     if beside is not None:
         alone, together = (normalise_maps(total, by=network.host.normalisation) for total in sums)
         maps = (1 - beside.share) * alone + beside.share * together
     return maps, logits / len(settings.views)
+
+
+def score_view(network: CamNetwork, encoded: Encoded, tags: Tensor | None) -> Scored:
+    """Score one view of whole images, and pass its levels on."""
+    features, levels = encoded[0].to(next(network.parameters()).device), encoded[1]
+    return network.score(features, torch.ones_like(features[:, :1]), levels, tags), levels
+
+
+def find_finest(views: Sequence[Output]) -> int:
+    """The number of the view with the most positions; the mirrored one of a scale comes last and is never it."""
+    return max(range(len(views)), key=lambda number: views[number].maps[0, 0].numel())
+
+
+def locate(network: CamNetwork, views: Sequence[Scored], tags: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """The shares of the classes (B, C, h, w), 0..1, that the method finds in all views together, refined by the host.
+
+    Args:
+        network: In evaluation mode, with a method that `locates`.
+        views: Each view, in the frame of the photographs.
+        tags: As for `score_features`.
+        size: h and w.
+    """
+    outputs = [output for output, _ in views]
+    finest = find_finest(outputs)
+    refined = network.host.refine(network.method.locate(outputs, finest, tags), views[finest][1], tags)
+    return functional.interpolate(refined.scores, size, mode="bilinear")

@@ -124,10 +124,7 @@ class CamNetwork(nn.Module):
         """
         with keep_digits(features.device):
             features = self.neck(features)
-            size = (features.shape[2], features.shape[3])
-            output = self.method(features, shrink_valid(valid, size))
-            if not self.training:
-                output = self.method.locate(output, tags)
+            output = self.method(features, shrink_valid(valid, (features.shape[2], features.shape[3])))
             return self.host.refine(output, levels, tags)
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:

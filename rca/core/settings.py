@@ -27,6 +27,9 @@ Supervision = Literal["tags", "masks"]
 """What a run's networks learn from: image-level tags, or true masks for the fully supervised upper bound."""
 
 
+Train = Literal["own", "none"]
+"""Whether a run trains a network of its own, or takes that of the run that is its base."""
+
 Plain = dict[str, Any]
 """What YAML or JSON holds under some keys, before it is validated or after it was written."""
 

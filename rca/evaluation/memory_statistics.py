@@ -14,8 +14,8 @@ from rca.core.progress import track
 from rca.data.manifest import Manifest
 from rca.models.storage import load_tensors
 
-# The name of the last row, if the method keeps regions of the background too.
-BACKGROUND = "background"
+# How the name of a row begins that holds what surrounds a class.
+CONTEXT = "context of "
 FIGURES = ("fill", "age", "images", "confidence", "spread", "cosine", "purity")
 # The axes of each tensor of a bank: rows, slots, channels, corners of a box, cells of a region's grid.
 _SHAPES = {
@@ -32,7 +32,7 @@ _FIXED = {"B": 4, "G": 16}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A memory bank of R rows (the classes, and perhaps the background) with N slots of D channels each.
+    """A memory bank of R rows (the classes, and perhaps the context of each) with N slots of D channels each.
 
     Attributes:
         about: The bank's method, run and seed.
@@ -188,8 +188,8 @@ def average_memory(table: pd.DataFrame) -> dict[str, float]:
 def measure_purity(snapshot: Snapshot, manifest: Manifest) -> Float64Array:
     """The share of each region's pixels that belong to its row's class according to the true mask.
 
-    Each pixel is weighted by how far it belongs to the region; pixels with the label 255 are left out. For the
-    background's row the label is 0.
+    Each pixel is weighted by how far it belongs to the region; pixels with the label 255 are left out. For the row of
+    a context the label is 0.
 
     Args:
         snapshot: The bank.
@@ -222,7 +222,7 @@ def measure_purity(snapshot: Snapshot, manifest: Manifest) -> Float64Array:
 def _find_label(name: str, manifest: Manifest) -> int:
     if name in manifest.classes:
         return manifest.classes.index(name) + 1
-    if name == BACKGROUND:
+    if name.removeprefix(CONTEXT) in manifest.classes:
         return 0
     raise UserError(f"The memory has the class {name}, which is not in the manifest: name the manifest of its dataset.")
 

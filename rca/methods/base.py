@@ -4,8 +4,8 @@ A method is one module in this folder that declares `METHOD`, a subclass of `Met
 optimiser, inference, labels and evaluation are shared, so a comparison compares the methods alone.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,6 +14,20 @@ from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
 from rca.models.output import Output
 from rca.models.pooling import pool_mean
+
+
+class WholeImages(NamedTuple):
+    """Some training images that a finished network has scored.
+
+    Attributes:
+        tags: (B, C) of 0 and 1.
+        position: (B,), int64: the positions of the images in the manifest.
+        size: Height and width of the photographs.
+    """
+
+    tags: Tensor
+    position: Tensor
+    size: tuple[int, int]
 
 
 class Method(nn.Module):
@@ -29,7 +43,9 @@ class Method(nn.Module):
         host: Turns features into maps and learns from tags.
         Options: The settings class of the method's options.
         keeps_memory: Whether inference needs the memory, which is then saved as a snapshot of its own.
+        passes: Number of passes over the training images that fill the memory after the training (`memorise`).
         needs_second_view: Whether the loss needs the batch at a second scale (`Output.second`).
+        locates: Whether inference takes its maps from `locate`, and not from a sum of the views' maps.
         pairs_images: Whether each image of a training batch comes with a partner that shares a class, the partners as
             the second half of the batch. Inference then also scores images beside references (`score_beside`).
         refuses: The hosts that the method cannot run on, by name, each with the reason as the end of a sentence.
@@ -37,7 +53,9 @@ class Method(nn.Module):
 
     Options: ClassVar[type[Settings]] = Settings
     keeps_memory: ClassVar[bool] = False
+    passes: int = 0
     needs_second_view: ClassVar[bool] = False
+    locates: ClassVar[bool] = False
     pairs_images: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
@@ -61,17 +79,21 @@ class Method(nn.Module):
         """
         return self.host.compute_losses(output, batch, epoch)
 
-    def locate(self, output: Output, tags: Tensor | None) -> Output:
-        """Replace the maps of `forward` at inference, knowing which classes may be present.
+    def locate(self, views: Sequence[Output], finest: int, tags: Tensor | None) -> Output:
+        """Locate the classes at inference in all views of some images together; for methods that `locates`.
 
         Args:
-            output: The output of `forward`.
-            tags: (B, C) of 0 and 1; None if nothing is known.
+            views: The output for each view, refined by the host, in the frame of the photographs (not mirrored).
+            finest: The number of the view whose size the result has.
+            tags: (B, C) of 0 and 1, the classes that may be present; None for all.
+
+        Returns:
+            The output of the finest view, its maps shares 0..1 that sum to 1 with its `background`.
         """
-        return output
+        raise NotImplementedError
 
     def classify(self, output: Output) -> Tensor:
-        """The image-level scores (B, C), before the sigmoid, of an output of `forward` or `locate`."""
+        """The image-level scores (B, C), before the sigmoid, of an output of `forward`."""
         return pool_mean(output.maps, output.valid)
 
     def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
@@ -89,6 +111,29 @@ class Method(nn.Module):
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Prepare for an epoch, e.g. cluster the memory."""
+
+    def memorise(self, views: Sequence[Output], finest: int, images: WholeImages, epoch: int) -> None:
+        """Add some training images to the memory, after the training; for methods with `passes`.
+
+        Args:
+            views: As for `locate`.
+            finest: As for `locate`.
+            images: The images.
+            epoch: The last epoch of the training, counted from 0.
+        """
+        raise NotImplementedError
+
+    def start_pass(self, tags: Tensor) -> None:
+        """Begin a pass over the training images with an empty memory; for methods with `passes`.
+
+        Args:
+            tags: (N, C) of 0 and 1, of all training images.
+        """
+        raise NotImplementedError
+
+    def finish_pass(self, seed: int) -> None:
+        """End a pass over the training images, e.g. cluster the memory; for methods with `passes`."""
+        raise NotImplementedError
 
     def memory_state(self) -> dict[str, Tensor]:
         """The tensors of the memory, by their names in the method's state; empty without a memory."""

@@ -36,6 +36,12 @@ class Output(NamedTuple):
         """The maps that inference uses (B, C, h, w): the refined ones if there are any."""
         return self.maps if self.refined is None else self.refined
 
+    def mirror(self) -> "Output":
+        """The output of one view with left and right of every map exchanged; without `extras`."""
+        maps, features, valid = (tensor.flip(3) for tensor in (self.maps, self.features, self.valid))
+        refined, background = (None if tensor is None else tensor.flip(3) for tensor in (self.refined, self.background))
+        return Output(maps, features, valid, refined, background)
+
 
 def require(value: Value | None, flag: str) -> Value:
     """A value that a host or a method gets only if its class sets a flag, e.g. `Output.second`.

@@ -25,7 +25,8 @@ def list_instances(params: Params) -> dict[str, Plain]:
     """List the instances and the resources of each stage.
 
     Returns:
-        For each stage, its `runs`, `items` or `shards` that leave anything to do, if it has such an axis, and `gpu`,
+        For each stage, its `runs`, `items` or `shards` that leave anything to do, if it has such an axis, or each of
+        its instances by name, if they have further keys, and `gpu`,
         `mem_mb`, `runtime` and `threads` of one instance.
     """
     return {name: describe(params, name, stage) for name, stage in load_stages().items()}
@@ -34,8 +35,14 @@ def list_instances(params: Params) -> dict[str, Plain]:
 def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     """List the instances and the resources of a stage."""
     tasks = params.list_tasks(name, stage)
-    lists: dict[str, list[object]] = {}
-    if "run" in stage.axes or "item" in stage.axes:
+    lists: Plain = {}
+    if stage.item is not None:
+        lists["each"] = {
+            f"{run}-{seed}": {"run": run, "seed": seed, **stage.item(task)}
+            for run, task in tasks.items()
+            for seed in params.seeds
+        }
+    elif "run" in stage.axes or "item" in stage.axes:
         lists["runs" if "run" in stage.axes else "items"] = list(tasks)
     elif "shard" in stage.axes:
         lists["shards"] = list(params.shards) if tasks else []

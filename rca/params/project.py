@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, field_validator, model_validator
 
-from rca.core.settings import Plain, Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision, Train
 from rca.data.formats.dataset import DatasetSettings
 from rca.stages.base.layout import RESERVED
 from rca.stages.base.stage import list_stages
@@ -31,6 +31,8 @@ class RunSettings(Settings):
 
     Attributes:
         base: The run whose settings this run inherits; null inherits none.
+        train: "own" trains a network for this run; "none" takes the trained network of `base`, for a method that needs
+            no training of its own, such as rca_extended.
         host: How the base network is trained: a module in rca/hosts.
         host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
@@ -40,6 +42,7 @@ class RunSettings(Settings):
     """
 
     base: str | None = None
+    train: Train = "own"
     host: str = "cam"
     host_options: Plain = {}
     method: str = "cam"

@@ -93,6 +93,7 @@ def read_run(
         method=settings.method,
         options=settings.options,
         supervision=settings.supervision,
+        taken_from=settings.base if settings.train == "none" else None,
         keeps_memory=method.keeps_memory,
         needs_saliency=host.needs_saliency,
         sections={
@@ -119,6 +120,7 @@ def inherit(name: str, described: Mapping[str, Plain], source: Path) -> Plain:
         chain.append(base)
     data: Plain = {}
     for link in reversed(chain):
+        data.pop("train", None)  # a run that takes a network may be the base of one that trains
         link_data = described[link]
         for kind, options in (("host", "host_options"), ("method", "options")):
             inherited = data.get(kind, RunSettings.model_fields[kind].default)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from rca.core.settings import Plain, Settings, SettingsType, Supervision
+from rca.core.settings import Plain, Settings, SettingsType, Supervision, Train
 from rca.data.formats.dataset import DatasetSettings
 from rca.params.project import ProjectSettings
 from rca.stages.base.layout import MapKind
@@ -29,6 +29,7 @@ class Run:
         method: The method's module.
         options: The method's options, as given.
         supervision: What the run's networks learn from.
+        taken_from: The run whose trained network this run takes; None if it trains its own.
         keeps_memory: Whether the method keeps a memory.
         needs_saliency: Whether the host uses saliency maps.
         sections: The settings of each stage with a section, with the run's overrides.
@@ -40,6 +41,7 @@ class Run:
     method: str
     options: Plain
     supervision: Supervision
+    taken_from: str | None
     keeps_memory: bool
     needs_saliency: bool
     sections: Mapping[str, Settings]
@@ -52,6 +54,11 @@ class Run:
     def weak(self) -> bool:
         """Whether the run learns from tags."""
         return self.supervision == "tags"
+
+    @property
+    def train(self) -> Train:
+        """Whether the run trains a network of its own."""
+        return "own" if self.taken_from is None else "none"
 
     @property
     def maps(self) -> MapKind:

@@ -85,7 +85,26 @@ def find_difference(params: Params, run: Run) -> str | None:
                     f"run.{run.name}.{name}.{key} cannot differ between runs while train_cam.backbone.trainable is"
                     f" none, since features are computed once: set it in {name}"
                 )
-    return find_missing_gpus(params, run) or find_missing_parts(params, run)
+    return find_missing_network(params, run) or find_missing_gpus(params, run) or find_missing_parts(params, run)
+
+
+def find_missing_network(params: Params, run: Run) -> str | None:
+    """Find a run that takes a network which nobody trains, or which its method or its host cannot use."""
+    if run.taken_from is None:
+        return None
+    taken = params.described.get(run.taken_from)
+    if taken is None:
+        return f"run.{run.name}.train is none, which takes the network of {run.taken_from}: add that run to runs"
+    if taken.taken_from is not None or not taken.weak:
+        return f"run.{run.name}.train is none, but its base {taken.name} trains no network: name another in base"
+    for key in ("host", "host_options"):
+        if getattr(run, key) != getattr(taken, key):
+            return (
+                f"run.{run.name}.train is none, so its {key} must be that of {taken.name}: remove run.{run.name}.{key}"
+            )
+    if run.section(TrainCamSettings) != taken.section(TrainCamSettings):
+        return f"run.{run.name}.train is none, so nothing is trained by run.{run.name}.train_cam: remove it"
+    return None
 
 
 def find_missing_gpus(params: Params, run: Run) -> str | None:

@@ -57,7 +57,11 @@ def run(context: Context, task: CacheFeaturesTask) -> None:
     set_determinism(task.threads)
     check_splits(layout.manifest, (task.split, *task.splits))
     manifest, sources = (read_manifest(layout.manifest, part) for part in (f"shards/{shard}", "sources"))
-    wanted = [(task.split, list_training_views(augmentation)), *((split, inference.views) for split in task.splits)]
+    # A memory is filled from the training images in the views of inference.
+    wanted = [
+        (task.split, (*list_training_views(augmentation), *inference.views)),
+        *((split, inference.views) for split in task.splits),
+    ]
     tensors, about = load_tensors(layout.weights("classifier"), "fetch_weights")
     backbone = build_backbone(task.backbone.name, task.backbone.output_stride)
     backbone.load_state_dict(tensors)

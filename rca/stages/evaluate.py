@@ -12,7 +12,7 @@ from typing import get_args
 from pydantic import Field
 
 from rca.core.files import read_json, write_directory, write_json, write_text
-from rca.core.settings import Plain, Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision, Train
 from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
 from rca.evaluation.exhibits import write_examples, write_memory
@@ -82,6 +82,7 @@ class EvaluateTask(EvaluateSettings):
 
     Attributes:
         supervision: What the run's networks learn from.
+        train: Whether the run trains its classification network.
         maps: The score maps that masks are made from.
         refined_masks: Whether pseudo labels are refined.
         segmented: Whether a segmentation network is trained.
@@ -89,6 +90,7 @@ class EvaluateTask(EvaluateSettings):
     """
 
     supervision: Supervision
+    train: Train
     maps: MapKind
     refined_masks: bool
     segmented: bool
@@ -145,6 +147,8 @@ def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
     if not weak:
         yield from (paths.model, paths.memory_history, paths.cam_history, paths.maps, paths.masks)
         yield from (paths.threshold, paths.threshold_curve)
+    if task.train == "none":
+        yield from (paths.memory_history, paths.cam_history)
     if not task.segmented:
         yield from (paths.pinned_masks, paths.segmenter, paths.seg_history, paths.predictions)
     if not weak or task.maps == "scores":
@@ -192,6 +196,7 @@ STAGE = Stage(
     run=run,
     shared={
         "supervision": "run.supervision",
+        "train": "run.train",
         "maps": "run.maps",
         "refined_masks": "refine_crf.enabled",
         "segmented": "train_seg.enabled",

@@ -19,7 +19,7 @@ from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import read_json, write_directory, write_text
 from rca.core.launch import launch
-from rca.core.settings import Plain, Settings, Supervision
+from rca.core.settings import Plain, Settings, Supervision, Train
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
 from rca.data.loading.images import TrainingImages, make_loader
@@ -93,6 +93,7 @@ class TrainCamTask(TrainCamSettings):
         method: The method's module.
         options: The method's options, as given.
         supervision: What the run's networks learn from.
+        train: Whether the run trains its network.
     """
 
     host: str
@@ -100,6 +101,7 @@ class TrainCamTask(TrainCamSettings):
     method: str
     options: Plain
     supervision: Supervision
+    train: Train
 
 
 def run(context: Context, task: TrainCamTask) -> None:
@@ -264,8 +266,8 @@ STAGE = Stage(
     task=TrainCamTask,
     section=TrainCamSettings,
     run=run,
-    shared={name: f"run.{name}" for name in ("host", "host_options", "method", "options", "supervision")},
+    shared={name: f"run.{name}" for name in ("host", "host_options", "method", "options", "supervision", "train")},
     axes=("run", "seed"),
-    needed=lambda task: task.supervision == "tags",
+    needed=lambda task: task.supervision == "tags" and task.train == "own",
     cores="threads",
 )

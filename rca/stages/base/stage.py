@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Generic, Literal
 
 from rca.core.errors import UserError
-from rca.core.settings import Settings, SettingsType
+from rca.core.settings import Plain, Settings, SettingsType
 from rca.stages.base.context import Context
 
 Axis = Literal["item", "run", "seed", "shard"]
@@ -31,6 +31,7 @@ class Stage(Generic[SettingsType]):
             (of the instance's run) or `seeds`. `{item}` stands for the instance's item.
         axes: The axes along which instances differ, in the order of dvc.yaml.
         items: The items of a stage with the axis `item`.
+        item: Further keys of an instance in dvc.yaml, for a stage of runs whose files lie elsewhere than with its run.
         needed: Whether the task leaves anything to do; if not, the instance does not exist.
         cores: The field of `task` with the number of CPU cores that an instance uses; None for one core.
         overridable: Whether runs may override the section.
@@ -43,6 +44,7 @@ class Stage(Generic[SettingsType]):
     shared: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     axes: tuple[Axis, ...] = ()
     items: tuple[str, ...] = ()
+    item: Callable[[SettingsType], Plain] | None = None
     needed: Callable[[SettingsType], bool] = lambda task: True
     cores: str | None = None
     overridable: bool = True

@@ -1,0 +1,130 @@
+"""Positions of an image that belong to a class, and positions around it: what the memory of positions is made of."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+REACH = 3
+"""A position is shown with the cells of its region that lie up to so many cells away."""
+
+
+def find_objects(shares: Tensor, tags: Tensor, threshold: float) -> Tensor:
+    """Where a class is sure: its map is high, and no other map of the image is higher.
+
+    Args:
+        shares: (B, C, h, w), each tagged map as a share of its peak, 0 elsewhere.
+        tags: (B, C) of 0 and 1.
+        threshold: The share of the peak that the map must exceed.
+
+    Returns:
+        (B, C, h, w), bool.
+    """
+    highest = shares == shares.amax(1, keepdim=True)
+    return (shares > threshold) & highest & (tags[..., None, None] > 0)
+
+
+def find_contexts(shares: Tensor, valid: Tensor, tags: Tensor, threshold: float) -> Tensor:
+    """The context of each class of an image: where no class of the image is likely.
+
+    Args:
+        shares: (B, C, h, w), as for `find_objects`.
+        valid: (B, 1, h, w), 0 on padding.
+        tags: (B, C) of 0 and 1.
+        threshold: The share of the peak that every map must stay below.
+
+    Returns:
+        (B, C, h, w), bool; the same positions for each tagged class, none for the other classes.
+    """
+    low = (shares.amax(1, keepdim=True) < threshold) & (valid > 0)
+    return low & (tags[..., None, None] > 0)
+
+
+def allot_slots(tags: Tensor, size: int) -> Tensor:
+    """Divide the slots of each class's row evenly among the images that show the class.
+
+    Args:
+        tags: (N, C) of 0 and 1.
+        size: Slots per row.
+
+    Returns:
+        (N, C), int64; the columns sum to the size, or to 0 for a class without an image.
+    """
+    shown = tags > 0
+    order, count = shown.cumsum(0), shown.sum(0).clamp(min=1)
+    until, before = ((place * size).div(count, rounding_mode="floor") for place in (order, order - 1))
+    return (until - before).masked_fill(~shown, 0)
+
+
+def pick_evenly(masks: Tensor, numbers: Tensor) -> Tensor:
+    """Pick some places of each mask, at even steps through its places.
+
+    Args:
+        masks: (M, P), bool.
+        numbers: (M,), int64: how many places to pick of each; a mask with fewer gives all.
+
+    Returns:
+        (M, P), bool.
+    """
+    count, order = masks.sum(1, keepdim=True), masks.cumsum(1)
+    wanted = torch.minimum(numbers.to(masks.device)[:, None], count)
+    # The n-th place of c is picked if n x wanted / c passes a whole number there.
+    passed, before = ((place * wanted).div(count.clamp(min=1), rounding_mode="floor") for place in (order, order - 1))
+    return masks & (passed > before)
+
+
+def show_positions(masks: Tensor, place: Tensor) -> Tensor:
+    """The part of a region around one of its positions, to show it and to measure its purity.
+
+    Args:
+        masks: (M, h, w), bool.
+        place: (M,), int64: the position in each mask, counted row by row.
+
+    Returns:
+        (M, h, w), bool: the cells of its mask up to `REACH` cells away.
+    """
+    height, width = masks.shape[1:]
+    down = (torch.arange(height, device=masks.device) - place[:, None] // width).abs() <= REACH
+    across = (torch.arange(width, device=masks.device) - place[:, None] % width).abs() <= REACH
+    return masks & down[:, :, None] & across[:, None]
+
+
+def score_prototypes(features: Tensor, prototypes: Tensor, usable: Tensor, temperature: float) -> Tensor:
+    """Score each position against sets of prototypes: log of the mean of exp(cosine / T) over those of a set.
+
+    A mean and not a sum, so that a set does not win by its size.
+
+    Args:
+        features: (B, D, h, w).
+        prototypes: (R, K, D), the sets.
+        usable: (R, K), bool: which prototypes are usable.
+        temperature: T, above 0.
+
+    Returns:
+        (B, R, h, w); -10,000 for a set without a usable prototype.
+    """
+    flat = functional.normalize(features.flatten(2), dim=1)
+    keys = functional.normalize(prototypes.flatten(0, 1), dim=1).to(flat)
+    similarity = torch.unflatten(keys @ flat / temperature, 1, usable.shape)
+    number = usable.sum(1).to(flat)[:, None]
+    scores = similarity.masked_fill(~usable[..., None], -torch.inf).logsumexp(2) - number.clamp(min=1).log()
+    return torch.unflatten(scores.masked_fill(number == 0, -1e4), 2, features.shape[2:])
+
+
+def share_alike(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
+    """Each position's mean of the shares of all positions of its image, weighted by how much they resemble it.
+
+    Args:
+        features: (B, D, h, w).
+        shares: (B, R, h', w'), at another resolution.
+        temperature: Temperature of the softmax over the cosine similarities to all positions.
+
+    Returns:
+        (B, R, h, w); where the shares sum to 1, so do the results.
+    """
+    size = (features.shape[2], features.shape[3])
+    alike = functional.normalize(features.flatten(2), dim=1).transpose(1, 2)
+    values = functional.interpolate(shares, size, mode="bilinear") if shares.shape[2:] != size else shares
+    mixed = functional.scaled_dot_product_attention(
+        alike, alike, values.flatten(2).transpose(1, 2), scale=1 / temperature
+    )
+    return torch.unflatten(mixed.transpose(1, 2), 2, size)
