@@ -85,6 +85,9 @@ def read_snapshot(path: Path) -> Snapshot:
     if fault := _find_fault(arrays, about):
         raise UserError(f"{path} is not a memory snapshot ({fault}): name one that snapshot_memory wrote.")
     slots = arrays["entries"].shape[1]
+    # A bank may hold embeddings of any norm; its figures are cosines.
+    norms = np.linalg.norm(arrays["entries"], axis=2, keepdims=True)
+    arrays["entries"] = arrays["entries"] / np.maximum(norms, np.float32(1e-12))
     return Snapshot(
         about={key: about[key] for key in ("method", "run", "seed")},
         classes=tuple(about["classes"]),

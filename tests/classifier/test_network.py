@@ -18,7 +18,7 @@ from rca.data.loading.images import Sample
 from rca.models.output import Output
 from rca.models.storage import save_tensors
 
-OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}}
+OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}, "head": {"channels": 4}}
 PLAIN = NetworkDescription(
     "small", 8, 0, "cam", "cam", {}, ("a", "b", "c"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "from scratch"
 )

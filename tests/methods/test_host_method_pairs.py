@@ -21,7 +21,12 @@ from rca.hosts.base import Levels
 HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}, "eps": {}, "oaa": {"start_epoch": 0}}
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
-    "rca": {"memory": {"size": 5, "gate": 0.0}, "contrast": {"start_epoch": 0}, "aggregation": {"prototypes": 2}},
+    "rca": {
+        "memory": {"size": 5, "gate": 0.0},
+        "contrast": {"start_epoch": 0},
+        "aggregation": {"prototypes": 2},
+        "head": {"channels": 8},
+    },
     "rca_extended": {
         "memory": {"size": 5, "gate": 0.0, "background": 0.3},
         "contrast": {"start_epoch": 0},
@@ -45,7 +50,7 @@ PARTS = {
     "seam": "method.host.correlation.embedding.weight",
     "eps": "method.host.background.weight",
     "oaa": "method.host.integral.weight",
-    "rca": "method.join.0.weight",
+    "rca": "method.join.weight",
     "hsc": "method.project_regions.0.weight",
     "mcis": "method.shared.weight",
 }

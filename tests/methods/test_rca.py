@@ -6,20 +6,27 @@ from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
 from rca.methods.base import Method
-from rca.methods.rca import AggregationOptions, ContrastOptions, MemoryOptions, Rca, RcaOptions
+from rca.methods.rca import AggregationOptions, ContrastOptions, HeadOptions, MemoryOptions, Rca, RcaOptions
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
-OFF = RcaOptions(contrast=ContrastOptions(weight=0), aggregation=AggregationOptions(form="none"))
+OFF = RcaOptions(
+    contrast=ContrastOptions(weight=0), aggregation=AggregationOptions(form="none"), head=HeadOptions(convolutions=0)
+)
 
 
 def build(
-    contrast: dict | None = None, aggregation: dict | None = None, memory: dict | None = None, **rest: object
+    contrast: dict | None = None,
+    aggregation: dict | None = None,
+    memory: dict | None = None,
+    head: dict | None = None,
+    **rest: object,
 ) -> Rca:
     torch.manual_seed(0)
     options = RcaOptions(
         contrast=ContrastOptions(**{"weight": 0.3, "start_epoch": 2, **(contrast or {})}),
         aggregation=AggregationOptions(**{"prototypes": 3, "start_epoch": 1, **(aggregation or {})}),
         memory=MemoryOptions(**{"size": 7, "gate": 0.0, **(memory or {})}),
+        head=HeadOptions(**{"channels": 5, **(head or {})}),
         **rest,
     )
     return Rca(options, CHANNELS, CLASSES, CamHost)
@@ -110,20 +117,19 @@ def test_a_stored_region_is_the_mean_feature_where_its_map_is_high() -> None:
     rca.compute_losses(rca(features, valid), batch, epoch=0)
     for label, slot in rca.memory.filled().nonzero().tolist():
         image = int(rca.memory.image[label, slot]) - 40
-        one, on_image = plain[image, label], valid[image, 0] == 1
+        one, on_image = plain[image].softmax(0)[label], valid[image, 0] == 1
         inside = (one > one[on_image].mean()) & on_image
-        expected = features[image][:, inside].mean(1)
-        torch.testing.assert_close(rca.memory.entries[label, slot], expected / expected.norm())
+        torch.testing.assert_close(rca.memory.entries[label, slot], features[image][:, inside].mean(1))
 
 
 def test_an_empty_region_never_enters_the_memory() -> None:
-    rca = build(contrast={"start_epoch": 0})
+    rca = build(contrast={"start_epoch": 0}, head={"convolutions": 0})
     features, valid, batch = draw_batch()
     features[0] = 0  # nowhere is a map above its mean
     output = rca(features, valid)
     losses = rca.compute_losses(output, batch, epoch=0)
     entries, _ = rca.memory.read()
-    torch.testing.assert_close(entries.norm(dim=1), torch.ones(len(entries)))
+    assert (entries.norm(dim=1) > 0).all()
     assert 40 not in rca.memory.image
     assert all(loss.isfinite() for loss in losses.values())
 
@@ -137,7 +143,7 @@ def test_images_without_a_tag_give_a_loss_and_leave_the_memory_alone() -> None:
 
 
 def test_contrast_reaches_the_features_but_not_through_the_memory() -> None:
-    rca = build(contrast={"start_epoch": 0, "mixup": None})
+    rca = build(contrast={"start_epoch": 0, "mixup": None, "projection": "none"})
     find_losses(rca, 0, seed=1)
     features, valid, batch = draw_batch()
     features.requires_grad_()
@@ -145,7 +151,26 @@ def test_contrast_reaches_the_features_but_not_through_the_memory() -> None:
     assert features.grad.isfinite().all()
     assert features.grad.norm() > 0
     assert features.grad[1].norm() == 0  # no tag, no region
-    assert rca.host.classifier.weight.grad is None
+    assert all(parameter.grad is None for parameter in rca.host.parameters())
+
+
+def test_contrast_trains_the_projection_of_its_queries() -> None:
+    rca = build(contrast={"start_epoch": 0})
+    find_losses(rca, 0, seed=1)
+    find_losses(rca, 0)["contrast"].backward()
+    trained = {name.split(".")[0] for name, parameter in rca.named_parameters() if parameter.grad is not None}
+    assert trained == {"projection"}
+    assert all(parameter.grad.norm() > 0 for parameter in rca.projection[3].parameters())
+
+
+@pytest.mark.parametrize("projection", ["queries", "none"])
+def test_the_memory_holds_features_that_nothing_projected(projection: str) -> None:
+    plain, other = build(contrast={"projection": projection}), build(contrast={"weight": 0})
+    other.load_state_dict(plain.state_dict(), strict=False)
+    for rca in (plain, other):
+        find_losses(rca, 9)
+    assert torch.equal(plain.memory.entries, other.memory.entries)
+    assert plain.memory.written.sum() > 0
 
 
 def test_prototypes_are_clustered_from_the_start_epoch_on() -> None:

@@ -11,15 +11,24 @@ from rca.hosts.cam import CamHost
 from rca.methods.rca import Rca, RcaOptions
 from tests.methods.test_rca import CHANNELS, CLASSES, draw_batch
 
-FORMS = ["softmax", "parametric"]
+FORMS = ["softmax", "parametric", "released"]
 
 
 def build(form: str = "none", size: int = 7, **contrast: object) -> Rca:
     torch.manual_seed(0)
     options = {
+        "region_maps": "logits",
         "memory": {"size": size, "gate": 0.0},
-        "contrast": {"weight": 0.3, "start_epoch": 0, "mixup": None, **contrast},
+        "contrast": {
+            "weight": 0.3,
+            "start_epoch": 0,
+            "mixup": None,
+            "projection": "none",
+            "reduction": "mean",
+            **contrast,
+        },
         "aggregation": {"form": form, "prototypes": 3, "start_epoch": 1},
+        "head": {"channels": 5},
     }
     return Rca(RcaOptions.model_validate(options), CHANNELS, CLASSES, CamHost)
 

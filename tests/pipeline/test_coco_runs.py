@@ -38,7 +38,7 @@ def test_coco_runs_from_its_annotations_to_the_report(tmp_path: Path, monkeypatc
     assert "no image of the split val shows" in printed
     project.repro()
     assert len(list((project.path / "runs/coco2014/data/masks").glob("*.png"))) == 97
-    for run in ("rca", "mcis", "seam_hsc"):
+    for run in ("rca_released", "mcis", "seam_hsc"):
         metrics = json.loads((project.path / f"results/coco2014/{run}-0.json").read_text())
         for kind, split in (("seed", "train"), ("pseudo", "train"), ("refined", "train")):
             assert 0 < metrics[kind][split]["best"]["miou"] < 1

@@ -19,6 +19,7 @@ OPTIONS = {
     "memory": {"size": 5, "gate": 0.0},
     "contrast": {"weight": 0.3, "start_epoch": 1},
     "aggregation": {"prototypes": 2},
+    "head": {"channels": 4},
 }
 SETTINGS = OptimisationSettings(
     epochs=EPOCHS, batch_size=2, learning_rate=1e-2, backbone_learning_rate=1e-3, freeze_batchnorm=False

@@ -65,7 +65,7 @@ def contrast_mixed(
     """Region contrast of mixed embeddings: each query is blended with a partner and contrasted for both classes.
 
     Args:
-        queries: (R, D), L2-normalised.
+        queries: (R, D); the mixture is L2-normalised here, so queries of different norms count by their norm too.
         classes: (R,), int64.
         entries: (M, D), L2-normalised.
         entry_classes: (M,), int64.
@@ -84,3 +84,20 @@ def contrast_mixed(
     first = contrast_regions(mixed, classes, *memory)
     second = contrast_regions(mixed, classes[partner], *memory)
     return weight[:, 0] * first + (1 - weight[:, 0]) * second
+
+
+def draw_partners(image: Tensor) -> Tensor:
+    """Draw a partner for each region to be mixed with: an image of the batch, then one of its regions.
+
+    So the classes of images with many classes are not drawn more often. A region may be its own partner.
+
+    Args:
+        image: (R,), int64: the image of each region, by its place in the batch.
+
+    Returns:
+        (R,), int64, places in `image`.
+    """
+    if len(image) == 0:
+        return image
+    chances = 1 / image.bincount()[image].double()
+    return torch.multinomial(chances, len(image), replacement=True)

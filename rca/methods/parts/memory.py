@@ -12,19 +12,21 @@ from torch.nn import functional
 
 from rca.methods.parts.regions import GRID, Regions
 
-Update = Literal["fifo", "momentum"]
+Update = Literal["ring", "fifo", "momentum"]
 
 
 class MemoryBank(nn.Module):
-    """A bank of L2-normalised embeddings.
+    """A bank of embeddings.
 
     Args:
         rows: Number of rows, R: one per object class, and one for the background if it is kept.
         size: Slots per row, N; 0 keeps nothing.
         channels: Channels of an embedding, D.
-        update: "fifo" overwrites the oldest region of the row; "momentum" blends a region into the slot of the same
-            image if there is one, and is fifo otherwise.
+        update: The slots of a row are taken in turn. "fifo" overwrites the oldest region with the new one; "ring"
+            blends the new one into it, whatever image it came from (RCA's released code), so a slot becomes a moving
+            average. "momentum" blends a region into the slot of the same image if there is one, and is fifo otherwise.
         momentum: Share of a slot that remains when a region is blended in, 0..1.
+        normalise: Whether embeddings are L2-normalised; else they keep the scale of the features.
 
     Raises:
         ValueError: there is no row or no channel, the size is below 0, or the momentum is outside 0..1.
@@ -38,14 +40,22 @@ class MemoryBank(nn.Module):
     box: Tensor
     region: Tensor
 
-    def __init__(self, rows: int, size: int, channels: int, update: Update = "fifo", momentum: float = 0.99) -> None:
+    def __init__(
+        self,
+        rows: int,
+        size: int,
+        channels: int,
+        update: Update = "fifo",
+        momentum: float = 0.99,
+        normalise: bool = True,
+    ) -> None:
         super().__init__()
         if min(rows, size + 1, channels) < 1:
             shape = (rows, size, channels)
             raise ValueError(f"A bank needs at least one row, one channel and a size of at least 0, not {shape}.")
         if not 0 <= momentum <= 1:
             raise ValueError(f"The momentum must lie in 0..1, not {momentum}.")
-        self.size, self.update_rule, self.momentum = size, update, momentum
+        self.size, self.update_rule, self.momentum, self.normalise = size, update, momentum, normalise
         self.register_buffer("entries", torch.zeros(rows, size, channels))
         # The number of regions ever written to each row: modulo N it is the next slot, capped at N the fill.
         self.register_buffer("written", torch.zeros(rows, dtype=torch.int64))
@@ -69,28 +79,47 @@ class MemoryBank(nn.Module):
     def update(self, regions: Regions, epoch: int) -> None:
         """Add regions; an image has at most one region per row in a call.
 
+        A slot of a "ring" keeps the origin of the region that filled it, since that one has the largest share in it.
+
         Args:
-            regions: The regions of a batch; their embeddings are L2-normalised here.
+            regions: The regions of a batch.
             epoch: The epoch in which they were seen.
         """
         if self.size == 0:
             return
-        embedding = functional.normalize(regions.embedding.detach().to(self.entries.dtype), dim=1)
-        regions = regions._replace(embedding=embedding)
+        regions = regions._replace(embedding=self._scale(regions.embedding.detach().to(self.entries.dtype)))
         if self.update_rule == "momentum":
             known = (self.image[regions.row] == regions.image[:, None]) & self.filled()[regions.row]
-            blend = known.any(1)
-            slots = known[blend].int().argmax(1)
-            old = self.entries[regions.row[blend], slots]
-            mixed = functional.normalize(self.momentum * old + (1 - self.momentum) * embedding[blend], dim=1)
-            self._write(slots, regions.select(blend)._replace(embedding=mixed), epoch)
-            regions = regions.select(~blend)
+            met = known.any(1)
+            slots = known[met].int().argmax(1)
+            self._write(slots, self._blend(slots, regions.select(met)), epoch)
+            regions = regions.select(~met)
         rank, count = _rank_in_row(regions.row, len(self.written))
-        slots = (self.written[regions.row] + rank) % self.size
-        # If a row gets more regions than it has slots, the last ones stay: no slot is written twice in one step.
-        last = rank >= count[regions.row] - self.size
-        self._write(slots[last], regions.select(last), epoch)
+        number = self.written[regions.row] + rank
+        # A row may get more regions than it has slots: in turns, so that no slot is written twice at once.
+        for first in range(0, len(number), self.size):
+            turn = (rank >= first) & (rank < first + self.size)
+            self._take_slots(number[turn], regions.select(turn), epoch)
         self.written += count
+
+    def _take_slots(self, number: Tensor, regions: Regions, epoch: int) -> None:
+        """Add regions by their number in their row (R,), counted from the first region ever."""
+        slots = number % self.size
+        if self.update_rule == "ring":
+            again = number >= self.size
+            mixed = self._blend(slots[again], regions.select(again))
+            self.entries[mixed.row, slots[again]] = mixed.embedding
+            slots, regions = slots[~again], regions.select(~again)
+        self._write(slots, regions, epoch)
+
+    def _blend(self, slots: Tensor, regions: Regions) -> Regions:
+        """The regions, their embeddings blended with those of slots (R,)."""
+        old = self.entries[regions.row, slots]
+        mixed = self.momentum * old + (1 - self.momentum) * regions.embedding
+        return regions._replace(embedding=self._scale(mixed))
+
+    def _scale(self, embedding: Tensor) -> Tensor:
+        return functional.normalize(embedding, dim=1) if self.normalise else embedding
 
     def _write(self, slots: Tensor, regions: Regions, epoch: int) -> None:
         place = (regions.row, slots)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,25 +108,33 @@ def _move_empty(entries: Tensor, filled: Tensor, distance: Tensor, centres: Tens
     return torch.where(empty[..., None], target, centres)
 
 
-def aggregate_prototypes(features: Tensor, prototypes: Tensor, usable: Tensor, temperature: float) -> Tensor:
+def aggregate_prototypes(
+    features: Tensor,
+    prototypes: Tensor,
+    usable: Tensor,
+    temperature: float,
+    similarity: Literal["dot", "cosine"] = "cosine",
+) -> Tensor:
     """Semantic aggregation (RCA): for each position the mixture of the prototypes most similar to it; no parameters.
 
-    The weights are a softmax of cosine similarity / temperature over the prototypes of all classes.
+    The weights are a softmax of similarity / temperature over the prototypes of all classes.
 
     Args:
         features: (B, D, h, w).
         prototypes: (C, K, D).
         usable: (C, K), bool: which prototypes are usable.
         temperature: Above 0.
+        similarity: The dot product of a feature and a prototype (the paper), or their cosine.
 
     Returns:
-        (B, D, h, w); 0 everywhere while no prototype is usable.
+        (B, D, h, w), on the scale of the prototypes; 0 everywhere while no prototype is usable.
     """
     chosen = prototypes[usable]
     if len(chosen) == 0:
         return torch.zeros_like(features)
-    flat = functional.normalize(features.flatten(2), dim=1)
-    keys = functional.normalize(chosen, dim=1).to(flat.dtype)
+    flat, keys = features.flatten(2), chosen.to(features.dtype)
+    if similarity == "cosine":
+        flat, keys = functional.normalize(flat, dim=1), functional.normalize(keys, dim=1)
     weights = (keys @ flat / temperature).softmax(1)
     return torch.unflatten(chosen.T.to(flat.dtype) @ weights, 2, features.shape[2:])
 
@@ -133,20 +142,23 @@ def aggregate_prototypes(features: Tensor, prototypes: Tensor, usable: Tensor, t
 class ParametricAggregation(nn.Module):
     """Semantic aggregation with learned queries, keys and values.
 
-    The released code of RCA has no softmax (and scales by 2). Here the weights are those of scaled dot-product
-    attention (Vaswani et al., 2017), which sum to 1 for any number of prototypes.
-
     Args:
         channels: Channels of the features and of the prototypes, D.
+        scale: The weights are the dot products times this, as in the released code of RCA, and a 1x1 convolution
+            follows. None for those of scaled dot-product attention (Vaswani et al., 2017), which sum to 1 for any
+            number of prototypes.
     """
 
     __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scale: float | None = None) -> None:
         super().__init__()
+        self.scale = scale
         self.query = nn.Conv2d(channels, channels, 1)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
+        if scale is not None:
+            self.merge = nn.Conv2d(channels, channels, 1)
 
     def forward(self, features: Tensor, prototypes: Tensor, usable: Tensor) -> Tensor:
         """Aggregate; arguments and result as for `aggregate_prototypes`."""
@@ -155,8 +167,12 @@ class ParametricAggregation(nn.Module):
             return torch.zeros_like(features)
         queries = self.query(features).flatten(2).transpose(1, 2)
         keys, values = (layer(chosen).to(queries).expand(len(features), -1, -1) for layer in (self.key, self.value))
-        recalled = functional.scaled_dot_product_attention(queries, keys, values)
-        return torch.unflatten(recalled.transpose(1, 2), 2, features.shape[2:])
+        if self.scale is None:
+            recalled = functional.scaled_dot_product_attention(queries, keys, values)
+        else:
+            recalled = self.scale * queries @ keys.transpose(1, 2) @ values
+        aggregated = torch.unflatten(recalled.transpose(1, 2), 2, features.shape[2:])
+        return aggregated if self.scale is None else self.merge(aggregated)
 
 
 def score_rows(features: Tensor, prototypes: Tensor, usable: Tensor, temperature: float) -> Tensor:

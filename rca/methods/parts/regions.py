@@ -16,7 +16,7 @@ class Regions(NamedTuple):
     """The regions of a batch, R of them.
 
     Attributes:
-        embedding: (R, D), L2-normalised.
+        embedding: (R, D), the mean feature.
         row: (R,), int64: the row of the memory, i.e. the class.
         image: (R,), int64: the position of the image in the manifest.
         confidence: (R,), the classifier's probability of the class, 0..1.
@@ -41,7 +41,7 @@ def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["
     """Pseudo regions: where the map of a class is high.
 
     Args:
-        maps: (B, C, h, w), before ReLU.
+        maps: (B, C, h, w), before ReLU, or their softmax over the classes.
         valid: (B, 1, h, w), 0 on padding.
         tags: (B, C) of 0 and 1.
         threshold: "mean" for the mean of the map (RCA, section 3.2; regions may overlap). A number for that share of

@@ -34,7 +34,12 @@ from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
-OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "contrast": {"weight": 0.3}, "aggregation": {"prototypes": 2}}
+OPTIONS = {
+    "memory": {"size": 5, "gate": 0.0},
+    "contrast": {"weight": 0.3},
+    "aggregation": {"prototypes": 2},
+    "head": {"channels": 4},
+}
 WHOLE = AugmentationSettings(flip=True)
 VIEWS = InferenceSettings(scales=(1.0, 0.6), batch_size=2)
 
@@ -209,7 +214,7 @@ def test_a_training_on_cached_features_equals_one_on_features_computed_each_time
     assert (corners <= photographs[bank.image[bank.filled()]][:, None]).all()
     before = build().state_dict()
     for name, expected in trained[0].state_dict().items():
-        if name.startswith(("neck", "method.host", "method.aggregated_host")):
+        if name.startswith(("neck", "method.host", "method.main_head")):
             close(trained[1].state_dict()[name] - before[name], expected - before[name])
             assert not torch.equal(expected, before[name])
 
