@@ -127,7 +127,7 @@ class MemoryBank(nn.Module):
         self.image[place] = regions.image
         self.epoch[place] = epoch
         self.confidence[place] = regions.confidence.to(self.confidence.dtype)
-        self.box[place] = regions.box
+        self.box[place] = regions.box.to(self.box.dtype)
         self.region[place] = regions.region
 
 

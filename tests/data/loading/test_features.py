@@ -37,7 +37,7 @@ MEAN, STD = (0.5,) * 3, (0.25,) * 3
 OPTIONS = {
     "memory": {"size": 5, "gate": 0.0},
     "contrast": {"weight": 0.3},
-    "aggregation": {"prototypes": 2},
+    "aggregation": {"form": "parametric", "prototypes": 2},
     "head": {"channels": 4},
 }
 WHOLE = AugmentationSettings(flip=True)
