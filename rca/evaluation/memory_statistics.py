@@ -39,7 +39,7 @@ class Snapshot:
         classes: Names of the rows.
         images: Image ids; `image` holds positions in this list.
         epochs: The number of epochs trained.
-        entries: (R, N, D), float32, L2-normalised.
+        entries: (R, N, D), float32, L2-normalised, whatever norm the bank holds them at.
         filled: (R, N), bool: which slots hold a region; the other slots are meaningless in all tensors.
         image: (R, N), int64, a position in `images`; -1 if the region came with a memory of another dataset.
         epoch: (R, N), int64, the epoch in which the region was stored, from 0; perhaps of an earlier, longer training.
@@ -85,15 +85,16 @@ def read_snapshot(path: Path) -> Snapshot:
     if fault := _find_fault(arrays, about):
         raise UserError(f"{path} is not a memory snapshot ({fault}): name one that snapshot_memory wrote.")
     slots = arrays["entries"].shape[1]
+    filled = np.arange(slots) < arrays["written"][:, None]
     # A bank may hold embeddings of any norm; its figures are cosines.
-    norms = np.linalg.norm(arrays["entries"], axis=2, keepdims=True)
-    arrays["entries"] = arrays["entries"] / np.maximum(norms, np.float32(1e-12))
+    norms = np.linalg.norm(arrays["entries"], axis=2, keepdims=True).clip(1e-12)
+    arrays["entries"] = np.where(filled[..., None], arrays["entries"] / norms, arrays["entries"])
     return Snapshot(
         about={key: about[key] for key in ("method", "run", "seed")},
         classes=tuple(about["classes"]),
         images=tuple(about["images"]),
         epochs=about["epochs"],
-        filled=np.arange(slots) < arrays["written"][:, None],
+        filled=filled,
         usable=arrays["prototypes_usable"],
         **{name: arrays[name] for name in ("entries", "image", "epoch", "confidence", "box", "region", "prototypes")},
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -71,6 +72,13 @@ def test_known_answers() -> None:
     assert table["nearest"].tolist() == ["dog", "cat"]
     assert table["images"].tolist() == [1, 1]
     assert np.linalg.norm(find_centroids(snapshot), axis=1) == pytest.approx(1)
+
+
+def test_the_norm_of_an_entry_does_not_count() -> None:
+    tensors, about = make_snapshot(CLASSES, IMAGES, WRITTEN)
+    longer = {**tensors, "memory.entries": tensors["memory.entries"] * torch.linspace(0.1, 30, 6)[:, None]}
+    plain, scaled = (describe_memory(read_back(one, about)) for one in (tensors, longer))
+    pd.testing.assert_frame_equal(plain, scaled, rtol=1e-5, atol=1e-6)
 
 
 def test_means_are_over_the_rows_that_have_a_figure(path: Path) -> None:

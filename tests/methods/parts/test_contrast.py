@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rca.methods.parts.contrast import contrast_mixed, contrast_regions
+from rca.methods.parts.contrast import contrast_mixed, contrast_regions, draw_partners
 
 CHANNELS, TEMPERATURE = 7, 0.2
 
@@ -169,3 +169,16 @@ def test_a_query_is_not_contrasted_with_itself(mixed: bool) -> None:
         else:
             expected = contrast_slowly(queries[index], int(classes[index]), queries[kept], classes[kept], TEMPERATURE)
         assert float(found[index]) == pytest.approx(expected)
+
+
+def test_partners_are_drawn_image_by_image() -> None:
+    """Every image alike, then every region of it alike; the image with three regions is no likelier than the others."""
+    torch.manual_seed(0)
+    image = torch.tensor([0, 0, 0, 2, 3])  # the second image of the batch has no region
+    drawn = torch.stack([draw_partners(image) for _ in range(6000)])
+    counts = drawn.flatten().bincount(minlength=5).double() / drawn.numel()
+    expected = torch.tensor([1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3], dtype=torch.float64)
+    torch.testing.assert_close(counts, expected, atol=0.02, rtol=0)
+    of_each = [drawn[:, place].bincount(minlength=5) for place in range(5)]
+    assert all((counts > 0).all() for counts in of_each)  # itself included
+    assert draw_partners(image[:0]).shape == (0,)

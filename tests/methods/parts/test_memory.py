@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rca.methods.parts.memory import MemoryBank
+from rca.methods.parts.memory import MemoryBank, Update
 from rca.methods.parts.regions import GRID, Regions
 
 CLASSES, SIZE, CHANNELS = 3, 5, 7
@@ -12,25 +12,35 @@ CLASSES, SIZE, CHANNELS = 3, 5, 7
 class SlowBank:
     """A bank in lists and double precision."""
 
-    def __init__(self, momentum: float | None) -> None:
-        self.momentum = momentum
+    def __init__(self, rule: str, momentum: float, normalise: bool) -> None:
+        self.rule, self.momentum, self.normalise = rule, momentum, normalise
         self.slots: list[list[dict | None]] = [[None] * SIZE for _ in range(CLASSES)]
         self.written = [0] * CLASSES
 
     def update(self, regions: list[dict]) -> None:
         new = []
         for region in regions:
-            vector = region["vector"] / np.linalg.norm(region["vector"])
+            region = {**region, "vector": self.scale(region["vector"])}
             same = [slot for slot in self.slots[region["class"]] if slot and slot["image"] == region["image"]]
-            if self.momentum is not None and same:
-                mixed = self.momentum * same[0]["vector"] + (1 - self.momentum) * vector
-                same[0].update(region, vector=mixed / np.linalg.norm(mixed))
+            if self.rule == "momentum" and same:
+                same[0].update(region, vector=self.blend(same[0], region))
             else:
-                new.append({**region, "vector": vector})
+                new.append(region)
         for region in new:
             label = region["class"]
-            self.slots[label][self.written[label] % SIZE] = dict(region)
+            slot = self.written[label] % SIZE
+            old = self.slots[label][slot]
+            if self.rule == "ring" and old:
+                old["vector"] = self.blend(old, region)  # its origin stays that of the region that filled it
+            else:
+                self.slots[label][slot] = dict(region)
             self.written[label] += 1
+
+    def blend(self, old: dict, new: dict) -> np.ndarray:
+        return self.scale(self.momentum * old["vector"] + (1 - self.momentum) * new["vector"])
+
+    def scale(self, vector: np.ndarray) -> np.ndarray:
+        return vector / np.linalg.norm(vector) if self.normalise else vector
 
 
 def draw_regions(random: np.random.Generator, number: int, epoch: int) -> list[dict]:
@@ -76,12 +86,16 @@ def fill(bank: MemoryBank, seed: int = 0) -> list[dict]:
     return regions
 
 
-@pytest.mark.parametrize("momentum", [None, 0.0, 0.7, 1.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_the_bank_agrees_with_a_slow_one_over_many_batches(seed: int, momentum: float | None) -> None:
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("momentum", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("rule", ["ring", "fifo", "momentum"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bank_agrees_with_a_slow_one_over_many_batches(
+    seed: int, rule: Update, momentum: float, normalise: bool
+) -> None:
     random = np.random.default_rng(seed)
-    bank = MemoryBank(CLASSES, SIZE, CHANNELS, "fifo" if momentum is None else "momentum", momentum or 0.0)
-    slow = SlowBank(momentum)
+    bank = MemoryBank(CLASSES, SIZE, CHANNELS, rule, momentum, normalise)
+    slow = SlowBank(rule, momentum, normalise)
     for epoch in range(30):
         # From none to all 33 regions, 11 of each class: more than a class has slots.
         regions = draw_regions(random, int(random.choice([0, 1, 2, 3, 8, 33])), epoch)
@@ -109,6 +123,13 @@ def test_what_is_read_is_normalised_and_of_filled_slots_alone() -> None:
     assert entries.shape == (9, CHANNELS)
     np.testing.assert_allclose(entries.norm(dim=1), 1, atol=1e-6)
     assert sorted(classes.tolist()) == sorted(region["class"] for region in regions)
+
+
+def test_embeddings_keep_their_norm_if_they_are_not_normalised() -> None:
+    bank = MemoryBank(CLASSES, SIZE, CHANNELS, normalise=False)
+    regions = fill(bank)
+    expected = sorted(float(np.linalg.norm(region["vector"])) for region in regions)
+    np.testing.assert_allclose(sorted(bank.read()[0].norm(dim=1).tolist()), expected, rtol=1e-6)
 
 
 def test_an_update_does_not_reach_what_was_read_before() -> None:

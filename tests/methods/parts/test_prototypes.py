@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -139,18 +141,23 @@ def draw_aggregation() -> tuple[Tensor, Tensor, Tensor]:
     return features, prototypes, usable
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
-def test_aggregation_agrees_with_its_formula_position_by_position(temperature: float) -> None:
+def test_aggregation_agrees_with_its_formula_position_by_position(
+    temperature: float, similarity: Literal["cosine", "dot"]
+) -> None:
     features, prototypes, usable = draw_aggregation()
     chosen = [prototypes[c, k].numpy() for c in range(3) for k in range(4) if usable[c, k]]
     expected = np.zeros(features.shape)
     for image, row, column in np.ndindex(2, 3, 4):
         feature = features[image, :, row, column].numpy()
-        cosines = [key @ feature / np.linalg.norm(key) / np.linalg.norm(feature) for key in chosen]
-        weights = np.exp(np.array(cosines) / temperature)
+        logits = np.array([key @ feature for key in chosen])
+        if similarity == "cosine":
+            logits /= [np.linalg.norm(key) * np.linalg.norm(feature) for key in chosen]
+        weights = np.exp(logits / temperature)
         for weight, key in zip(weights / weights.sum(), chosen, strict=True):
             expected[image, :, row, column] += weight * key
-    found = aggregate_prototypes(features, prototypes, usable, temperature)
+    found = aggregate_prototypes(features, prototypes, usable, temperature, similarity)
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
