@@ -56,13 +56,15 @@ class SeamHost(Host):
     def refine(self, output: Output, levels: Levels | None, tags: Tensor | None) -> Output:
         """Add the maps (B, C, h, w), 0..1, that the pixel correlation module refines from the method's.
 
-        Each position spreads its strongest class only, and the background as the rest to 1. So the refined maps and the
-        background sum to 1 as well.
+        Each position spreads its strongest class only, and the background as the rest to 1. If the method's maps are
+        shares already, it spreads these, and the method's background. So the refined maps and the spread background sum
+        to 1 either way.
         """
         maps, valid = output.maps.detach(), output.valid
-        strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
-        strongest = strength * (strength == strength.amax(1, keepdim=True))
-        return output._replace(refined=self.correlation(strongest, require(levels, "needs_levels"), valid))
+        if output.background is None:
+            strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
+            maps = strength * (strength == strength.amax(1, keepdim=True))
+        return output._replace(refined=self.correlation(maps, require(levels, "needs_levels"), valid))
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """Classification of both views, ER, ECR and adaptive min pooling."""

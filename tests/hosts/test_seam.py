@@ -200,6 +200,27 @@ def test_refined_maps_are_spread_and_sum_to_1_with_the_background() -> None:
     assert host.refine(Output(maps, maps, valid), levels, None).refined[0, 2].any()
 
 
+def test_shares_are_spread_as_they_are_and_still_sum_to_1_with_their_background() -> None:
+    host = SeamHost(5, 3, SeamOptions(), (4, 6)).double()
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.randn(2, 4, 5, 7, generator=generator).double().softmax(1)
+    valid = torch.ones(2, 1, 5, 7).double()
+    valid[1, :, :, 5:] = 0
+    levels = tuple(torch.randn(2, channels, 9, 13, generator=generator).double() for channels in (3, 4, 6))
+    output = Output(shares[:, :3], shares, valid, background=shares[:, 3:])
+    found = host.refine(output, levels, torch.tensor([[1.0, 1, 0], [0, 0, 1]]))
+    spread = torch.cat([found.refined, host.correlation(output.background, levels, valid)], 1)
+    torch.testing.assert_close(spread, host.correlation(shares, levels, valid))
+    torch.testing.assert_close(spread.sum(1, keepdim=True), valid)
+    # Each share stays between the smallest and the largest share of its image, and is not brought to a peak of 1.
+    for image in range(2):
+        inside = valid[image, 0] > 0
+        before, after = shares[image][:, inside], spread[image][:, inside]
+        assert (after.amax(1) < before.amax(1)).all()
+        assert (after.amin(1) > before.amin(1)).all()
+    assert found.background is output.background
+
+
 def test_inference_takes_the_refined_maps() -> None:
     network = build()
     image = np.random.default_rng(0).integers(0, 256, (1, 73, 90, 3)).astype(np.uint8)
