@@ -16,7 +16,6 @@ from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
 from rca.models.output import Output, require
-from rca.models.pooling import share_of_peak
 
 
 class SeamOptions(Settings):
@@ -62,7 +61,8 @@ class SeamHost(Host):
         """
         maps, valid = output.maps.detach(), output.valid
         if output.background is None:
-            strength = share_of_peak(maps, valid, torch.ones_like(maps[:, :, 0, 0]) if tags is None else tags).relu()
+            # Damped peaks lie below 1 by their height, so of two classes with their peaks at one position one is kept.
+            strength = normalise_maps(maps.relu(), valid) * (1 if tags is None else tags[..., None, None])
             maps = strength * (strength == strength.amax(1, keepdim=True))
         return output._replace(refined=self.correlation(maps, require(levels, "needs_levels"), valid))
 

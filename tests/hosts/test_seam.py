@@ -189,7 +189,8 @@ def test_refined_maps_are_spread_and_sum_to_1_with_the_background() -> None:
     levels = tuple(torch.randn(2, channels, 9, 13, generator=generator) for channels in (3, 4, 6))
     tags = torch.tensor([[1.0, 1, 0], [0, 0, 1]])
     refined = host.refine(Output(maps, maps, valid), levels, tags).refined
-    shares = maps.relu() / maps.masked_fill(valid == 0, -1).amax((2, 3), keepdim=True) * tags[..., None, None]
+    peaks = maps.masked_fill(valid == 0, -1).amax((2, 3), keepdim=True)
+    shares = (maps * valid).relu() / (peaks + 1e-5) * tags[..., None, None]
     kept = torch.where(shares == shares.amax(1, keepdim=True), shares, 0)
     background = 1 - shares.amax(1, keepdim=True)
     expected = host.correlation(torch.cat([kept, background], 1), levels, valid)
@@ -198,6 +199,14 @@ def test_refined_maps_are_spread_and_sum_to_1_with_the_background() -> None:
     torch.testing.assert_close(add_background(refined)[:, 3:][inside[:, :1]], expected[:, 3:][inside[:, :1]])
     assert not refined[0, 2].any()  # not tagged
     assert host.refine(Output(maps, maps, valid), levels, None).refined[0, 2].any()
+
+
+def test_of_two_classes_with_their_peaks_at_one_position_one_is_spread() -> None:
+    host = SeamHost(5, 2, SeamOptions(), (4, 6))
+    maps = torch.tensor([[[[3.0, 1, 0]], [[5.0, 0, 1]]]])
+    levels = tuple(torch.ones(1, channels, 1, 3) for channels in (3, 4, 6))  # all positions alike
+    refined = host.refine(Output(maps, maps, torch.ones(1, 1, 1, 3)), levels, None).refined
+    torch.testing.assert_close(refined[0, :, 0, 0], torch.tensor([1 / 3, 1 + 1 / 5]) / 3)
 
 
 def test_shares_are_spread_as_they_are_and_still_sum_to_1_with_their_background() -> None:
