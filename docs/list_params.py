@@ -21,7 +21,8 @@ INTRODUCTION = """\
 
 Written by `python docs/list_params.py` from the settings classes. `params.yaml` lists what differs from these defaults.
 A run overrides them under `run.<name>.<section>`. The options of hosts and methods (`host_options`, `options`) are
-documented beside their code: [seam](../rca/hosts/seam.py), [eps](../rca/hosts/eps.py), [oaa](../rca/hosts/oaa.py),
+documented beside their code: [seam](../rca/hosts/seam.py), [eps](../rca/hosts/eps.py),
+[seam_eps](../rca/hosts/seam_eps.py), [oaa](../rca/hosts/oaa.py),
 [rca](../rca/methods/rca.py), [rca_extended](../rca/methods/rca_extended.py), [hsc](../rca/methods/hsc.py),
 [mcis](../rca/methods/mcis.py).
 """

@@ -64,19 +64,31 @@ class EpsHost(Host):
         losses = super().compute_losses(output, batch, epoch)
         if self.options.saliency_weight:
             views = (output,) if output.second is None else (output, output.second)
-            differences = [self._compare_saliency(view, batch) for view in views]
+            differences = [self.compare_saliency(view, batch) for view in views]
             loss = mean_of_rows(batch.weight * torch.stack(differences).mean(0))
             losses["saliency"] = self.options.saliency_weight * loss
         return losses
 
-    def _compare_saliency(self, output: Output, batch: Sample) -> Tensor:
+    def compare_saliency(self, output: Output, batch: Sample) -> Tensor:
         """The saliency loss of each image of a view (B,)."""
-        saliency = shrink_saliency(batch.saliency, batch.valid, (output.maps.shape[2], output.maps.shape[3]))
-        probabilities = self.compare(output)
+        return self.saliency_loss(self.compare(output), output.valid, batch)
+
+    def saliency_loss(self, probabilities: Tensor, valid: Tensor, batch: Sample) -> Tensor:
+        """The mean squared difference between estimated and given saliency, per image.
+
+        Args:
+            probabilities: (B, C + 1, h, w), of the classes and, last, the background.
+            valid: (B, 1, h, w), weights of 0..1.
+            batch: The batch.
+
+        Returns:
+            (B,).
+        """
+        saliency = shrink_saliency(batch.saliency, batch.valid, (valid.shape[2], valid.shape[3]))
         estimate = estimate_saliency(
-            probabilities, saliency, batch.tags, output.valid, self.options.overlap, self.options.foreground_share
+            probabilities, saliency, batch.tags, valid, self.options.overlap, self.options.foreground_share
         )
-        return ((estimate - saliency).square() * output.valid).sum((1, 2, 3)) / output.valid.sum((1, 2, 3))
+        return ((estimate - saliency).square() * valid).sum((1, 2, 3)) / valid.sum((1, 2, 3))
 
 
 def shrink_saliency(saliency: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:

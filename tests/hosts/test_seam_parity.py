@@ -55,7 +55,7 @@ def look(host: Host, views: list[View]) -> Output:
 
 
 def correlate(host: SeamHost, view: View, image: int, maps: np.ndarray) -> np.ndarray:
-    """PCM: y_i = sum_j a_ij x_j / sum_j a_ij, with a_ij = ReLU(cosine of f_i and f_j), f from the image and two levels."""
+    """PCM: y_i = sum_j a_ij x_j / sum_j a_ij with a_ij = ReLU(cosine of f_i and f_j), f of the image and two levels."""
     inside = view.valid[image, 0].numpy()
     weights = [
         layer.weight.detach().numpy()[:, :, 0, 0]

@@ -18,7 +18,13 @@ from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord
 from rca.hosts.base import Levels
 
-HOSTS: dict[str, dict[str, Any]] = {"cam": {}, "seam": {"hard_share": 0.3}, "eps": {}, "oaa": {"start_epoch": 0}}
+HOSTS: dict[str, dict[str, Any]] = {
+    "cam": {},
+    "seam": {"hard_share": 0.3},
+    "eps": {},
+    "seam_eps": {"inference": "spread"},
+    "oaa": {"start_epoch": 0},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
     "rca": {
@@ -39,6 +45,7 @@ TERMS = {
     "cam": {"classification"},
     "seam": {"equivariance", "cross", "min_pooling"},
     "eps": {"saliency"},
+    "seam_eps": {"equivariance", "cross", "min_pooling", "saliency"},
     "oaa": {"integral"},
     "rca": {"auxiliary", "contrast"},
     "rca_extended": {"positions", "contrast"},
@@ -49,6 +56,7 @@ TERMS = {
 PARTS = {
     "seam": "method.host.correlation.embedding.weight",
     "eps": "method.host.background.weight",
+    "seam_eps": "method.host.background.weight",
     "oaa": "method.host.integral.weight",
     "rca": "method.join.weight",
     "hsc": "method.project_regions.0.weight",
