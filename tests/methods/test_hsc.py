@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from rca.hosts.cam import CamHost
 from rca.methods.base import Method
 from rca.methods.hsc import EmbeddedView, Hsc, HscOptions
 from rca.methods.parts.pixel_refinement import refine_by_pixels
-from rca.methods.parts.view_contrast import contrast_prototypes, pool_strongest, repel
+from rca.methods.parts.view_contrast import contrast_prototypes, pool_strongest
 from rca.models.output import Output
 
 CHANNELS, CLASSES, IMAGES = 6, 4, 5
@@ -63,14 +62,15 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def test_maps_are_normalised_as_the_host_does_at_inference() -> None:
-    hsc = build()
-    hsc.host.classifier.weight.data.abs_()
-    features, valid, batch = draw_batch()
-    output = hsc(features[1].abs() + 1, valid[1])  # maps that are nowhere 0
-    by_maximum = hsc._embed(output, valid[1], batch).weights
-    hsc.host.normalisation = "min_max"
-    by_range = hsc._embed(output, valid[1], batch).weights
+def test_maps_are_normalised_as_the_options_say() -> None:
+    found = []
+    for normalisation in ("max", "min_max"):
+        hsc = build(normalisation=normalisation)
+        hsc.host.classifier.weight.data.abs_()
+        features, valid, batch = draw_batch()
+        output = hsc(features[1].abs() + 1, valid[1])  # maps that are nowhere 0
+        found.append(hsc._embed(output, valid[1], batch).weights)
+    by_maximum, by_range = found
     (tag,), row = batch.tags[0].nonzero()[0].tolist(), slice(0, SMALL[0] * SMALL[1])
     assert by_maximum[row, tag].min() > 0.2
     assert by_range[row, tag].min() == 0
@@ -79,7 +79,7 @@ def test_maps_are_normalised_as_the_host_does_at_inference() -> None:
 
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_view_equals_a_computation_image_by_image(view: int) -> None:
-    hsc = build(background=0.3)
+    hsc = build(background=0.3, normalisation="max")
     views, output, batch = look(hsc)
     found, output = views[view], (output, output.second)[view]
     inside = draw_batch()[1][1][:, 0].numpy()
@@ -87,10 +87,10 @@ def test_a_view_equals_a_computation_image_by_image(view: int) -> None:
     for image in range(IMAGES):
         shares = np.zeros((CLASSES, *SMALL))
         for number in batch.tags[image].nonzero()[:, 0].tolist():
-            one = output.maps[image, number].detach().relu()
-            there = output.valid[image, 0] > 0
-            one = torch.where(there, one / (one[there].max() + 1e-5), 0)
-            shares[number] = functional.interpolate(one[None, None], SMALL, mode="bilinear")[0, 0].numpy()
+            one = output.maps[image, number].detach().relu() * (output.valid[image, 0] > 0)
+            one = functional.interpolate(one[None, None], SMALL, mode="bilinear")[0, 0].numpy()
+            there = inside[image] > 0
+            shares[number] = np.where(there, one / (one[there].max() + 1e-5), 0)
         embedding = functional.interpolate(hsc.project_regions(output.features)[[image]], SMALL, mode="bilinear")[0]
         pixels = functional.interpolate(hsc.project_pixels(output.features)[[image]], SMALL, mode="bilinear")[0]
         labels = np.full(SMALL, -1)
@@ -108,9 +108,7 @@ def test_a_view_equals_a_computation_image_by_image(view: int) -> None:
                 np.testing.assert_allclose(found.weights[row], weights, atol=1e-5)
                 assert found.labels[row] == labels[y, x]
                 np.testing.assert_allclose(found.regions[row].detach(), embedding[:, y, x].detach(), atol=1e-5)
-                np.testing.assert_allclose(
-                    found.pixels[row].detach(), unit(pixels[:, y, x].detach().numpy()), atol=1e-5
-                )
+                np.testing.assert_allclose(found.pixels[row].detach(), pixels[:, y, x].detach(), atol=1e-5)
                 row += 1
         for number, (rows, is_object) in enumerate(((found.objects, True), (found.backgrounds, False))):
             assert found.present[image, number] == bool(members[is_object])
@@ -163,92 +161,6 @@ def test_each_level_has_its_own_switch_and_weight(level: str) -> None:
     assert losses[level] > 0
 
 
-@pytest.mark.parametrize("cross", [True, False])
-def test_the_roi_level_is_put_together_pair_by_pair(cross: bool) -> None:
-    hsc = build(cross_supervision=cross)
-    before, views = look(hsc, seed=1)[0], look(hsc)[0]
-    hsc._contrast_regions(before)
-    prototypes = hsc.roi_prototypes.vectors.clone()
-    found = float(hsc._contrast_regions(views).detach())
-
-    def apart(one: EmbeddedView, two: EmbeddedView) -> float:
-        return float(repel(one.backgrounds, two.objects, one.present[:, 1], two.present[:, 0]).detach())
-
-    expected = (apart(views[0], views[0]) + apart(views[1], views[1])) / 2
-    if cross:
-        expected += (apart(views[0], views[1]) + apart(views[1], views[0])) / 2
-    for number in range(2):
-        rows = [
-            rows[image].detach()
-            for view in views
-            for image, rows in enumerate([(view.objects, view.backgrounds)[number]] * IMAGES)
-            if view.present[image, number]
-        ]
-        expected += float(torch.stack([(row - prototypes[number]).abs().mean() for row in rows]).mean())
-        mean = functional.normalize(torch.stack(rows).sum(0), dim=0)
-        moved = functional.normalize(0.5 * prototypes[number] + 0.5 * mean, dim=0)
-        torch.testing.assert_close(hsc.roi_prototypes.vectors[number], moved)
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def nce(query: Tensor, label: int, prototypes: Tensor, known: Tensor) -> float:
-    powers = {row: math.exp(float(query @ prototypes[row]) / 0.1) for row in range(len(known)) if known[row]}
-    return -math.log(powers[label] / sum(powers.values()))
-
-
-@pytest.mark.parametrize("cross", [True, False])
-def test_the_class_level_is_put_together_class_by_class(cross: bool) -> None:
-    hsc = build(cross_supervision=cross, class_level={"positions": 11})
-    before, views = look(hsc, seed=1)[0], look(hsc)[0]
-    assert hsc._contrast_classes(before) == 0  # no prototype is known yet
-    vectors, known = hsc.class_prototypes.vectors.clone(), hsc.class_prototypes.known.clone()
-    found = float(hsc._contrast_classes(views).detach())
-    expected = 0.0
-    for number, view in enumerate(views):
-        queries, present = pool_strongest(view.regions.detach(), view.weights[:, :CLASSES], 11)
-        for bank in (0, 1) if cross else (number,):
-            terms = [
-                nce(queries[label], label, vectors[bank], known[bank])
-                for label in range(CLASSES)
-                if present[label] and known[bank, label]
-            ]
-            expected += np.mean(terms) / 4
-        last, there = pool_strongest(view.regions.detach(), view.weights, 4)
-        for label in range(CLASSES + 1):
-            moved = functional.normalize(0.5 * vectors[number, label] + 0.5 * last[label], dim=0)
-            after = moved if there[label] else vectors[number, label]
-            torch.testing.assert_close(hsc.class_prototypes.vectors[number, label], after)
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert known[:, -1].all()  # of the background too
-    assert not known[:, 3].any()  # the class that no image shows
-
-
-@pytest.mark.parametrize("cross", [True, False])
-def test_the_pixel_level_is_put_together_position_by_position(cross: bool) -> None:
-    hsc = build(cross_supervision=cross)
-    before, views = look(hsc, seed=1)[0], look(hsc)[0]
-    hsc._contrast_pixels(before)
-    vectors, known = hsc.pixel_prototypes.vectors.clone(), hsc.pixel_prototypes.known.clone()
-    found = float(hsc._contrast_pixels(views).detach())
-    own = [pool_strongest(view.pixels.detach(), view.weights, 4) for view in views]
-    expected = 0.0
-    for one, two in ((0, 1), (1, 0)):
-        sets = [(one, own[one]), (one, (vectors, known))]
-        sets += [(one, own[two]), (two, own[one])] if cross else []
-        for labels, (prototypes, usable) in sets:
-            terms = [
-                nce(pixel, label, prototypes, usable)
-                for pixel, label in zip(views[one].pixels.detach(), views[labels].labels.tolist(), strict=True)
-                if label >= 0 and usable[label]
-            ]
-            expected += np.mean(terms) / 2
-    assert found == pytest.approx(expected, rel=1e-5)
-    joined = sum(vector * there[:, None] for vector, there in own)
-    assert hsc.pixel_prototypes.known.tolist() == [True, True, True, False, True]
-    mean = functional.normalize(joined[0], dim=0)
-    torch.testing.assert_close(hsc.pixel_prototypes.vectors[0], functional.normalize(vectors[0] + mean, dim=0))
-
-
 def test_views_that_are_equal_supervise_each_other_as_themselves() -> None:
     view = look(build())[0][0]
     alone, crossed = (build(cross_supervision=cross) for cross in (False, True))
@@ -256,7 +168,8 @@ def test_views_that_are_equal_supervise_each_other_as_themselves() -> None:
         hsc._contrast_classes((view, view))
         hsc._contrast_pixels((view, view))
         own = pool_strongest(view.pixels.detach(), view.weights, 4)
-        intra = torch.div(*contrast_prototypes(view.pixels, view.labels, *own, 0.1))
+        pixels = functional.normalize(view.pixels, dim=1)
+        intra = torch.div(*contrast_prototypes(pixels, view.labels, *own, 0.1))
         # With equal views the batch's prototypes are the moving ones too, after the first batch.
         torch.testing.assert_close(hsc._contrast_pixels((view, view)), (1 + 1 if factor == 1 else 3 + 1) * intra)
     torch.testing.assert_close(crossed._contrast_classes((view, view)), 2 * alone._contrast_classes((view, view)))

@@ -15,7 +15,7 @@ NEVER = -1e4
 
 
 class MovingPrototypes(nn.Module):
-    """Exponential moving averages of L2-normalised embeddings.
+    """Exponential moving averages of embeddings.
 
     A prototype starts as the first embedding of its class, and is not used before. (In the released code it starts as
     noise, and stays noise for a class that never occurs.)
@@ -23,14 +23,15 @@ class MovingPrototypes(nn.Module):
     Args:
         shape: Shape of the prototypes, channels last.
         momentum: Share of a prototype that remains in an update, 0..1.
+        normalised: Whether a prototype is L2-normalised after each update.
     """
 
     vectors: Tensor
     known: Tensor
 
-    def __init__(self, shape: tuple[int, ...], momentum: float) -> None:
+    def __init__(self, shape: tuple[int, ...], momentum: float, normalised: bool = True) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.normalised = momentum, normalised
         self.register_buffer("vectors", torch.zeros(shape))
         self.register_buffer("known", torch.zeros(shape[:-1], dtype=torch.bool))
 
@@ -39,11 +40,13 @@ class MovingPrototypes(nn.Module):
         """Move the prototypes towards embeddings.
 
         Args:
-            embeddings: Of the prototypes' shape, L2-normalised and equal on all ranks.
+            embeddings: Of the prototypes' shape, equal on all ranks.
             present: Of that shape without the channels, bool: which embeddings exist.
         """
         mixed = self.momentum * self.vectors + (1 - self.momentum) * embeddings
-        moved = functional.normalize(torch.where(self.known[..., None], mixed, embeddings), dim=-1)
+        moved = torch.where(self.known[..., None], mixed, embeddings)
+        if self.normalised:
+            moved = functional.normalize(moved, dim=-1)
         self.vectors.copy_(torch.where(present[..., None], moved, self.vectors))
         self.known.logical_or_(present)
 
@@ -54,15 +57,18 @@ def pool_strongest(rows: Tensor, weights: Tensor, number: int) -> tuple[Tensor, 
     Args:
         rows: (N, D), embeddings; gradients reach the rows of all ranks.
         weights: (N, K), at least 0.
-        number: Number of rows per class. All rows as heavy as the last one enter too, which can be most of the
-            background.
+        number: Number of rows per class. If several rows are as heavy as the last one, they share its place, so that
+            neither their order nor the ranks matter: each enters with the same part of its weight.
 
     Returns:
         The means (K, D), L2-normalised, and which classes have a row with a weight above 0 (K,), bool.
     """
     (values,) = gather_rows(weights.topk(min(number, len(weights)), dim=0).values)
-    threshold = values.topk(min(number, len(values)), dim=0).values[-1]
-    chosen = weights * (weights >= threshold)
+    heaviest = values.topk(min(number, len(values)), dim=0).values
+    threshold = heaviest[-1]
+    (equal,) = gather_rows((weights == threshold).sum(0)[None])
+    part = (heaviest == threshold).sum(0) / equal.sum(0).clamp(min=1)
+    chosen = weights * ((weights > threshold) + (weights == threshold) * part)
     sums = gather_with_gradient((chosen.T @ rows)[None]).sum(0)
     (totals,) = gather_rows(chosen.sum(0)[None])
     return functional.normalize(sums, dim=1), totals.sum(0) > 0
@@ -109,7 +115,7 @@ def contrast_prototypes(
     Args:
         queries: (N, D), L2-normalised.
         labels: (N,), int64; below 0 for a query that does not count.
-        prototypes: (K, D), L2-normalised.
+        prototypes: (K, D).
         known: (K,), bool: which prototypes exist.
         temperature: Above 0.
 

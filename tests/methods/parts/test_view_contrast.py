@@ -74,9 +74,14 @@ def test_no_gradient_reaches_the_prototypes() -> None:
 def pool_slowly(rows: Tensor, weights: Tensor, number: int) -> tuple[list[np.ndarray], list[bool]]:
     pooled, present = [], []
     for column in weights.T.tolist():
-        last = sorted(column, reverse=True)[:number][-1]
-        best = [place for place in range(len(column)) if column[place] >= last]
-        mean = sum(column[place] * rows[place].detach().numpy() for place in best)
+        ordered = sorted(column, reverse=True)[:number]
+        last = ordered[-1]
+        part = ordered.count(last) / column.count(last)  # rows as heavy as the last one share its places
+        mean = sum(
+            weight * (1 if weight > last else part) * rows[place].detach().numpy()
+            for place, weight in enumerate(column)
+            if weight >= last
+        )
         present.append(max(column) > 0)
         pooled.append(mean / np.linalg.norm(mean) if present[-1] else mean)
     return pooled, present
@@ -87,6 +92,7 @@ def test_a_class_is_pooled_from_its_heaviest_rows(number: int) -> None:
     rows, weights = draw(11, 5), draw(11, 3, seed=1).relu()
     weights[:, 1] = 0
     weights[:6, 2] = 1  # as many positions of the background have no other class at all
+    weights[6, 2] = 2
     pooled, present = pool_strongest(rows, weights, number)
     expected, there = pool_slowly(rows, weights, number)
     np.testing.assert_allclose(pooled, np.stack(expected))
@@ -108,8 +114,9 @@ def test_gradients_of_the_losses_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda a: contrast_prototypes(a, labels, two, known, TEMPERATURE)[0], one)
 
 
-def test_a_prototype_starts_as_its_first_embedding_and_then_moves() -> None:
-    prototypes = MovingPrototypes((3, 4), 0.7).double()
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_prototype_starts_as_its_first_embedding_and_then_moves(normalised: bool) -> None:
+    prototypes = MovingPrototypes((3, 4), 0.7, normalised).double()
     assert not prototypes.known.any()
     one, two = draw(3, 4), draw(3, 4, seed=1)
     prototypes.update(one, torch.tensor([True, True, False]))
@@ -117,6 +124,7 @@ def test_a_prototype_starts_as_its_first_embedding_and_then_moves() -> None:
     torch.testing.assert_close(prototypes.vectors[:2], one[:2])
     prototypes.update(two, torch.tensor([True, False, True]))
     mixed = 0.7 * one[0] + 0.3 * two[0]
-    torch.testing.assert_close(prototypes.vectors, torch.stack([mixed / mixed.norm(), one[1], two[2]]))
+    mixed = mixed / mixed.norm() if normalised else mixed
+    torch.testing.assert_close(prototypes.vectors, torch.stack([mixed, one[1], two[2]]))
     assert not any(parameter.requires_grad for parameter in prototypes.parameters())
     assert prototypes.state_dict().keys() == {"vectors", "known"}
