@@ -127,6 +127,19 @@ class CamNetwork(nn.Module):
             output = self.method(features, shrink_valid(valid, (features.shape[2], features.shape[3])))
             return self.host.refine(output, levels, tags)
 
+    def look(self, images: Tensor, valid: Tensor) -> Output:
+        """The method's output for a further view of a batch in training, without the host's refinement.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            valid: (B, 1, H, W) or of another size, 1 on the image and 0 on padding.
+        """
+        features = self.backbone(images)[1].float()
+        with keep_digits(features.device):
+            features = self.neck(features)
+            output: Output = self.method(features, shrink_valid(valid, (features.shape[2], features.shape[3])))
+            return output
+
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """The weighted terms of the loss, by name; host and method may store something of the batch.
 

@@ -77,7 +77,9 @@ def read_options(
     return build_settings(kind.Options, options, key, source)
 
 
-def check_pair(host: str, method: str, source: Path | str, cached: bool = False) -> None:
+def check_pair(
+    host: str, method: str, source: Path | str, cached: bool = False, options: Settings | None = None
+) -> None:
     """Check that a host and a method work together.
 
     Args:
@@ -85,6 +87,7 @@ def check_pair(host: str, method: str, source: Path | str, cached: bool = False)
         method: The method's name.
         source: The beginning of messages.
         cached: Whether they are trained on cached features, without the images.
+        options: The method's options; None checks what all options need.
 
     Raises:
         UserError: they do not work together, or they need images and get cached features.
@@ -98,6 +101,9 @@ def check_pair(host: str, method: str, source: Path | str, cached: bool = False)
     needs = {
         f"the host {host} needs the images themselves": kind.needs_second_view or kind.needs_levels,
         f"the method {method} needs the images themselves": method_kind.needs_second_view,
+        f"the options of the method {method} need further views of the images": bool(
+            options and method_kind.list_views(options)
+        ),
         f"the host {host} needs saliency maps, which are not cached with the features": kind.needs_saliency,
     }
     for need, is_so in needs.items():

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from rca.core.settings import Settings
+from rca.data.loading.features import View
 from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
 from rca.models.output import Output
@@ -46,6 +47,8 @@ class Method(nn.Module):
         passes: Number of passes over the training images that fill the memory after the training (`memorise`).
         needs_second_view: Whether the loss needs the batch at a second scale (`Output.second`).
         locates: Whether inference takes its maps from `locate`, and not from a sum of the views' maps.
+        views: Further views of the images, without their partners, that the loss needs (`Output.copies`), see
+            `list_views`.
         pairs_images: Whether each image of a training batch comes with a partner that shares a class, the partners as
             the second half of the batch. Inference then also scores images beside references (`score_beside`).
         refuses: The hosts that the method cannot run on, by name, each with the reason as the end of a sentence.
@@ -56,12 +59,19 @@ class Method(nn.Module):
     passes: int = 0
     needs_second_view: ClassVar[bool] = False
     locates: ClassVar[bool] = False
+    views: tuple[View, ...] = ()
     pairs_images: ClassVar[bool] = False
     refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Settings, channels: int, classes: int, make_host: MakeHost) -> None:
         super().__init__()
+        self.views = self.list_views(options)
         self.host = make_host(channels, classes)
+
+    @classmethod
+    def list_views(cls, options: Settings) -> tuple[View, ...]:
+        """The further views of the images that the loss needs with these options."""
+        return ()
 
     def forward(self, features: Tensor, valid: Tensor) -> Output:
         """Score features (B, D, h, w)."""

@@ -11,13 +11,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rca.core.distributed import count_rows, sum_over_ranks
 from rca.core.settings import Settings
+from rca.data.loading.features import View
 from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
 from rca.methods.base import Method
 from rca.methods.parts.attention import Affinity, AffinityOptions, summarise
-from rca.models.output import Output
+from rca.models.output import Output, require
 from rca.models.pooling import share_of_peak
+
+COPIES = (View(1.0, True), View(0.75, False), View(2.0, False))
+"""The copies of an image in the released code."""
 
 
 class ContrastiveOptions(Settings):
@@ -28,11 +33,14 @@ class ContrastiveOptions(Settings):
         start_epoch: The first epoch with the term, counted from 0.
         mask: How the shared objects are found in the co-attention: "learned" by a 1x1 convolution (the paper), or by
             the "maps" of the shared classes.
+        rows: The images that count: those with "others", classes that the partner does not show, or "all" as soon as
+            one has others (the released code), where nothing should remain of the rest.
     """
 
     weight: float = Field(default=1.0, ge=0)
     start_epoch: int = Field(default=2, ge=0)
     mask: Literal["learned", "maps"] = "learned"
+    rows: Literal["others", "all"] = "others"
 
 
 class McisOptions(Settings):
@@ -42,8 +50,10 @@ class McisOptions(Settings):
         affinity: How the positions of two images are compared.
         co_attention_weight: Weight of the loss on the co-attention of a pair, with the classes of both images; 0 leaves
             it out.
-        self_pair_weight: Weight of the loss on the attention of an image to itself, with all of its classes; 0 leaves
-            it out.
+        self_pair_weight: Weight of the loss on the pairs of an image with itself; 0 leaves it out.
+        self_pairs: "copies" pairs each image, though not its partner, with a mirrored copy, one at 0.75 of its size and
+            one at twice its size, and classifies image, copy and their co-attention by all of the image's classes.
+            "itself" has one cheap pair, the attention of each image and partner to itself, without any copy.
         contrastive: The contrastive co-attention.
         classifier: "shared" classifies the co-attention with the host's classifier (the paper), "own" with a second
             one (the released code).
@@ -52,6 +62,7 @@ class McisOptions(Settings):
     affinity: AffinityOptions = AffinityOptions()
     co_attention_weight: float = Field(default=1.0, ge=0)
     self_pair_weight: float = Field(default=1.0, ge=0)
+    self_pairs: Literal["copies", "itself"] = "copies"
     contrastive: ContrastiveOptions = ContrastiveOptions()
     classifier: Literal["shared", "own"] = "shared"
 
@@ -71,6 +82,12 @@ class Mcis(Method):
         if options.contrastive.weight and options.contrastive.mask == "learned":
             self.shared = nn.Conv2d(channels, 1, 1, bias=False)
 
+    @classmethod
+    def list_views(cls, options: Settings) -> tuple[View, ...]:
+        """The copies of the self-pairs."""
+        is_copied = isinstance(options, McisOptions) and options.self_pair_weight and options.self_pairs == "copies"
+        return COPIES if is_copied else ()
+
     def _classify(self, features: Tensor) -> Tensor:
         return self.own_host(features) if self.options.classifier == "own" else self.host(features)
 
@@ -88,11 +105,27 @@ class Mcis(Method):
         contrast = contrastive.weight if epoch >= contrastive.start_epoch else 0.0
         if options.co_attention_weight or contrast:
             losses.update(self._compare_pairs(output, batch, contrast))
-        if options.self_pair_weight:
+        if options.self_pair_weight and options.self_pairs == "itself":
             maps = self.score_beside(output.features, output.features, output.valid)
             loss = self.host.classification_loss(maps, output.valid, batch.tags, batch.weight)
             losses["self_pairs"] = options.self_pair_weight * loss
+        elif options.self_pair_weight:
+            losses["self_pairs"] = options.self_pair_weight * self._compare_copies(output, batch)
         return losses
+
+    def _compare_copies(self, output: Output, batch: Sample) -> Tensor:
+        """The loss of the pairs of each image with its copies: the images, the copies and the co-attention of both."""
+        number = len(batch.tags) // 2
+        features, maps, valid, tags = (one[:number] for one in (output.features, output.maps, output.valid, batch.tags))
+        weight, total = batch.weight.expand(len(batch.tags))[:number], output.maps.new_zeros(())
+        for copy in require(output.copies or None, "list_views"):
+            affinity = self.affinity(features, copy.features)
+            in_copy = summarise(affinity, copy.features, copy.valid, _size(features))
+            in_image = summarise(affinity.transpose(1, 2), features, valid, _size(copy.features))
+            for of_image, of_copy in ((maps, copy.maps), (self._classify(in_copy), self._classify(in_image))):
+                for found, inside in ((of_image, valid), (of_copy, copy.valid)):
+                    total = total + self.host.classification_loss(found, inside, tags, weight) / 2
+        return total
 
     def _compare_pairs(self, output: Output, batch: Sample, contrast: float) -> dict[str, Tensor]:
         """The terms on an image and its partner; `contrast` is the weight of the contrastive term."""
@@ -109,10 +142,24 @@ class Mcis(Method):
             shared = self._find_shared(co_attention, maps, valid, tags * others)
             unshared = tags * (1 - others)
             remaining = self._classify(features * (1 - shared))
-            # An image whose partner has all of its classes does not count.
-            loss = self.host.classification_loss(remaining, valid, unshared, weight * unshared.amax(1))
-            losses["contrastive"] = contrast * loss
+            halves = zip(*(one.chunk(2) for one in (remaining, valid, unshared, weight)), strict=True)
+            losses["contrastive"] = contrast * sum((self._classify_rest(*half) for half in halves), maps.new_zeros(()))
         return losses
+
+    def _classify_rest(self, maps: Tensor, valid: Tensor, tags: Tensor, weight: Tensor) -> Tensor:
+        """The contrastive loss of the images or of their partners: a mean over those that count, on all ranks.
+
+        Args:
+            maps: (B, C, h, w), the class activation maps of what remains.
+            valid: (B, 1, h, w).
+            tags: (B, C), the classes that the other image does not show.
+            weight: (B,), the factor of each image's loss.
+        """
+        has_others = tags.amax(1)
+        number, counted = count_rows(tags), sum_over_ranks(has_others.sum())
+        if self.options.contrastive.rows == "all":
+            return self.host.classification_loss(maps, valid, tags, weight) * (counted > 0)
+        return self.host.classification_loss(maps, valid, tags, weight * has_others) * number / counted.clamp(min=1)
 
     def _co_attend(self, features: Tensor, valid: Tensor) -> Tensor:
         """The co-attention of each image to its partner (2B, D, h, w), from one affinity matrix per pair."""

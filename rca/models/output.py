@@ -20,6 +20,8 @@ class Output(NamedTuple):
         background: (B, 1, h, w), the background's share if the maps are shares that sum to 1 with it; None if the maps
             are raw scores.
         second: The output for the second view of the batch; None if neither host nor method needs one.
+        copies: The outputs for the method's further views of the images (`Method.views`), without partners and without
+            the host's refinement.
         extras: Tensors that a host or a method passes on to itself, by name. Nobody else reads them.
     """
 
@@ -29,6 +31,7 @@ class Output(NamedTuple):
     refined: Tensor | None = None
     background: Tensor | None = None
     second: "Output | None" = None
+    copies: "tuple[Output, ...]" = ()
     extras: Mapping[str, Tensor] = MappingProxyType({})
 
     @property

@@ -83,9 +83,9 @@ def read_run(
             raise UserError(f"{source}: {place}.{key} must be a section of keys, not {value!r}.")
     host, method = load_host(settings.host), load_method(settings.method)
     read_options(host, settings.host_options, f"{place}.host_options", source)
-    read_options(method, settings.options, f"{place}.options", source)
+    options = read_options(method, settings.options, f"{place}.options", source)
     frozen = sections["train_cam"]["backbone"].get("trainable") == "none"
-    check_pair(settings.host, settings.method, f"{source}: {place}", frozen)
+    check_pair(settings.host, settings.method, f"{source}: {place}", frozen, options)
     return Run(
         name=name,
         host=settings.host,

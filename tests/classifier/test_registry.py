@@ -9,7 +9,7 @@ from rca.core.imports import PACKAGE
 from rca.hosts.base import Host
 from rca.methods.base import Method
 
-HOSTS = ["cam", "eps", "oaa", "seam"]
+HOSTS = ["cam", "eps", "oaa", "seam", "seam_eps"]
 METHODS = ["cam", "hsc", "mcis", "rca", "rca_extended"]
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_name_raises_an_error_that_lists_the_declared_names(name: str
     declared = ", ".join(METHODS)
     with pytest.raises(UserError, match=rf"^There is no method {name}: choose one of {declared}\.$"):
         load_method(name)
-    with pytest.raises(UserError, match=rf"^There is no host {name}: choose one of cam, eps, oaa, seam\.$"):
+    with pytest.raises(UserError, match=rf"^There is no host {name}: choose one of cam, eps, oaa, seam, seam_eps\.$"):
         load_host(name)
 
 

@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from rca.classifier.losses import compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.classifier.registry import check_pair
+from rca.core.errors import UserError
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.cam import CamHost
@@ -20,7 +22,7 @@ TAGS = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1.0], [1, 1, 0, 0], [
 
 def build(double: bool = True, **options: object) -> Mcis:
     torch.manual_seed(0)
-    settings = McisOptions.model_validate({"affinity": {"form": "scaled"}, **options})
+    settings = McisOptions.model_validate({"affinity": {"form": "scaled"}, "self_pairs": "itself", **options})
     method = Mcis(settings, CHANNELS, CLASSES, CamHost)
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter)
@@ -47,73 +49,6 @@ def find_losses(method: Method, epoch: int = 2, **given: Tensor) -> dict[str, Te
     return method.compute_losses(method(features, valid), make_batch(**given), epoch)
 
 
-def classify_slowly(weight: Tensor, features: Tensor, valid: Tensor, tags: Tensor) -> float:
-    """Binary cross-entropy of one image (D, h, w), a mean over classes."""
-    total = 0.0
-    for label in range(CLASSES):
-        inside = valid[0] > 0
-        score = torch.stack([weight[label] @ features[:, y, x] for y, x in inside.nonzero().tolist()]).mean()
-        total += float(functional.softplus(-score if tags[label] else score))
-    return total / CLASSES
-
-
-def attend_slowly(method: Mcis, queries: Tensor, keys: Tensor, valid: Tensor, backwards: bool = False) -> Tensor:
-    """The co-attention of one image (D, h, w) to another; `backwards` for the second image of a pair."""
-    found = torch.zeros_like(queries)
-    weight = method.affinity.weight
-    inside = (valid[0] > 0).nonzero().tolist()
-    for y in range(queries.shape[1]):
-        for x in range(queries.shape[2]):
-            query = queries[:, y, x]
-            projected = weight @ query if backwards else query @ weight
-            logits = torch.stack([projected @ keys[:, b, a] for b, a in inside]) / CHANNELS**0.5
-            found[:, y, x] = sum(s * keys[:, b, a] for s, (b, a) in zip(logits.softmax(0), inside, strict=True))
-    return found
-
-
-def expect_losses(method: Mcis, weights: Tensor) -> dict[str, float]:
-    """The terms of the loss image by image, by the paper's equations."""
-    features, valid = draw_features()
-    own = getattr(method, "own_host", method.host).classifier.weight[..., 0, 0]
-    plain = method.host.classifier.weight[..., 0, 0]
-    terms: dict[str, list[float]] = {name: [] for name in ALL}
-    for image in range(2 * PAIRS):
-        partner, second = (image + PAIRS) % (2 * PAIRS), image >= PAIRS
-        one, other, tags = features[image], features[partner], TAGS[image]
-        common, alone = tags * TAGS[partner], tags * (1 - TAGS[partner])
-        sure = float(min(weights[image], weights[partner]))
-        terms["classification"].append(float(weights[image]) * classify_slowly(plain, one, valid[image], tags))
-        found = attend_slowly(method, one, other, valid[partner], second)
-        terms["co_attention"].append(sure * classify_slowly(own, found, valid[image], common))
-        itself = attend_slowly(method, one, one, valid[image])
-        terms["self_pairs"].append(float(weights[image]) * classify_slowly(own, itself, valid[image], tags))
-        if method.options.contrastive.mask == "learned":
-            shared = (found * method.shared.weight[0]).sum(0).sigmoid()
-        else:
-            maps = torch.einsum("cd,dyx->cyx", own, found)
-            peaks = [float(one[valid[image, 0] > 0].max()) for one in maps]
-            shared = sum(torch.zeros_like(one) for one in maps[:1])
-            for label in common.nonzero()[:, 0].tolist():
-                shared = torch.maximum(shared, maps[label] / max(peaks[label], 1e-5))
-            shared = shared.clamp(max=1)
-        remaining = classify_slowly(own, one * (1 - shared), valid[image], alone)
-        terms["contrastive"].append(sure * remaining if alone.any() else 0.0)
-    return {name: sum(values) / len(values) for name, values in terms.items()}
-
-
-@pytest.mark.parametrize("classifier", ["shared", "own"])
-@pytest.mark.parametrize("mask", ["learned", "maps"])
-@torch.no_grad()
-def test_the_losses_equal_a_slow_reference(mask: str, classifier: str) -> None:
-    method = build(contrastive={"mask": mask}, classifier=classifier)
-    for weights in (torch.ones(6), torch.tensor([1, 0.5, 1, 0.25, 1, 1])):
-        expected = expect_losses(method, weights)
-        losses = find_losses(method, weight=weights)
-        assert losses.keys() == expected.keys() == ALL
-        for name, loss in losses.items():
-            assert loss == pytest.approx(expected[name], abs=1e-9), name
-
-
 def test_with_all_parts_off_mcis_is_the_plain_cam() -> None:
     plain, mcis = Method(Settings(), CHANNELS, CLASSES, CamHost).double(), build(**OFF)
     mcis.host.load_state_dict(plain.host.state_dict())
@@ -138,15 +73,61 @@ def test_each_part_has_its_switch_its_weight_and_its_time() -> None:
             torch.testing.assert_close(found[other], (2 if other == name else 1) * usual[other])
 
 
+def build_network(host: str, **options: object) -> CamNetwork:
+    torch.manual_seed(0)
+    about = ("small", 8, 9, host, "mcis", options, tuple("abcd"), (0.5,) * 3, (0.2,) * 3, "from scratch")
+    return CamNetwork(NetworkDescription(*about))
+
+
+def draw_images() -> Sample:
+    """Images of 41x53 pixels, the second padded on the right."""
+    images = torch.randn(2 * PAIRS, 3, 41, 53, generator=torch.Generator().manual_seed(0))
+    batch, valid = make_batch(), torch.ones(2 * PAIRS, 1, 41, 53)
+    images[1, :, :, 30:], valid[1, :, :, 30:] = 0, 0
+    return batch._replace(image=images, valid=valid, tags=batch.tags.float())
+
+
+def test_the_copies_are_other_views_of_the_images_without_their_partners(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch, seen = build_network("cam").eval(), draw_images(), []
+    compare = network.method.compute_losses
+    monkeypatch.setattr(
+        network.method, "compute_losses", lambda output, *rest: seen.append(output) or compare(output, *rest)
+    )
+    compute_losses(network, batch, 2)
+    first, valid = batch.image[:PAIRS], batch.valid[:PAIRS]
+    expected = [network(first.flip(3), valid.flip(3))]
+    for scale in (0.75, 2.0):
+        size = (round(41 * scale), round(53 * scale))
+        expected.append(network(functional.interpolate(first, size, mode="bilinear", antialias=True), valid))
+    (output,) = seen
+    assert len(output.copies) == len(expected) == 3
+    for copy, one in zip(output.copies, expected, strict=True):
+        torch.testing.assert_close(copy.maps, one.maps)
+        torch.testing.assert_close(copy.valid, one.valid)
+
+
+@pytest.mark.parametrize("options", [{"self_pairs": "itself"}, {"self_pair_weight": 0}])
+def test_without_copies_each_image_runs_through_the_network_once(options: dict[str, object]) -> None:
+    network, seen = build_network("cam", **options).train(), []
+    network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    compute_losses(network, draw_images(), 2)
+    assert seen == [(2 * PAIRS, 3, 41, 53)]
+
+
+def test_copies_need_images_and_not_their_features() -> None:
+    settings = McisOptions()
+    check_pair("cam", "mcis", "here", cached=False, options=settings)
+    with pytest.raises(UserError, match=r"here: the options of the method mcis need further views .* is none: set it"):
+        check_pair("cam", "mcis", "here", cached=True, options=settings)
+    check_pair("cam", "mcis", "here", cached=True, options=McisOptions(self_pairs="itself"))
+    with pytest.raises(RuntimeError, match="list_views"):
+        find_losses(build(self_pairs="copies"))
+
+
 @pytest.mark.parametrize("host", ["cam", "seam"])
 def test_any_host_trains_on_pairs(host: str) -> None:
-    torch.manual_seed(0)
-    about = NetworkDescription("small", 8, 9, host, "mcis", {}, tuple("abcd"), (0.5,) * 3, (0.2,) * 3, "from scratch")
-    network = CamNetwork(about).train()
-    images = torch.randn(2 * PAIRS, 3, 41, 53, generator=torch.Generator().manual_seed(0))
-    batch = make_batch()
-    batch = batch._replace(image=images, valid=torch.ones(2 * PAIRS, 1, 41, 53), tags=batch.tags.float())
-    losses = compute_losses(network, batch, 2)
+    network, batch = build_network(host), draw_images()
+    losses = compute_losses(network.train(), batch, 2)
     assert losses.keys() >= ALL
     sum(losses.values()).backward()
     assert all(one.grad is not None and one.grad.isfinite().all() for one in network.method.parameters())
@@ -206,6 +187,15 @@ def test_pairs_with_the_same_classes_have_no_contrastive_loss() -> None:
     assert gradient[[1, 2, 4, 5]].eq(0).all()
     same = torch.tensor([1.0, 0, 1, 0]).repeat(2 * PAIRS, 1)
     assert method.compute_losses(method(features, valid), make_batch(same), 2)["contrastive"] == 0
+
+
+def test_an_image_counts_alike_however_many_pairs_have_no_other_classes() -> None:
+    """Of three pairs only the first has other classes; the mean of each half is over those that have."""
+    method, (features, valid) = build(**{**OFF, "contrastive": {"weight": 1}}), draw_features()
+    losses = method.compute_losses(method(features, valid), make_batch(), 2)
+    chosen = torch.tensor([0, 3])
+    alone = method.compute_losses(method(features[chosen], valid[chosen]), make_batch(TAGS[chosen]), 2)
+    torch.testing.assert_close(losses["contrastive"], alone["contrastive"])
 
 
 @pytest.mark.parametrize("form", ["dot", "scaled", "cosine"])

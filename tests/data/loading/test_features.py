@@ -301,7 +301,7 @@ def test_extra_images_are_cached_for_training_and_as_references(
         shutil.copy(root / "JPEGImages/a1.jpg", root / f"web/images/e{number}.jpg")
     (root / "web/tags.csv").write_text("id,tags\ne0,cat\ne1,cat;dog\ne2,dog\n")
     params["dataset"]["sources"] = {"web": {}}
-    params["run"]["rca"].update(method="mcis", options={}, train_cam={"sources": ["web"]})
+    params["run"]["rca"].update(method="mcis", options={"self_pairs": "itself"}, train_cam={"sources": ["web"]})
     write_params(params)
     run_stages(*PREPARE, *CACHE)
     kept = {name for path in (FEATURES / "train/features").rglob("*.safetensors") for name in load_file(path)}
