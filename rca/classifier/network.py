@@ -134,7 +134,7 @@ class CamNetwork(nn.Module):
             images: (B, 3, H, W), normalised.
             valid: (B, 1, H, W) or of another size, 1 on the image and 0 on padding.
         """
-        features = self.backbone(images)[1].float()
+        features, _ = self.encode(images)
         with keep_digits(features.device):
             features = self.neck(features)
             output: Output = self.method(features, shrink_valid(valid, (features.shape[2], features.shape[3])))
