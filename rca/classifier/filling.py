@@ -26,10 +26,11 @@ def fill_memory(
     """
     method, epoch = network.method, max(network.description.epochs - 1, 0)
     tags = torch.stack([torch.from_numpy(manifest.encode_tags(record)) for record in manifest.images])
-    batches = list(group_by_size(manifest.images, settings.batch_size))
     device = next(network.parameters()).device
     for number in range(method.passes):
-        method.start_pass(tags.to(device))
+        wanted = method.start_pass(number, tags.to(device))
+        step = max(1, len(manifest.images) // max(wanted, 1))
+        batches = list(group_by_size(manifest.images[::step], settings.batch_size))
         for batch in track(batches, f"pass {number + 1} of {method.passes} to fill the memory", len(batches)):
             position = torch.tensor([manifest.index[record.id] for record in batch])
             size = (batch[0].height, batch[0].width)

@@ -123,7 +123,7 @@ class Method(nn.Module):
         """Prepare for an epoch, e.g. cluster the memory."""
 
     def memorise(self, views: Sequence[Output], finest: int, images: WholeImages, epoch: int) -> None:
-        """Add some training images to the memory, after the training; for methods with `passes`.
+        """Look at some training images after the training, e.g. to add them to the memory; for methods with `passes`.
 
         Args:
             views: As for `locate`.
@@ -133,11 +133,15 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def start_pass(self, tags: Tensor) -> None:
-        """Begin a pass over the training images with an empty memory; for methods with `passes`.
+    def start_pass(self, number: int, tags: Tensor) -> int:
+        """Begin a pass over the training images; for methods with `passes`.
 
         Args:
+            number: The number of the pass, counted from 0.
             tags: (N, C) of 0 and 1, of all training images.
+
+        Returns:
+            The number of images that the pass looks at; if there are more, images at even steps are taken.
         """
         raise NotImplementedError
 

@@ -19,8 +19,10 @@ from rca.methods.base import Method, WholeImages
 from rca.methods.parts.memory import MemoryBank
 from rca.methods.parts.positions import (
     allot_slots,
+    balance_areas,
     find_contexts,
     find_objects,
+    find_odds,
     pick_evenly,
     score_prototypes,
     share_alike,
@@ -28,11 +30,14 @@ from rca.methods.parts.positions import (
 )
 from rca.methods.parts.prototypes import cluster_memory
 from rca.methods.parts.regions import Regions, locate_regions
-from rca.models.output import Output
+from rca.models.output import Output, require
 from rca.models.pooling import share_of_peak
 
 CONTEXT = "context of "
 """How the name of a context's row in the memory begins."""
+
+MEASURED = 200
+"""The number of training images whose areas are measured."""
 
 
 class MemoryOptions(Settings):
@@ -45,6 +50,8 @@ class MemoryOptions(Settings):
         prototypes: Prototypes per row.
         passes: Passes over the training images. The first chooses positions by the network's maps, a later one by the
             mean of these and of the shares that the memory of the pass before gives.
+        area: The background gets the prior with which objects cover as much of the training images as the positions
+            where the network's maps exceed this share of their peak; null leaves the background without a prior.
     """
 
     size: int = Field(default=500, ge=1)
@@ -52,6 +59,7 @@ class MemoryOptions(Settings):
     context: float = Field(default=0.1, gt=0, lt=1)
     prototypes: int = Field(default=8, ge=1)
     passes: int = Field(default=1, ge=1)
+    area: float | None = Field(default=0.1, gt=0, lt=1)
 
 
 class RcaExtendedOptions(Settings):
@@ -77,14 +85,18 @@ class RcaExtended(Method):
     locates = True
     prototypes: Tensor
     prototypes_usable: Tensor
+    prior: Tensor
 
     def __init__(self, options: RcaExtendedOptions, channels: int, classes: int, make_host: MakeHost) -> None:
         super().__init__(options, channels, classes, make_host)
-        self.options, self.passes = options, options.memory.passes
+        self.options = options
+        # One pass more measures areas.
+        self.passes = options.memory.passes + (options.memory.area is not None)
         rows, number = 2 * classes, min(options.memory.prototypes, options.memory.size)
         self.memory = MemoryBank(rows, options.memory.size, channels)
         self.register_buffer("prototypes", torch.zeros(rows, number, channels))
         self.register_buffer("prototypes_usable", torch.zeros(rows, number, dtype=torch.bool))
+        self.register_buffer("prior", torch.ones(()))  # the odds of the background
 
     def locate(self, views: Sequence[Output], finest: int, tags: Tensor | None) -> Output:
         """The share of each class, 0..1, among the possible classes and all contexts; see `Method.locate`."""
@@ -97,6 +109,8 @@ class RcaExtended(Method):
         if (temperature := self.options.image_temperature) is not None:
             alike = [_resize(share_alike(view.features, shares, temperature), size) for view in views]
             shares = torch.stack(alike).mean(0)
+        weighted = torch.cat([shares[:, :-1], shares[:, -1:] * self.prior], 1)
+        shares = weighted / weighted.sum(1, keepdim=True)
         return views[finest]._replace(maps=shares[:, :-1], background=shares[:, -1:], refined=None)
 
     def _score_rows(self, features: Tensor) -> Tensor:
@@ -107,42 +121,65 @@ class RcaExtended(Method):
         context = score_prototypes(features, contexts.flatten(0, 1)[None], contexts_usable.flatten()[None], temperature)
         return torch.cat([classes, context], 1)
 
+    def start_pass(self, number: int, tags: Tensor) -> int:
+        """Empty the memory and divide its slots among the images; in the last pass measure areas instead."""
+        self.areas: list[Tensor] = []
+        self.odds: list[Tensor] = []
+        self.measures = number == self.options.memory.passes
+        if self.measures:
+            return MEASURED
+        if number == 0:
+            self.prototypes_usable.zero_()
+            self.prior.fill_(1)
+        self.memory.written.zero_()
+        self.slots = allot_slots(tags, self.memory.size).repeat(1, 2)
+        return len(tags)
+
     def memorise(self, views: Sequence[Output], finest: int, images: WholeImages, epoch: int) -> None:
-        """Add positions of some training images to the memory; see `Method.memorise`."""
-        size, tags = _size(views[finest].maps), images.tags
+        """Store positions of some training images, or measure the areas of objects; see `Method.memorise`."""
+        size = _size(views[finest].maps)
         maps = torch.stack([_resize(view.scores.relu(), size) for view in views]).sum(0)
-        shares = share_of_peak(maps, views[finest].valid, tags)
+        shares = share_of_peak(maps, views[finest].valid, images.tags)
+        if self.measures:
+            self._measure(shares, self.locate(views, finest, images.tags))
+            return
         if self.prototypes_usable.any():
-            shares = (shares + self.locate(views, finest, tags).maps * tags[..., None, None]) / 2
-        confidence = torch.stack([self.classify(view) for view in views]).mean(0).sigmoid()
-        certain = torch.cat([confidence, torch.ones_like(confidence)], 1)
-        found = [self._find_positions(_resize(shares, _size(view.maps)), view.valid, tags) for view in views]
+            shares = (shares + self.locate(views, finest, images.tags).maps) / 2
+        self._store(shares, views, images, epoch)
+
+    def _measure(self, shares: Tensor, located: Output) -> None:
+        """Measure how much of each image objects should cover, and the odds that give objects each position."""
+        area = self.options.memory.area or 0.0
+        self.areas += (shares.amax(1) > area).double().mean((1, 2))
+        self.odds += find_odds(located.maps, require(located.background, "locates"))
+
+    def _store(self, shares: Tensor, views: Sequence[Output], images: WholeImages, epoch: int) -> None:
+        """Store positions, chosen by the shares (B, C, h, w) of each class, of all views."""
+        options, tags = self.options.memory, images.tags
+        found = []
+        for view in views:
+            resized = _resize(shares, _size(view.maps))
+            objects = find_objects(resized, tags, options.object)
+            found.append(torch.cat([objects, find_contexts(resized, view.valid, tags, options.context)], 1))
         # The slots of an image are shared by its views: positions are picked at even steps through all of them.
         masks = torch.cat([mask.flatten(2) for mask in found], 2)
         chosen = pick_evenly(masks.flatten(0, 1), self.slots[images.position].flatten()).reshape(masks.shape)
         parts = torch.split(chosen, [mask[0, 0].numel() for mask in found], 2)
+        confidence = torch.stack([self.classify(view) for view in views]).mean(0).sigmoid()
+        confidence = torch.cat([confidence, torch.ones_like(confidence)], 1)
         for view, mask, picked in zip(views, found, parts, strict=True):
             image, row, place = picked.nonzero(as_tuple=True)
             embedding = view.features.flatten(2).transpose(1, 2)[image, place]
-            shown = show_positions(mask[image, row], place)
-            frame = torch.tensor([1.0, 0.0, 1.0, 0.0], device=shown.device).expand(len(image), -1)
-            box, region = locate_regions(shown, frame, images.size)
-            regions = Regions(embedding, row, images.position[image], certain[image, row], box, region)
+            frame = torch.tensor([1.0, 0.0, 1.0, 0.0], device=embedding.device).expand(len(image), -1)
+            box, region = locate_regions(show_positions(mask[image, row], place), frame, images.size)
+            regions = Regions(embedding, row, images.position[image], confidence[image, row], box, region)
             self.memory.update(regions, epoch)
 
-    def _find_positions(self, shares: Tensor, valid: Tensor, tags: Tensor) -> Tensor:
-        """The positions of each row of the memory (B, 2C, h, w), bool: classes, and then their contexts."""
-        options = self.options.memory
-        objects = find_objects(shares, tags, options.object)
-        return torch.cat([objects, find_contexts(shares, valid, tags, options.context)], 1)
-
-    def start_pass(self, tags: Tensor) -> None:
-        """Empty the memory and divide its slots among the images; the prototypes of the pass before stay in use."""
-        self.memory.written.zero_()
-        self.slots = allot_slots(tags, self.memory.size).repeat(1, 2)
-
     def finish_pass(self, seed: int) -> None:
-        """Cluster the memory into prototypes."""
+        """Cluster the memory into prototypes; after the last pass find the background's prior."""
+        if self.measures:
+            self.prior.fill_(balance_areas(self.areas, self.odds))
+            return
         number = self.prototypes.shape[1]
         self.prototypes, self.prototypes_usable = cluster_memory(
             self.memory.entries, self.memory.filled(), number, iterations=50, seed=seed
@@ -151,7 +188,7 @@ class RcaExtended(Method):
     def memory_state(self) -> dict[str, Tensor]:
         """The memory and the prototypes."""
         bank = {f"memory.{name}": tensor for name, tensor in self.memory.state_dict().items()}
-        return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable}
+        return {**bank, "prototypes": self.prototypes, "prototypes_usable": self.prototypes_usable, "prior": self.prior}
 
     def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """The classes, and then their contexts."""

@@ -1,5 +1,7 @@
 """Positions of an image that belong to a class, and positions around it: what the memory of positions is made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -128,3 +130,38 @@ def share_alike(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
         alike, alike, values.flatten(2).transpose(1, 2), scale=1 / temperature
     )
     return torch.unflatten(mixed.transpose(1, 2), 2, size)
+
+
+def find_odds(shares: Tensor, background: Tensor) -> Tensor:
+    """The odds of the background up to which each position is of a class rather than of all the rest together.
+
+    With odds k the share s of a class becomes s / (f + k b), where b is the background's share and f = 1 - b. This is
+    above one half as long as k < (2 s - f) / b.
+
+    Args:
+        shares: (B, C, h, w).
+        background: (B, 1, h, w), 1 minus the sum of the shares.
+
+    Returns:
+        (B, h, w).
+    """
+    best, rest = shares.amax(1), background[:, 0]
+    return (2 * best - (1 - rest)) / rest.clamp(min=1e-6)
+
+
+def balance_areas(areas: Sequence[Tensor], odds: Sequence[Tensor]) -> float:
+    """The prior of the background with which objects cover a given part of some images, on average.
+
+    Args:
+        areas: For each image (), the part of it that objects should cover, 0..1.
+        odds: For each image (h, w), see `find_odds`.
+
+    Returns:
+        The odds, at least 0.001.
+    """
+    values = torch.cat([part.flatten() for part in odds])
+    weights = torch.cat([torch.full_like(part.flatten(), 1 / part.numel(), dtype=torch.float64) for part in odds])
+    order = values.argsort(descending=True)
+    covered = weights[order].cumsum(0) / len(odds)
+    place = int((covered < torch.stack(list(areas)).double().mean()).sum())
+    return max(float(values[order[min(place, len(values) - 1)]]), 1e-3)
