@@ -20,7 +20,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """The embedded preset cut down, in an empty folder; the stages before the training have run."""
     monkeypatch.chdir(tmp_path)
     params = shrink_preset(train=4, val=2, epochs=4, batch_size=2)
-    params["run"]["rca"]["options"] = {"memory": {"size": 5, "gate": 0}, "aggregation": {"form": "none"}}
+    head = {"convolutions": 1, "channels": 4}
+    params["run"]["rca"]["options"] = {"memory": {"size": 5, "gate": 0}, "aggregation": {"form": "none"}, "head": head}
     params["train_cam"]["snapshot_every"] = 2
     write_params(params)
     run_stages(*PREPARE)
