@@ -36,9 +36,9 @@ from rca.training.trainer import Trainer
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 OPTIONS = {
     "memory": {"size": 5, "gate": 0.0},
-    "contrast": {"weight": 0.3},
-    "aggregation": {"form": "parametric", "prototypes": 2},
-    "head": {"channels": 4},
+    "contrast": {"weight": 0.3, "reduction": "mean", "projection": "none"},
+    "aggregation": {"form": "softmax", "similarity": "cosine", "temperature": 0.1, "prototypes": 2},
+    "head": {"convolutions": 0},
 }
 WHOLE = AugmentationSettings(flip=True)
 VIEWS = InferenceSettings(scales=(1.0, 0.6), batch_size=2)
