@@ -26,8 +26,9 @@ def compute_losses(
     output = network(batch.image, batch.valid, batch.tags)
     if network.needs_second_view:
         output = output._replace(second=network(rescale(batch.image, second_view), batch.valid, batch.tags))
-    copies = tuple(_copy(network, batch, view) for view in network.method.views)
-    return network.compute_losses(output._replace(copies=copies), batch, epoch)
+    if network.method.views:
+        output = output._replace(copies=tuple(_copy(network, batch, view) for view in network.method.views))
+    return network.compute_losses(output, batch, epoch)
 
 
 def _copy(network: CamNetwork, batch: Sample, view: View) -> Output:

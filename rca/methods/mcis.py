@@ -118,7 +118,7 @@ class Mcis(Method):
         number = len(batch.tags) // 2
         features, maps, valid, tags = (one[:number] for one in (output.features, output.maps, output.valid, batch.tags))
         weight, total = batch.weight.expand(len(batch.tags))[:number], output.maps.new_zeros(())
-        for copy in require(output.copies or None, "list_views"):
+        for copy in require(output.copies, "list_views"):
             affinity = self.affinity(features, copy.features)
             in_copy = summarise(affinity, copy.features, copy.valid, _size(features))
             in_image = summarise(affinity.transpose(1, 2), features, valid, _size(copy.features))

@@ -21,7 +21,7 @@ class Output(NamedTuple):
             are raw scores.
         second: The output for the second view of the batch; None if neither host nor method needs one.
         copies: The outputs for the method's further views of the images (`Method.views`), without partners and without
-            the host's refinement.
+            the host's refinement; None if the method needs none.
         extras: Tensors that a host or a method passes on to itself, by name. Nobody else reads them.
     """
 
@@ -31,7 +31,7 @@ class Output(NamedTuple):
     refined: Tensor | None = None
     background: Tensor | None = None
     second: "Output | None" = None
-    copies: "tuple[Output, ...]" = ()
+    copies: "tuple[Output, ...] | None" = None
     extras: Mapping[str, Tensor] = MappingProxyType({})
 
     @property

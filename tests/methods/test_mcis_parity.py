@@ -72,7 +72,7 @@ class Reference:
     def __init__(self, method: Mcis, output: Output, tags: torch.Tensor, weight: torch.Tensor) -> None:
         self.options = method.options
         self.images = [Image(output, number) for number in range(2 * PAIRS)]
-        self.copies = [[Image(copy, number) for number in range(PAIRS)] for copy in output.copies]
+        self.copies = [[Image(copy, number) for number in range(PAIRS)] for copy in output.copies or ()]
         self.tags, self.weight = tags.tolist(), weight.tolist()
         self.phi = method.host.classifier.weight.detach().numpy()[:, :, 0, 0]
         self.gate = getattr(method, "own_host", method.host).classifier.weight.detach().numpy()[:, :, 0, 0]
