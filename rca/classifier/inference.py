@@ -84,7 +84,8 @@ def encode_photographs(
     about = network.description
     device = next(network.parameters()).device
     batch = torch.stack([normalise(photograph, about.mean, about.std) for photograph in photographs]).to(device)
-    return encode_views(network.encode, batch, settings.views, settings.precision)
+    factor = settings.find_factor(batch.shape[2], batch.shape[3])
+    return encode_views(network.encode, batch, settings.views, settings.precision, factor)
 
 
 def predict_tags(logits: Float32Array, threshold: float) -> tuple[int, ...]:

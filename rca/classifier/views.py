@@ -21,12 +21,15 @@ class InferenceSettings(Settings):
     """How images are scored.
 
     Attributes:
+        longest_side: Photographs are first resized so that their longer side has so many pixels, and `scales` are
+            relative to that; null leaves their size. A memory of positions needs many of them in a photograph.
         scales: Factors by which the image is resized; the maps of all scales are summed.
         flip: Also score the mirrored image.
         batch_size: Number of images of one size that are scored at once.
         precision: Precision of the backbone: "float32", or "bfloat16" on a GPU only.
     """
 
+    longest_side: int | None = Field(default=None, ge=32, le=8192)
     scales: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
     flip: bool = True
     batch_size: int = Field(default=8, ge=1)
@@ -38,9 +41,17 @@ class InferenceSettings(Settings):
         mirrorings = (False, True) if self.flip else (False,)
         return tuple(View(scale, mirrored) for scale in self.scales for mirrored in mirrorings)
 
+    def find_factor(self, height: int, width: int) -> float:
+        """The factor by which images of a size are resized before their scales apply."""
+        return 1.0 if self.longest_side is None else self.longest_side / max(height, width)
+
 
 def encode_views(
-    encode: Callable[[Tensor], Encoding], batch: Tensor, views: tuple[View, ...], precision: Precision
+    encode: Callable[[Tensor], Encoding],
+    batch: Tensor,
+    views: tuple[View, ...],
+    precision: Precision,
+    factor: float = 1.0,
 ) -> Iterator[Encoding]:
     """Encode each view of some images.
 
@@ -49,12 +60,13 @@ def encode_views(
         batch: (B, 3, H, W), normalised, on the backbone's device.
         views: The views to encode.
         precision: As in `InferenceSettings`.
+        factor: The factor of the images' size to which the scales of the views are relative.
 
     Yields:
         The encoding of each view, in their order.
     """
     for view in views:
-        scaled = rescale(batch, view.scale)
+        scaled = rescale(batch, view.scale * factor)
         with torch.no_grad(), choose_precision(batch.device, precision):
             encoding = encode(scaled.flip(3) if view.mirrored else scaled)
         yield encoding

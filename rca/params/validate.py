@@ -73,6 +73,11 @@ def find_problem(params: Params) -> str | None:
 def find_difference(params: Params, run: Run) -> str | None:
     """Find a conflict between a run and the rest; return the body of a sentence, or None if there is no conflict."""
     frozen = params.section(TrainCamSettings).frozen
+    if frozen and run.section(MakeCamSettings).inference.longest_side is not None:
+        return (
+            "make_cam.inference.longest_side needs features of its own, but train_cam.backbone.trainable is none: set"
+            " longest_side to null, or trainable to last_stage"
+        )
     for name, settings in run.sections.items():
         shared = params.sections[name]
         for key in SHARED_KEYS:
