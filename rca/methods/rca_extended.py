@@ -55,7 +55,7 @@ class MemoryOptions(Settings):
     """
 
     size: int = Field(default=500, ge=1)
-    object: float = Field(default=0.7, gt=0, lt=1)
+    object: float = Field(default=0.8, gt=0, lt=1)
     context: float = Field(default=0.1, gt=0, lt=1)
     prototypes: int = Field(default=8, ge=1)
     passes: int = Field(default=1, ge=1)
