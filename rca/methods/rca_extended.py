@@ -102,10 +102,10 @@ class RcaExtended(Method):
         """The share of each class, 0..1, among the possible classes and all contexts; see `Method.locate`."""
         size = _size(views[finest].maps)
         logits = torch.stack([_resize(self._score_rows(view.features), size) for view in views]).mean(0)
-        if tags is not None:
-            present = functional.pad(tags, (0, 1), value=1)  # the context is always possible
-            logits = logits.masked_fill(present[..., None, None] == 0, -torch.inf)
-        shares = logits.softmax(1)
+        known = self.prototypes_usable.chunk(2)[0].any(1).expand(len(logits), -1)
+        possible = known if tags is None else known & (tags > 0)
+        possible = functional.pad(possible, (0, 1), value=True)  # the context always is
+        shares = logits.masked_fill(~possible[..., None, None], -torch.inf).softmax(1)
         if (temperature := self.options.image_temperature) is not None:
             alike = [_resize(share_alike(view.features, shares, temperature), size) for view in views]
             shares = torch.stack(alike).mean(0)

@@ -1,188 +1,279 @@
-"""The extended RCA: a background row, scores of prototypes, the loss on positions."""
+"""The memory of positions: what it locates, against a literal loop, and what it stores, against its rules."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
+from numpy.typing import NDArray
+from slow_maps import Maps, resize, softmax, unit
 from torch import Tensor
-from torch.nn import functional
 
 from rca.hosts.cam import CamHost
+from rca.methods.base import WholeImages
 from rca.methods.rca_extended import RcaExtended, RcaExtendedOptions
-from tests.methods.test_rca import CHANNELS, CLASSES, draw_batch
+from rca.models.output import Output
+
+CHANNELS, CLASSES, IMAGES = 6, 3, 9
+SIZES = ((4, 5), (6, 8), (6, 8))  # of the views' maps; the last view is a mirrored one
+FINEST = 1
+PHOTOGRAPH = (60, 80)
+NAMES = ("a", "b", "c")
 
 
-def build(form: str = "none", background: float | None = 0.3, size: int = 7, **contrast: object) -> RcaExtended:
+def build(**options: object) -> RcaExtended:
+    """The method in double precision, without a memory."""
     torch.manual_seed(0)
-    options = {
-        "memory": {"size": size, "gate": 0.0, "background": background},
-        "contrast": {"weight": 0.3, "start_epoch": 0, "mixup": None, **contrast},
-        "aggregation": {"form": form, "prototypes": 3, "start_epoch": 1},
-    }
-    return RcaExtended(RcaExtendedOptions.model_validate(options), CHANNELS, CLASSES, CamHost)
+    memory = {"size": 20, "prototypes": 3, "object": 0.6, "context": 0.3}
+    given = {**options, "memory": {**memory, **options.get("memory", {})}}
+    return RcaExtended(RcaExtendedOptions.model_validate(given), CHANNELS, CLASSES, CamHost).double().eval()
 
 
-def learn(rca: RcaExtended, epochs: int = 2) -> dict[str, Tensor]:
-    """The losses of the last of some epochs, of one batch each."""
-    for epoch in range(epochs):
-        rca.start_epoch(epoch, seed=0)
-        features, valid, batch = draw_batch(epoch)
-        losses = rca.compute_losses(rca(features, valid), batch, epoch)
-    return losses
-
-
-def test_the_background_has_the_last_row() -> None:
-    rca = build()
-    features, valid, batch = draw_batch()
-    output = rca(features, valid)
-    rca.compute_losses(output, batch, 0)
-    assert rca.name_rows(("a", "b", "c", "d")) == ("a", "b", "c", "d", "background")
-    assert build(background=None).name_rows(("a", "b", "c", "d")) == ("a", "b", "c", "d")
-    entries = {}
-    for image in range(len(features)):
-        low = valid[image, 0] > 0
-        for label in batch.tags[image].nonzero()[:, 0].tolist():
-            one = output.maps[image, label].detach()
-            low &= one < 0.3 * one[valid[image, 0] > 0].max()
-        if low.any():
-            entries[40 + image] = functional.normalize(features[image][:, low].mean(1), dim=0)
-    assert rca.memory.written[-1] == len(entries) > 1
-    for slot in range(len(entries)):
-        expected = entries[int(rca.memory.image[-1, slot])]
-        torch.testing.assert_close(rca.memory.entries[-1, slot], expected)
-
-
-def test_the_background_is_a_negative_of_the_contrast_and_no_query() -> None:
-    rca = build()
-    learn(rca)
-    features, valid, batch = draw_batch(2)
-    output = rca(features, valid)
-    entries, rows = rca.memory.read()
-    entries = entries.clone()
-    found = rca.compute_losses(output, batch, 2)["contrast"]
-    losses = []
-    for image, label in batch.tags.nonzero().tolist():
-        one, inside = output.maps[image, label].detach(), valid[image, 0] > 0
-        query = functional.normalize(features[image][:, (one > one[inside].mean()) & inside].mean(1), dim=0)
-        terms = torch.exp(entries @ query / 0.07).double()
-        negatives = terms[rows != label].sum()  # the background's among them
-        losses.append(float(-torch.log(terms[rows == label] / (terms[rows == label] + negatives)).mean()))
-    assert (rows == CLASSES).any()
-    assert float(found) == pytest.approx(0.3 * np.mean(losses), rel=1e-3)
-
-
-def test_scores_learn_and_replace_the_maps() -> None:
-    rca = build("scores")
-    losses = learn(rca)
-    assert losses.keys() == {"classification", "contrast", "positions"}
-    sum(losses.values()).backward()
-    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in rca.parameters())
-    features, valid, _ = draw_batch(5)
-    plain = rca.host(features)
-    output = rca.eval().locate(rca(features, valid), None)
-    assert torch.equal(output.extras["plain"], plain)
-    assert output.maps.shape == plain.shape
-    assert not torch.allclose(output.maps, plain)
-
-
-def test_scores_are_the_share_of_a_class_among_all_rows() -> None:
-    rca = build("scores")
-    learn(rca)
-    features, valid, batch = draw_batch(3)
-    plain = rca(features, valid)
-    anything, tagged = rca.locate(plain, None), rca.locate(plain, batch.tags)
-    assert torch.equal(tagged.extras["plain"], plain.maps)
-    prototypes, usable = rca.prototypes, rca.prototypes_usable
-    for image, y, x in [(0, 0, 0), (2, 4, 6), (4, 2, 3)]:
-        position = features[image, :, y, x]
-        terms = np.array(
-            [
-                sum(
-                    float(torch.exp(functional.cosine_similarity(position, one, dim=0) / 0.1))
-                    for one in prototypes[row][usable[row]]
-                )
-                for row in range(CLASSES + 1)
-            ]
-        )
-        assert anything.maps[image, :, y, x].tolist() == pytest.approx(terms[:-1] / terms.sum(), rel=1e-3)
-        among = terms * [*batch.tags[image].tolist(), 1]
-        assert tagged.maps[image, :, y, x].tolist() == pytest.approx(among[:-1] / among.sum(), rel=1e-3)
-
-
-def test_further_rounds_score_with_prototypes_of_the_image_itself() -> None:
-    rca = build("scores")
-    learn(rca)
-    features, valid, batch = draw_batch(3)
-    once = rca.locate(rca(features, valid), batch.tags).maps
-    rca.options = rca.options.model_copy(
-        update={"aggregation": rca.options.aggregation.model_copy(update={"image_rounds": 1})}
+def draw_prototypes(method: RcaExtended) -> None:
+    """Random prototypes: all three of the first class, none of the last one, some of the others and of contexts."""
+    generator = torch.Generator().manual_seed(5)
+    method.prototypes = torch.randn(method.prototypes.shape, generator=generator, dtype=torch.float64)
+    method.prototypes_usable = torch.tensor(
+        [[True] * 3, [True, False, True], [False] * 3, [True] * 3, [False, True, False], [True, True, False]]
     )
-    twice = rca.locate(rca(features, valid), batch.tags).maps
-    for image in range(len(features)):
-        rows = [*batch.tags[image].nonzero()[:, 0].tolist(), CLASSES]
-        shares = torch.cat([once[image], 1 - once[image].sum(0, keepdim=True)])
-        places = [(y, x) for y, x in np.ndindex(5, 7) if valid[image, 0, y, x]]
-        own = {
-            row: sum(
-                float(shares[row, y, x] * valid[image, 0, y, x]) ** 2
-                * functional.normalize(features[image, :, y, x], dim=0)
-                for y, x in places
+
+
+def draw_views(method: RcaExtended, seed: int = 0, number: int = 4) -> list[Output]:
+    """The outputs for three views of some images."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        return [
+            method(
+                torch.randn(number, CHANNELS, *size, generator=generator, dtype=torch.float64),
+                torch.ones(number, 1, *size, dtype=torch.float64),
             )
-            for row in rows
-        }
-        for y, x in [(0, 0), (4, 6)]:
-            terms = {
-                row: float(torch.exp(functional.cosine_similarity(features[image, :, y, x], one, dim=0) / 0.1))
-                for row, one in own.items()
-            }
-            expected = [terms.get(row, 0) / sum(terms.values()) for row in range(CLASSES)]
-            assert twice[image, :, y, x].tolist() == pytest.approx(expected, rel=2e-3, abs=1e-5)
+            for size in SIZES
+        ]
 
 
-def test_the_loss_on_positions_uses_sure_positions_only() -> None:
-    rca = build("scores")
-    learn(rca, 1)
-    rca.start_epoch(1, seed=0)
-    features, valid, batch = draw_batch(1)
-    plain = rca(features, valid).maps.detach()
-    rows = rca._score_rows(features)
-    terms = []
-    for image, y, x in np.ndindex(len(features), 5, 7):
-        tags = batch.tags[image].nonzero()[:, 0].tolist()
-        if not valid[image, 0, y, x]:
-            continue
-        inside = valid[image, 0] > 0
-        share = {
-            label: float(plain[image, label, y, x] / plain[image, label][inside].max().clamp(min=1e-5))
-            for label in tags
-        }
-        best = max(share, key=share.__getitem__, default=None)
-        if best is not None and share[best] > 0.7:
-            target = best
-        elif all(value < 0.3 for value in share.values()):
-            target = CLASSES
-        else:
-            continue
-        present = torch.stack([rows[image, row, y, x] for row in [*tags, CLASSES]])
-        terms.append(float(present.logsumexp(0) - rows[image, target, y, x]))
-    found = rca.compute_losses(rca(features, valid), batch, 1)["positions"]
-    assert float(found) == pytest.approx(0.1 * np.mean(terms), rel=1e-3)
+def draw_tags(number: int = 4) -> Tensor:
+    """The last image has no tag; no class is without an image."""
+    tags = (torch.rand(number, CLASSES, generator=torch.Generator().manual_seed(1)) < 0.6).double()
+    tags[0], tags[1] = 1, torch.tensor([0, 1, 0])
+    tags[-1] = 0
+    return tags
 
 
-def test_scores_are_the_plain_maps_until_there_are_prototypes() -> None:
-    rca = build("scores").eval()
-    features, valid, _ = draw_batch()
-    output = rca(features, valid)
-    assert torch.equal(rca.locate(output, None).maps, output.maps)
+def score_set(position: NDArray[np.float64], prototypes: list[Tensor], temperature: float) -> float:
+    terms = [math.exp(float(unit(position) @ unit(one.numpy())) / temperature) for one in prototypes]
+    return math.log(math.fsum(terms) / len(terms)) if terms else -math.inf
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"memory": {"size": 0}, "aggregation": {"form": "scores"}}, "memory.size of at least 1"),
-        ({"aggregation": {"form": "scores"}}, "set memory.background"),
-    ],
-)
-def test_an_aggregation_that_lacks_what_it_needs_is_refused(options: dict, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        RcaExtendedOptions.model_validate(options)
+def locate_slowly(method: RcaExtended, features: Sequence[Maps], tags: Sequence[float] | None) -> Maps:
+    """The shares of the classes and, last, of the context, of one image."""
+    options, size = method.options, features[FINEST].shape[1:]
+    sets = [
+        [one for one, counts in zip(method.prototypes[row], method.prototypes_usable[row], strict=True) if counts]
+        for row in range(2 * CLASSES)
+    ]
+    sets = [*sets[:CLASSES], [one for row in sets[CLASSES:] for one in row]]
+    possible = [row for row in range(CLASSES + 1) if row == CLASSES or (sets[row] and (tags is None or tags[row]))]
+    logits = np.zeros((len(possible), *size))
+    for one in features:
+        found = np.zeros((len(possible), *one.shape[1:]))
+        for y, x in np.ndindex(one.shape[1:]):
+            found[:, y, x] = [score_set(one[:, y, x], sets[row], options.temperature) for row in possible]
+        logits += resize(found, size) / len(features)
+    shares = np.zeros((CLASSES + 1, *size))
+    for y, x in np.ndindex(size):
+        shares[possible, y, x] = softmax(logits[:, y, x].tolist())
+    if options.image_temperature is None:
+        return shares
+    mixed = np.zeros_like(shares)
+    for one in features:
+        places, values = list(np.ndindex(one.shape[1:])), resize(shares, one.shape[1:])
+        vectors = {place: unit(one[:, place[0], place[1]]) for place in places}
+        spread = np.zeros_like(values)
+        for y, x in places:
+            cosines = [float(vectors[y, x] @ vectors[other]) for other in places]
+            weights = softmax([cosine / options.image_temperature for cosine in cosines])
+            spread[:, y, x] = sum(weight * values[:, v, u] for weight, (v, u) in zip(weights, places, strict=True))
+        mixed += resize(spread, size) / len(features)
+    return mixed
+
+
+@pytest.mark.parametrize("image_temperature", [0.2, None])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_classes_are_located_as_by_a_literal_loop(tagged: bool, image_temperature: float | None) -> None:
+    method = build(temperature=0.15, image_temperature=image_temperature)
+    draw_prototypes(method)
+    views, tags = draw_views(method), draw_tags()
+    found = method.locate(views, FINEST, tags if tagged else None)
+    assert found.maps.shape == (4, CLASSES, *SIZES[FINEST])
+    for image in range(4):
+        features = [view.features[image].numpy() for view in views]
+        expected = locate_slowly(method, features, tags[image].tolist() if tagged else None)
+        np.testing.assert_allclose(found.maps[image], expected[:-1], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.background[image, 0], expected[-1], rtol=1e-9, atol=1e-12)
+    assert found.maps.max() > 0.5
+    assert torch.equal(found.features, views[FINEST].features)
+    assert found.refined is None
+
+
+def test_shares_sum_to_1_and_an_absent_class_has_none() -> None:
+    method = build()
+    draw_prototypes(method)
+    views, tags = draw_views(method), draw_tags()
+    found = method.locate(views, FINEST, tags)
+    sums = found.maps.sum(1, keepdim=True) + found.background
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+    assert (found.maps >= 0).all()
+    assert not found.maps[tags == 0].any()
+    torch.testing.assert_close(found.background[-1], torch.ones_like(found.background[-1]))  # no tag
+
+
+def test_a_class_without_prototypes_is_never_located() -> None:
+    method = build()
+    draw_prototypes(method)
+    views, tags = draw_views(method), torch.ones(4, CLASSES)
+    for given in (tags, None):
+        found = method.locate(views, FINEST, given)
+        assert found.maps.isfinite().all()
+        assert found.maps[:, :2].any()
+        assert not found.maps[:, 2].any()
+    # Neither where the contexts have none: an empty memory locates nothing.
+    method.prototypes_usable[CLASSES:] = False
+    found = method.locate(views, FINEST, torch.tensor([0.0, 0, 1]).expand(4, -1))
+    assert not found.maps.any()
+    torch.testing.assert_close(found.background, torch.ones_like(found.background))
+
+
+def test_the_step_within_the_image_can_be_left_out() -> None:
+    plain, mixed = build(image_temperature=None), build()
+    draw_prototypes(plain)
+    draw_prototypes(mixed)
+    views, tags = draw_views(plain), draw_tags()
+    assert not torch.allclose(plain.locate(views, FINEST, tags).maps, mixed.locate(views, FINEST, tags).maps, atol=1e-3)
+
+
+def fill(method: RcaExtended, tags: Tensor, views: list[Output]) -> None:
+    """One pass over all images, in batches of 4, 4 and 1."""
+    method.start_pass(tags)
+    for batch in torch.arange(len(tags)).split(4):
+        part = [
+            view._replace(maps=view.maps[batch], features=view.features[batch], valid=view.valid[batch])
+            for view in views
+        ]
+        method.memorise(part, FINEST, WholeImages(tags[batch], batch, PHOTOGRAPH), epoch=6)
+    method.finish_pass(seed=3)
+
+
+def find_rules(
+    method: RcaExtended, views: list[Output], tags: Tensor, image: int, located: Tensor | None
+) -> list[Maps]:
+    """Where the rules hold in each view of an image: for each class, and then for its context."""
+    labels, options = tags[image].nonzero()[:, 0].tolist(), method.options.memory
+    total = sum(resize(view.maps[image].clamp(min=0).numpy(), SIZES[FINEST]) for view in views)
+    shares = np.zeros_like(total)
+    for label in labels:
+        shares[label] = total[label] / max(total[label].max(), 1e-5)
+        if located is not None:
+            shares[label] = (shares[label] + located[image, label].numpy()) / 2
+    rules = []
+    for size in SIZES:
+        small = resize(shares, size)
+        rule = np.zeros((2 * CLASSES, *size), bool)
+        for label in labels:
+            for y, x in np.ndindex(size):
+                value = small[label, y, x]
+                rule[label, y, x] = value > options.object and value >= small[:, y, x].max()
+                rule[CLASSES + label, y, x] = all(small[other, y, x] < options.context for other in labels)
+        rules.append(rule)
+    return rules
+
+
+def check_memory(method: RcaExtended, views: list[Output], tags: Tensor, located: Tensor | None = None) -> None:
+    """Compare each slot with the positions of its image that may fill it."""
+    memory, slots = method.memory, method.memory.size
+    filled = memory.filled()
+    for image in range(len(tags)):
+        rules = find_rules(method, views, tags, image, located)
+        for row in range(2 * CLASSES):
+            label = row % CLASSES
+            own = (filled[row] & (memory.image[row] == image)).nonzero()[:, 0].tolist()
+            allowed = [
+                unit(view.features[image, :, y, x].numpy())
+                for view, rule in zip(views, rules, strict=True)
+                for y, x in np.argwhere(rule[row])
+            ]
+            with_class = tags[:, label].nonzero()[:, 0].tolist()
+            rank = with_class.index(image) if image in with_class else None
+            allotted = 0 if rank is None else (rank + 1) * slots // len(with_class) - rank * slots // len(with_class)
+            assert len(own) == min(allotted, len(allowed))
+            stored = [memory.entries[row, slot].numpy() for slot in own]
+            nearest = [int(np.argmax([one @ entry for one in allowed])) for entry in stored]
+            for entry, number in zip(stored, nearest, strict=True):
+                np.testing.assert_allclose(entry, allowed[number], atol=1e-9)
+            assert len(set(nearest)) == len(nearest)  # no position twice
+            assert nearest == sorted(nearest)
+
+
+@pytest.mark.parametrize("size", [4, 20, 300])
+def test_positions_that_satisfy_the_rules_are_stored(size: int) -> None:
+    method = build(memory={"size": size})
+    views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
+    fill(method, tags, views)
+    check_memory(method, views, tags)
+    memory, filled = method.memory, method.memory.filled()
+    assert filled[:CLASSES].any(1).all()
+    assert filled[CLASSES:].any(1).all()
+    assert (memory.written <= size).all()
+    assert (memory.epoch[filled] == 6).all()
+    box = memory.box[filled]
+    assert (box >= 0).all()
+    assert (box[:, 2] <= PHOTOGRAPH[1]).all()
+    assert (box[:, 3] <= PHOTOGRAPH[0]).all()
+    assert (box[:, :2] < box[:, 2:]).all()
+    assert memory.region[filled].flatten(1).any(1).all()
+    pooled = torch.stack([view.maps.mean((2, 3)) for view in views]).mean(0).sigmoid()
+    for row, slot in filled.nonzero().tolist():
+        image, label = int(memory.image[row, slot]), row % CLASSES
+        expected = pooled[image, label] if row < CLASSES else torch.tensor(1.0)
+        assert float(memory.confidence[row, slot]) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_second_pass_takes_what_the_first_one_locates_into_account() -> None:
+    method = build(memory={"passes": 2})
+    assert method.passes == 2
+    views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
+    fill(method, tags, views)
+    first = {name: tensor.clone() for name, tensor in method.memory_state().items()}
+    located = method.locate(views, FINEST, tags).maps
+    fill(method, tags, views)
+    check_memory(method, views, tags, located)
+    assert not torch.equal(method.memory.entries, first["memory.entries"])
+    assert method.memory.written.sum() > 0
+
+
+def test_prototypes_are_means_of_stored_positions() -> None:
+    method = build(memory={"size": 30, "prototypes": 1})
+    views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
+    fill(method, tags, views)
+    for row in range(2 * CLASSES):
+        entries = method.memory.entries[row][method.memory.filled()[row]]
+        torch.testing.assert_close(method.prototypes[row, 0], entries.mean(0), rtol=1e-9, atol=1e-12)
+    assert method.prototypes_usable.all()
+
+
+def test_the_memory_is_deterministic() -> None:
+    states = []
+    for _ in range(2):
+        method = build(memory={"passes": 2})
+        views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
+        fill(method, tags, views)
+        fill(method, tags, views)
+        states.append(method.memory_state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert {"memory.entries", "memory.box", "prototypes", "prototypes_usable"} <= states[0].keys()
+
+
+def test_each_class_has_a_row_and_its_context_another() -> None:
+    method = build()
+    assert method.name_rows(NAMES) == (*NAMES, "context of a", "context of b", "context of c")
+    assert len(method.memory.entries) == 2 * CLASSES

@@ -19,7 +19,7 @@ class MemoryBank(nn.Module):
     """A bank of embeddings.
 
     Args:
-        rows: Number of rows, R: one per object class, and one for the background if it is kept.
+        rows: Number of rows, R: one per object class, and perhaps one per context of a class.
         size: Slots per row, N; 0 keeps nothing.
         channels: Channels of an embedding, D.
         update: The slots of a row are taken in turn. "fifo" overwrites the oldest region with the new one; "ring"
@@ -77,7 +77,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, regions: Regions, epoch: int) -> None:
-        """Add regions; an image has at most one region per row in a call.
+        """Add regions; with "momentum", an image has at most one region per row in a call.
 
         A slot of a "ring" keeps the origin of the region that filled it, since that one has the largest share in it.
 

@@ -57,22 +57,6 @@ def find_regions(maps: Tensor, valid: Tensor, tags: Tensor, threshold: Literal["
     return ((share > threshold) & (share == share.amax(1, keepdim=True)) & (valid > 0)).to(maps.dtype)
 
 
-def find_background(maps: Tensor, valid: Tensor, tags: Tensor, threshold: float) -> Tensor:
-    """The pseudo region of the background: where the maps of all tagged classes are low.
-
-    Args:
-        maps: (B, C, h, w), before ReLU.
-        valid: (B, 1, h, w), 0 on padding.
-        tags: (B, C) of 0 and 1.
-        threshold: The share of its maximum that each tagged map must stay below.
-
-    Returns:
-        (B, 1, h, w), 1 in the region and 0 outside.
-    """
-    highest = share_of_peak(maps, valid, tags).amax(1, keepdim=True)
-    return ((highest < threshold) & (valid > 0)).to(maps.dtype)
-
-
 def locate_regions(masks: Tensor, frame: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The position of regions in their photographs.
 

@@ -6,10 +6,9 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from torch import Tensor
-from torch.nn import functional
 
 from rca.methods.parts import prototypes
-from rca.methods.parts.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory, score_rows
+from rca.methods.parts.prototypes import ParametricAggregation, aggregate_prototypes, cluster_memory
 
 ITERATIONS = 100
 
@@ -187,22 +186,3 @@ def test_parametric_aggregation_agrees_with_attention_position_by_position() -> 
         weights = torch.exp(keys @ query / 7**0.5)
         torch.testing.assert_close(found[image, :, y, x], weights @ values / weights.sum())
     assert torch.equal(layer(features, prototypes, usable & False), torch.zeros_like(features))
-
-
-@pytest.mark.parametrize("temperature", [0.05, 1.0])
-def test_a_row_scores_by_the_sum_over_its_prototypes(temperature: float) -> None:
-    torch.manual_seed(1)
-    features, prototypes, usable = torch.randn(2, 7, 3, 5), torch.randn(4, 3, 7), torch.rand(4, 3) < 0.6
-    usable[1], usable[2, 0] = False, True
-    found = score_rows(features, prototypes, usable, temperature)
-    for image, row, y, x in np.ndindex(2, 4, 3, 5):
-        position = features[image, :, y, x].double()
-        terms = [
-            float(torch.exp(functional.cosine_similarity(position, one.double(), dim=0) / temperature))
-            for one, counts in zip(prototypes[row], usable[row], strict=True)
-            if counts
-        ]
-        if terms:
-            assert float(found[image, row, y, x]) == pytest.approx(np.log(sum(terms)), abs=1e-4)
-        else:
-            assert found[image, row, y, x] < -9000

@@ -1,10 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from rca.methods.parts.regions import GRID, Regions, find_background, locate_regions
+from rca.methods.parts.regions import GRID, Regions, locate_regions
 
 HEIGHT, WIDTH = 30, 48  # of the batch's images, at stride 6
 CELLS = (5, 8)
@@ -61,31 +59,6 @@ def test_a_single_cell_fills_its_box() -> None:
 def test_no_regions_are_located_nowhere() -> None:
     boxes, regions = locate_regions(torch.zeros(0, *CELLS), torch.zeros(0, 4), (HEIGHT, WIDTH))
     assert (boxes.shape, regions.shape) == ((0, 4), (0, GRID, GRID))
-
-
-@pytest.mark.parametrize("threshold", [0.2, 0.6])
-def test_the_background_is_where_every_tagged_map_is_low(threshold: float) -> None:
-    maps = torch.randn(3, 4, *CELLS, generator=torch.Generator().manual_seed(1))
-    tags = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]).float()
-    valid = torch.ones(3, 1, *CELLS)
-    valid[0, :, :, 6:] = 0
-    found = find_background(maps, valid, tags, threshold)
-    assert found.shape == (3, 1, *CELLS)
-    for image in range(3):
-        inside = valid[image, 0] > 0
-        expected = inside.clone()
-        for label in tags[image].nonzero()[:, 0].tolist():
-            one = maps[image, label]
-            expected &= one < threshold * one[inside].max()
-        np.testing.assert_array_equal(found[image, 0] > 0, expected)
-
-
-def test_padding_does_not_change_the_background() -> None:
-    maps = torch.randn(2, 3, *CELLS, generator=torch.Generator().manual_seed(2))
-    tags, valid = torch.ones(2, 3), torch.ones(2, 1, *CELLS)
-    padded = functional.pad(maps, (0, 2, 0, 1), value=99.0)
-    found = find_background(padded, functional.pad(valid, (0, 2, 0, 1)), tags, 0.3)
-    assert torch.equal(found, functional.pad(find_background(maps, valid, tags, 0.3), (0, 2, 0, 1)))
 
 
 def test_regions_are_selected_part_by_part() -> None:
