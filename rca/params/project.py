@@ -49,6 +49,12 @@ class RunSettings(Settings):
     options: Plain = {}
     supervision: Supervision = "tags"
 
+    @model_validator(mode="after")
+    def _a_network_is_taken_from_a_base(self) -> "RunSettings":
+        if self.train == "none" and self.base is None:
+            raise ValueError("train is none, which takes the network of base, but base is null: name a run there")
+        return self
+
 
 class ProjectSettings(Settings):
     """The keys of a params file that are not sections of stages.

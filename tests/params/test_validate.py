@@ -62,6 +62,10 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     return read_params(path)
 
 
+# A run that takes the network of cam.
+TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -156,6 +160,32 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
         ({**FROZEN, "run.cam.host": "seam"}, "run.cam: the host seam needs the images themselves, but train_cam."),
         ({"run.cam.host": "seam", "run.cam.host_options": {"hard_share": 0}}, "run.cam.host_options.hard_share is 0: "),
         ({"run.cam.train_seg": {"enabled": False}}, "run.cam.train_seg.enabled cannot differ between runs"),
+        ({"run.rca.train": "some"}, 'run.rca.train is "some": '),
+        ({"run.rca.train": "none"}, "run.rca: train is none, which takes the network of base, but base is null: name"),
+        (
+            {"run.rca": TAKES, "runs": ["rca"]},
+            "run.rca.train is none, which takes the network of cam: add that run to runs.",
+        ),
+        (
+            {"run.rca": {**TAKES, "host": "seam"}},
+            "run.rca.train is none, so its host must be that of cam: remove run.rca.host.",
+        ),
+        (
+            {"run.cam.host": "eps", "run.rca": {**TAKES, "host_options": {"overlap": 0.3}}},
+            "run.rca.train is none, so its host_options must be that of cam: remove run.rca.host_options.",
+        ),
+        (
+            {"run.rca": {**TAKES, "train_cam": {"optimisation": {"epochs": 3}}}},
+            "run.rca.train is none, so nothing is trained by run.rca.train_cam: remove it.",
+        ),
+        (
+            {"run.rca": TAKES, "run.third": {**TAKES, "base": "rca"}, "runs": ["cam", "rca", "third"]},
+            "run.third.train is none, but its base rca trains no network: name another in base.",
+        ),
+        (
+            {"run.rca": TAKES, "run.cam.supervision": "masks"},
+            "run.rca.train is none, but its base cam trains no network: name another in base.",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -172,6 +202,20 @@ def test_score_maps_walk_in_the_runs_that_say_so(tmp_path: Path) -> None:
     assert list_walking({}) == []
     assert list_walking({"run.rca.walk_scores": {"enabled": True}}) == ["rca"]
     assert list_walking({"walk_scores.enabled": True, "run.rca.walk_scores": {"enabled": False}}) == ["cam"]
+
+
+def test_a_run_takes_a_network_or_trains_one(tmp_path: Path) -> None:
+    third = {"base": "rca", "method": "hsc"}  # inherits no train
+    stages = list_instances(
+        read_changed(tmp_path, {"run.rca": TAKES, "run.third": third, "runs": ["cam", "rca", "third"], "seeds": [0, 4]})
+    )
+    assert stages["train_cam"]["runs"] == ["cam", "third"]
+    assert stages["take_network"]["each"] == {
+        "rca-0": {"run": "rca", "seed": 0, "taken_from": "cam"},
+        "rca-4": {"run": "rca", "seed": 4, "taken_from": "cam"},
+    }
+    assert stages["snapshot_memory"]["runs"] == ["rca"]
+    assert stages["make_cam"]["runs"] == ["cam", "rca", "third"]
 
 
 @pytest.mark.parametrize("name", ["data", "classifier", "segmenter", "evaluation", "report"])
@@ -201,6 +245,8 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"run.rca.make_cam": {"inference": {"flip": False}}},
         {"run.rca.host": "seam", "run.rca.host_options": {"cross_weight": 0.5}},
         {"generate_data": ..., "dataset.name": "mine"},
+        {"run.rca": TAKES},
+        {"run.rca": {**TAKES, "make_cam": {"stride": 4}}, **FROZEN},
     ],
 )
 def test_sound_changes_are_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
