@@ -30,7 +30,7 @@ from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 
 PRESET = Path(__file__).parents[1] / "workflow/presets/msrc.yaml"
-PAIRS = ("cam", "rca_extended", "hsc", "mcis", "seam", "seam_rca_extended", "seam_hsc", "seam_mcis")
+PAIRS = ("cam", "contrast", "hsc", "mcis", "seam", "seam_hsc", "seam_mcis")
 STATISTICS = ((0.5,) * 3, (0.25,) * 3)
 
 

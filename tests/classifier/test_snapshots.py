@@ -12,12 +12,9 @@ from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord, Manifest
 from rca.models.storage import load_tensors
 
-OPTIONS = {
-    "memory": {"size": 5, "gate": 0.0, "background": 0.3},
-    "aggregation": {"form": "scores", "prototypes": 2},
-}
+OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}, "head": {"channels": 4}}
 ABOUT = NetworkDescription(
-    "small", 8, 10, "cam", "rca_extended", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, "from scratch", epochs=7
+    "small", 8, 10, "cam", "rca", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, "from scratch", epochs=7
 )
 
 
@@ -62,7 +59,7 @@ def files(tmp_path: Path, manifest: Manifest) -> tuple[CamNetwork, StartSettings
 def test_a_snapshot_names_the_images_of_its_entries(files: tuple[CamNetwork, StartSettings], tmp_path: Path) -> None:
     network, start = files
     tensors, about = load_tensors(start.memory, "snapshot_memory")
-    assert about["classes"] == ["a", "b", "c", "background"]
+    assert about["classes"] == ["a", "b", "c"]
     assert (about["run"], about["seed"], about["epochs"]) == ("rca", 3, 7)
     assert about["network_sha256"] == start.network_sha256
     found = {about["images"][one] for one in tensors["memory.image"][tensors["memory.image"] >= 0].tolist()}
@@ -128,11 +125,11 @@ def test_a_start_file_that_does_not_fit_raises_a_clear_error(
     files: tuple[CamNetwork, StartSettings], manifest: Manifest
 ) -> None:
     _, start = files
-    smaller = replace(ABOUT, options={**OPTIONS, "memory": {"size": 4, "background": 0.3}})
-    with pytest.raises(UserError, match=r"does not fit the network: its method\.memory\.\w+ is \(4, 5"):
+    smaller = replace(ABOUT, options={**OPTIONS, "memory": {"size": 4}})
+    with pytest.raises(UserError, match=r"does not fit the network: its method\.memory\.\w+ is \(3, 5"):
         start_from(build(1, False, smaller), manifest, start.model_copy(update={"network": None}))
     others = replace(ABOUT, classes=("a", "b", "d"))
-    with pytest.raises(UserError, match="no snapshot of a memory with the rows a, b, d, background"):
+    with pytest.raises(UserError, match="no snapshot of a memory with the rows a, b, d:"):
         start_from(build(1, False, others), manifest, start.model_copy(update={"network": None}))
     narrow = replace(ABOUT, neck=6)
     with pytest.raises(UserError, match=r"network\.safetensors does not fit the network: its "):

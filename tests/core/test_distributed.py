@@ -23,7 +23,6 @@ from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_l
 from rca.data.manifest import ImageRecord, Manifest
 from rca.hosts.cam import CamHost
 from rca.methods.rca import Rca
-from rca.methods.rca_extended import RcaExtended
 from rca.segmentation.loss import LossSettings
 from rca.stages import train_seg
 from rca.stages.base.layout import RunLayout
@@ -37,7 +36,6 @@ MEMORIES = {
     "ring": {"size": 7},
     "fifo": {"size": 7, "update": "fifo"},
     "momentum": {"size": 7, "update": "momentum"},
-    "background": {"size": 7, "background": 0.4},
     "batch alone": {"size": 0},
 }
 OPTIONS = {
@@ -46,10 +44,6 @@ OPTIONS = {
     "contrast": {"weight": 0.3, "start_epoch": 1, "mixup": None, "projection": "none"},
     "aggregation": {"prototypes": 2, "start_epoch": 1},
     "head": {"channels": 4},
-}
-EXTENDED = {
-    "contrast": {"weight": 0.3, "start_epoch": 1, "mixup": None},
-    "aggregation": {"form": "scores", "prototypes": 2, "start_epoch": 1},
 }
 PAIRS = {"affinity": {"form": "cosine", "temperature": 0.1}, "contrastive": {"start_epoch": 1}}
 SETTINGS = OptimisationSettings(
@@ -96,11 +90,8 @@ def segment() -> Tensor:
 def fill_bank(**memory: Any) -> dict[str, Tensor]:
     """The state of RCA after batches of which one rank sees classes that the other does not, or no region at all."""
     torch.manual_seed(0)
-    extended = "background" in memory
-    kind = RcaExtended if extended else Rca
-    given = EXTENDED if extended else {**OPTIONS, "aggregation": {"form": "none"}}
-    options = kind.Options.model_validate({**given, "memory": {"gate": 0.4, **memory}})
-    method = kind(options, CHANNELS, CLASSES, CamHost)
+    given = {**OPTIONS, "aggregation": {"form": "none"}, "memory": {"gate": 0.4, **memory}}
+    method = Rca(Rca.Options.model_validate(given), CHANNELS, CLASSES, CamHost)
     found = {}
     for number in range(6):
         generator = torch.Generator().manual_seed(number)
@@ -262,10 +253,7 @@ def test_banks_and_losses_are_those_of_one_process(found: list[dict[str, Any]], 
     one, first, second = (every[kind] for every in found)
     assert one.keys() == first.keys() == second.keys()
     assert {"contrast 1", "contrast 2", "contrast 5"} < one.keys()
-    if kind == "background":
-        assert one["positions 5"] > 0
-    else:
-        assert not {"contrast 0", "contrast 4"} & one.keys()  # too early, and no region on any rank
+    assert not {"contrast 0", "contrast 4"} & one.keys()  # too early, and no region on any rank
     assert one["memory.written"].min() > 0 or kind == "batch alone"
     for name in one:
         assert torch.equal(first[name], second[name])

@@ -11,7 +11,7 @@ from rca.evaluation import memory_map
 from rca.evaluation.memory_map import choose_regions, place_entries
 from rca.evaluation.memory_statistics import Snapshot, read_snapshot
 
-CLASSES, IMAGES = ("cat", "dog", "cow", "background"), ("a1", "b2", "c3", "d4")
+CLASSES, IMAGES = ("cat", "dog", "cow", "context of cat"), ("a1", "b2", "c3", "d4")
 
 
 def build(folder: Path, written: tuple[int, ...] = (9, 0, 1, 5), **options: int) -> Snapshot:
@@ -21,7 +21,7 @@ def build(folder: Path, written: tuple[int, ...] = (9, 0, 1, 5), **options: int)
 def test_every_entry_has_a_place(tmp_path: Path) -> None:
     snapshot = build(tmp_path)
     places = place_entries(snapshot)
-    assert places["class"].tolist() == ["cat"] * 6 + ["cow"] + ["background"] * 5
+    assert places["class"].tolist() == ["cat"] * 6 + ["cow"] + ["context of cat"] * 5
     assert places["image"].tolist() == [IMAGES[image] for image in snapshot.image[snapshot.filled]]
     assert places["epoch"].tolist() == snapshot.epoch[snapshot.filled].tolist()
     assert np.isfinite(places[["x", "y"]].to_numpy()).all()

@@ -27,7 +27,7 @@ from rca.evaluation.memory_statistics import (
 )
 from rca.models.storage import save_tensors
 
-CLASSES, IMAGES = ("cat", "dog", "cow", "background"), ("a1", "b2", "c3", "d4")
+CLASSES, IMAGES = ("cat", "dog", "cow", "context of cat"), ("a1", "b2", "c3", "d4")
 # An overflown row, an empty one, one region alone, and one that is not full.
 WRITTEN = (9, 0, 1, 5)
 
@@ -98,7 +98,7 @@ def test_purity_counts_pixels_by_weight(path: Path, manifest: Manifest) -> None:
     """Each pixel of each region is looked up by itself."""
     snapshot = read_snapshot(path)
     purity = measure_purity(snapshot, manifest)
-    labels = {"cat": 1, "dog": 2, "cow": 3, "background": 0}
+    labels = {"cat": 1, "dog": 2, "cow": 3, "context of cat": 0}
     checked = 0
     for row, slot in np.argwhere(snapshot.filled):
         record = next(one for one in manifest.images if one.id == IMAGES[snapshot.image[row, slot]])

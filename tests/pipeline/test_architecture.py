@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rca.core.imports import PACKAGE, find_imports
+from rca.core.settings import Settings
 from rca.params.instances import HEADER, list_instances
 from rca.params.read import read_params
 from rca.params.schema import load_stages
@@ -186,12 +187,24 @@ def test_a_stage_is_a_module_and_an_entry() -> None:
     assert {*TEMPLATES} == {"pin_stages", *list_stages()}
 
 
+def make_any_task(name: str) -> Settings:
+    """The task of a stage of runs for some run, whether the run needs it or not."""
+    params = read_params(ROOT / "params.yaml")
+    return params.make_task(name, load_stages()[name], run=params.runs[0])
+
+
 @pytest.mark.parametrize("name", list_stages())
 def test_an_entry_fits_its_module(name: str) -> None:
     template, stage = TEMPLATES[name], load_stages()[name]
     axes = template.get("matrix", {"item": template["foreach"]} if "foreach" in template else {})
     lists = {"run": f"${{stages.{name}.runs}}", "seed": "${seeds}", "shard": "${shards}"}
-    if len(axes) == 1:  # a list of its own, which is empty where there is nothing to do
+    if stage.item is not None:  # instances by name, each with its axes and further keys
+        assert axes == {"item": f"${{stages.{name}.each}}"}
+        assert stage.axes == ("run", "seed")
+        used = set(re.findall(r"\$\{item\.(\w+)\}", yaml.safe_dump(template["do"])))
+        assert used == {*stage.axes, *stage.item(make_any_task(name))}
+        argument = " ".join(f"--{axis} ${{item.{axis}}}" for axis in stage.axes)
+    elif len(axes) == 1:  # a list of its own, which is empty where there is nothing to do
         kind = "items" if "item" in stage.axes else "shards"
         assert axes == {"item": f"${{stages.{name}.{kind}}}"}
         argument = "${item}" if kind == "items" else "--shard ${item}"
