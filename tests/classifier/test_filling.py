@@ -79,8 +79,8 @@ def fill_slowly(network: CamNetwork, manifest: Manifest, settings: InferenceSett
     for position, record in enumerate(manifest.images):
         tags[position, list(record.tags)] = 1
     order = sorted(range(len(TAGS)), key=lambda one: (manifest.images[one].height, manifest.images[one].width))
-    for _ in range(method.passes):
-        method.start_pass(tags)
+    for number in range(method.passes):
+        assert method.start_pass(number, tags) >= len(tags)
         for position in order:
             record, views = manifest.images[position], []
             for view in settings.views:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from slow_maps import Maps, resize, softmax, unit
 from torch import Tensor
+from torch.nn import functional
 
 from rca.hosts.cam import CamHost
 from rca.methods.base import WholeImages
@@ -25,7 +26,7 @@ NAMES = ("a", "b", "c")
 def build(**options: object) -> RcaExtended:
     """The method in double precision, without a memory."""
     torch.manual_seed(0)
-    memory = {"size": 20, "prototypes": 3, "object": 0.6, "context": 0.3}
+    memory = {"size": 20, "prototypes": 3, "object": 0.6, "context": 0.3, "area": None}
     given = {**options, "memory": {**memory, **options.get("memory", {})}}
     return RcaExtended(RcaExtendedOptions.model_validate(given), CHANNELS, CLASSES, CamHost).double().eval()
 
@@ -152,9 +153,9 @@ def test_the_step_within_the_image_can_be_left_out() -> None:
     assert not torch.allclose(plain.locate(views, FINEST, tags).maps, mixed.locate(views, FINEST, tags).maps, atol=1e-3)
 
 
-def fill(method: RcaExtended, tags: Tensor, views: list[Output]) -> None:
-    """One pass over all images, in batches of 4, 4 and 1."""
-    method.start_pass(tags)
+def fill(method: RcaExtended, tags: Tensor, views: list[Output], number: int = 0) -> None:
+    """A pass over all images, in batches of 4, 4 and 1."""
+    assert method.start_pass(number, tags) >= len(tags)
     for batch in torch.arange(len(tags)).split(4):
         part = [
             view._replace(maps=view.maps[batch], features=view.features[batch], valid=view.valid[batch])
@@ -245,10 +246,56 @@ def test_a_second_pass_takes_what_the_first_one_locates_into_account() -> None:
     fill(method, tags, views)
     first = {name: tensor.clone() for name, tensor in method.memory_state().items()}
     located = method.locate(views, FINEST, tags).maps
-    fill(method, tags, views)
+    fill(method, tags, views, 1)
     check_memory(method, views, tags, located)
     assert not torch.equal(method.memory.entries, first["memory.entries"])
     assert method.memory.written.sum() > 0
+
+
+def test_with_its_prior_objects_cover_as_much_as_the_plain_maps() -> None:
+    plain, method = build(), build(memory={"area": 0.35})
+    assert method.passes == plain.passes + 1 == 2
+    views, tags = draw_views(plain, number=IMAGES), draw_tags(IMAGES)
+    for one in (plain, method):
+        fill(one, tags, views)
+    fill(method, tags, views, 1)
+    covered, wanted = [], []
+    for image in range(IMAGES):
+        peaks = [
+            sum(
+                functional.interpolate(
+                    view.maps[image : image + 1, label : label + 1].relu(), SIZES[FINEST], mode="bilinear"
+                )
+                for view in views
+            )
+            for label in tags[image].nonzero()[:, 0].tolist()
+        ]
+        high = [(one / one.max() > 0.35)[0, 0] for one in peaks]
+        wanted.append(float(torch.stack(high).any(0).double().mean()) if high else 0.0)
+        located = method.locate(views, FINEST, tags)
+        covered.append(float((located.maps[image].amax(0) > 0.5).double().mean()))
+    cells = SIZES[FINEST][0] * SIZES[FINEST][1]
+    assert np.mean(covered) == pytest.approx(np.mean(wanted), abs=1.5 / cells)
+    # The prior changes the background against all classes alike.
+    before, after = (one.locate(views, FINEST, tags) for one in (plain, method))
+    torch.testing.assert_close(
+        after.maps * before.maps.flip(1), after.maps.flip(1) * before.maps, rtol=1e-9, atol=1e-12
+    )
+    odds = after.background * before.maps.sum(1, keepdim=True) / (before.background * after.maps.sum(1, keepdim=True))
+    usual = tags.any(1)
+    torch.testing.assert_close(odds[usual], method.prior.expand_as(odds[usual]), rtol=1e-6, atol=0)
+    assert float(method.prior) != 1
+
+
+def test_a_new_fill_starts_without_the_prior_and_the_prototypes_of_the_last() -> None:
+    method = build(memory={"area": 0.35})
+    views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
+    states = []
+    for _ in range(2):
+        fill(method, tags, views)
+        fill(method, tags, views, 1)
+        states.append({name: tensor.clone() for name, tensor in method.memory_state().items()})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_prototypes_are_means_of_stored_positions() -> None:
@@ -267,7 +314,7 @@ def test_the_memory_is_deterministic() -> None:
         method = build(memory={"passes": 2})
         views, tags = draw_views(method, number=IMAGES), draw_tags(IMAGES)
         fill(method, tags, views)
-        fill(method, tags, views)
+        fill(method, tags, views, 1)
         states.append(method.memory_state())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert {"memory.entries", "memory.box", "prototypes", "prototypes_usable"} <= states[0].keys()
