@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
+from rca.core.progress import print_anything
 from rca.stages.__main__ import add_arguments
 from rca.stages.base.pins import Instance
 from rca.stages.base.stage import list_stages
@@ -20,6 +21,13 @@ CHECK = """Validate the params, read every photograph, mask and saliency map, an
 
 Errors stop the pipeline (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine` in the params,
 images with an error are left out and listed in quarantine.csv beside the manifest, and do not stop it."""
+
+
+def name_path(name: str) -> Path:
+    """The path that an argument names; "" would name the current folder, and comes of a variable that is not set."""
+    if not name.strip():
+        raise argparse.ArgumentTypeError("the name is empty: is a variable not set?")
+    return Path(name)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,15 +50,15 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
+        "--params", type=name_path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
     )
-    check.add_argument("--out", type=Path, metavar="FILE", help="write all faults of the data as CSV")
+    check.add_argument("--out", type=name_path, metavar="FILE", help="write all faults of the data as CSV")
 
     inspect = commands.add_parser("inspect", help="describe a file of the pipeline")
     inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="the kind of file")
-    inspect.add_argument("path", type=Path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
+    inspect.add_argument("path", type=name_path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
     masks = "for a memory: the manifest of its dataset, whose true masks give the purity (default: its run's)"
-    inspect.add_argument("--manifest", type=Path, metavar="DIR", help=masks)
+    inspect.add_argument("--manifest", type=name_path, metavar="DIR", help=masks)
 
     _add_score(commands.add_parser("score", help="score any masks against true masks"))
     _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
@@ -69,12 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rca score`."""
     folders = "folders of 8-bit PNG masks, <image>.png, searched in this order"
-    parser.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="DIR", help=folders)
-    parser.add_argument("--truth", type=Path, nargs="+", required=True, metavar="DIR", help="folders of true masks")
+    parser.add_argument("--predictions", type=name_path, nargs="+", required=True, metavar="DIR", help=folders)
+    parser.add_argument(
+        "--truth", type=name_path, nargs="+", required=True, metavar="DIR", help="folders of true masks"
+    )
     classes = "names of the object classes, one per line, label 1 first (default: all labels that occur)"
-    parser.add_argument("--classes", type=Path, metavar="FILE", help=classes)
+    parser.add_argument("--classes", type=name_path, metavar="FILE", help=classes)
     listed = "names of the images to score, one per line (default: all that have a true mask)"
-    parser.add_argument("--list", type=Path, metavar="FILE", dest="listed", help=listed)
+    parser.add_argument("--list", type=name_path, metavar="FILE", dest="listed", help=listed)
     parser.add_argument(
         "--predicted-ignore",
         choices=("count_as_error", "exclude"),
@@ -84,17 +94,19 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     distance = "width of the boundary IoU's band along contours, as a share of the diagonal (default: %(default)s)"
     parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="write all figures and their protocol to this file")
+    parser.add_argument(
+        "--out", type=name_path, metavar="JSON", help="write all figures and their protocol to this file"
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rca predict`; omitted options use the defaults of the prediction settings."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    parser.add_argument("model", type=name_path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/**/*.jpg'"
     )
     out = "folder for masks, overlays and predictions.json (default: %(default)s)"
-    parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help=out)
+    parser.add_argument("--out", type=name_path, default=Path("predictions"), metavar="DIR", help=out)
     parser.add_argument("--force", action="store_true", help="overwrite earlier results")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     for name, text in (
@@ -113,19 +125,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     """Add the targets of `rca export`."""
     targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
     onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")
-    onnx.add_argument("model", type=Path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
-    onnx.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    onnx.add_argument("model", type=name_path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    onnx.add_argument("out", type=name_path, metavar="OUT.onnx", help="the file to write")
 
     coco = targets.add_parser("coco", help="masks as COCO annotations")
     voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
     for target, out in ((coco, "OUT.json"), (voc, "OUT")):
         source = "a folder of masks: from `rca predict`, a run's pseudo, refined or predictions, or any other"
-        target.add_argument("masks", type=Path, metavar="MASKS", help=source)
-        target.add_argument("out", type=Path, metavar=out, help="what to write")
+        target.add_argument("masks", type=name_path, metavar="MASKS", help=source)
+        target.add_argument("out", type=name_path, metavar=out, help="what to write")
         names = "names of the classes, one per line (default: those that belong to the masks)"
-        target.add_argument("--classes", type=Path, metavar="FILE", help=names)
+        target.add_argument("--classes", type=name_path, metavar="FILE", help=names)
         photographs = "folder of the photographs (default: those that belong to the masks)"
-        target.add_argument("--photographs", type=Path, metavar="DIR", help=photographs)
+        target.add_argument("--photographs", type=name_path, metavar="DIR", help=photographs)
         threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
         target.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
     regions = "one annotation per connected region instead of one per class"
@@ -136,7 +148,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; on bad input, print one sentence and return exit code 2."""
+    """Run a command; on bad input, or an error of the operating system, print one sentence and return exit code 2."""
+    print_anything()
     parsed = vars(build_parser().parse_args(arguments))
     command = parsed.pop("command")
     # Imported late, so that `rca --help` does not wait for torch.
@@ -151,10 +164,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader of the output has closed it, as `head` does. Redirect it, or Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        _drop_output()
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """Redirect an output that takes nothing more (a full disk, `| head`), or Python would complain again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 Masks are 8-bit palette PNGs in the colours of PASCAL VOC, with 255 for ignore, since the field's tools read those.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +19,96 @@ import numpy as np
 from PIL import Image
 
 from rca.core.arrays import UInt8Array
-from rca.core.errors import UserError
+from rca.core.errors import UserError, find_cause
 from rca.core.images import decode_mask, decode_photograph, open_picture
+from rca.core.reading import MOST_JSON, check_file, check_target, parse_json
 
 IGNORE = 255
+# How the folders begin that `work_in_folder` makes.
+WORK = "rca"
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` if the block ends without an error."""
+    """Yield a temporary path that replaces `path` if the block ends without an error.
+
+    Raises:
+        UserError: `path` is a folder, a device or the like.
+    """
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _name_beside(path)
+    # Not mkstemp: here the user's umask decides who may read the file, from its first byte on.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with _name_target(temporary, path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory that replaces `path` if the block ends without an error."""
+    """Yield a temporary directory that replaces `path` if the block ends without an error.
+
+    Raises:
+        UserError: `path` is a file, a device or the like.
+    """
+    check_target(path, "folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _name_beside(path)
+    temporary.mkdir()
     try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        with _name_target(temporary, path):
+            yield temporary
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _name_target(temporary: Path, path: Path) -> Iterator[None]:
+    """Let errors of the system name the path to write, of which users know, in place of the temporary one or none."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = find_cause(error)
+        if cause is None or (cause.filename is not None and str(temporary) not in str(cause.filename)):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
+
+
+def _name_beside(path: Path) -> Path:
+    """A new hidden name in the same folder; a long name is cut, since file systems allow 255 bytes."""
+    return path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}"
+
+
+@contextmanager
+def work_in_folder() -> Iterator[Path]:
+    """Yield an empty folder for temporary files that is gone after the block.
+
+    A process that is killed leaves its folder behind, without the lock that it held: the next one removes it.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{WORK}-{os.getuid()}-*"):
+        with suppress(OSError), open(left / ".lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its process runs
+            shutil.rmtree(left, ignore_errors=True)
+    token = secrets.token_hex(6)
+    made = Path(tempfile.mkdtemp(prefix=f".{WORK}-"))  # in a name that is not looked for until it is locked
+    folder = place / f"{WORK}-{os.getuid()}-{token}"
+    with open(made / ".lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made.rename(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,10 +129,11 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or corrupt.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        check_file(path, most=MOST_JSON)
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the stage that writes it first.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except ValueError:
         raise UserError(f"{path} is not valid JSON: delete it and run the stage that writes it again.") from None
 
 
@@ -145,9 +204,10 @@ def hash_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing or no regular file.
     """
     try:
+        check_file(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:

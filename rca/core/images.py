@@ -11,6 +11,7 @@ from PIL.ImageFile import ImageFile
 
 from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
+from rca.core.reading import check_file
 
 
 class PictureError(UserError):
@@ -36,6 +37,8 @@ PICTURE_FAULTS = {
     "16-bit": "save it with 8 bits a channel",
     "wrong-mode": "save it as an 8-bit PNG of one channel",
 }
+# The only formats that are opened, whatever a file's suffix: Pillow reads others by starting programs (EPS).
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # The size from which Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
 
@@ -51,11 +54,13 @@ def open_picture(path: Path, what: str, max_pixels: int = MAX_PIXELS, decode: bo
         decode: Whether to decode the pixels, or to read only the header.
 
     Raises:
-        PictureError: the file is missing, broken or too large, or a photograph has more than 8 bits a channel.
+        PictureError: the file is missing, broken, too large or of another format, or a photograph has more than 8 bits
+            a channel.
     """
     with _name_fault(path, what, max_pixels), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a picture is refused below
-        image = Image.open(path)
+        check_file(path, f"The {what}")
+        image = Image.open(path, formats=FORMATS)
     with image:
         with _name_fault(path, what, max_pixels):
             is_deep = has_deep_channels(image)
@@ -87,6 +92,8 @@ def _name_fault(path: Path, what: str, max_pixels: int = MAX_PIXELS) -> Iterator
         yield
     except FileNotFoundError:
         raise _refuse("missing", f"The {what} {path} does not exist") from None
+    except UserError as error:
+        raise _refuse("undecodable", str(error).rpartition(": ")[0]) from None
     except Image.DecompressionBombError:
         raise _refuse("oversized", f"The {what} {path} has more than {max_pixels} pixels") from None
     except MemoryError:
@@ -116,7 +123,12 @@ def has_deep_channels(image: Image.Image) -> bool:
 def _diagnose(path: Path, error: Exception) -> tuple[str, str]:
     """The fault of a file that Pillow cannot read, and the reason."""
     reason = str(error).split("\n")[0] or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return "undecodable", str(error.strerror)
+    if isinstance(error, UnicodeEncodeError):
+        return "undecodable", f"its name cannot be written in {error.encoding}"
     if isinstance(error, UnidentifiedImageError):
+        reason = f"its content is none of {', '.join(FORMATS)}"
         with open(path, "rb") as file:
             head = file.read(24)
         if not head:

@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 
@@ -13,7 +12,8 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
+from rca.core.files import work_in_folder
 
 # When one process fails, the others may hang in a collective with it: they are ended after this many seconds.
 GRACE = 5.0
@@ -48,8 +48,8 @@ def launch(function: Callable[..., None], processes: int, *arguments: object) ->
     # warn that it searched for unused parameters and found none.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    with tempfile.TemporaryDirectory(prefix="rca-") as folder:
-        started = (processes, folder, messages, function, arguments)
+    with work_in_folder() as folder:
+        started = (processes, str(folder), messages, function, arguments)
         group = start_processes(  # type: ignore[no-untyped-call]  # torch leaves it without types
             _work, started, processes, join=False, start_method="spawn"
         )
@@ -90,6 +90,11 @@ def _work(
     except UserError as error:
         # Sent before this process leaves the group and the others fail without it.
         messages.put(("error", str(error)))
+        sys.exit(2)
+    except Exception as error:
+        if (sentence := explain(error)) is None:
+            raise
+        messages.put(("error", sentence))
         sys.exit(2)
     distributed.destroy_process_group()
 

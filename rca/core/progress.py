@@ -1,5 +1,6 @@
-"""Progress of long loops: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long loops, as a bar on a terminal and plain lines elsewhere; output that takes names in any locale."""
 
+import io
 import os
 import sys
 import time
@@ -33,3 +34,10 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
             shown = now
             left = (now - start) / count * (total - count)
             print(f"{label}: {count}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def print_anything() -> None:
+    """Let the output escape letters that its encoding lacks, as in the locale C, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from rca.core.errors import UserError
 from rca.core.files import write_file
+from rca.core.reading import check_file, parse_json
 
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "U8": np.dtype(np.uint8),
@@ -35,9 +36,10 @@ def explain_failure(path: Path, stage: str) -> Iterator[None]:
         stage: The stage that writes it.
 
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing, broken or no regular file.
     """
     try:
+        check_file(path)
         yield
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run {stage} first.") from None
@@ -56,9 +58,10 @@ def read_about(path: Path, stage: str) -> dict[str, object]:
         UserError: the file is missing or broken, or has no description.
     """
     about: object = None
-    broken = (KeyError, TypeError, json.JSONDecodeError)
-    with suppress(*broken), explain_failure(path, stage), safe_open(path, "numpy") as file:
-        about = json.loads(file.metadata()["about"])
+    with explain_failure(path, stage), safe_open(path, "numpy") as file:
+        text = (file.metadata() or {}).get("about", "")
+    with suppress(ValueError):  # told below
+        about = parse_json(text)
     if not isinstance(about, dict):
         raise UserError(f"{path} is not of this project: name one that {stage} wrote.")
     return about

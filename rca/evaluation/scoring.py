@@ -16,6 +16,7 @@ import numpy as np
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_mask
 from rca.core.progress import track
+from rca.core.reading import read_text
 from rca.evaluation.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
 from rca.evaluation.metrics import PredictedIgnore
 from rca.evaluation.protocol import IGNORE_RULES, describe_boundary, describe_list, fingerprint_list
@@ -161,14 +162,12 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a list, stripped, without empty and repeated ones.
 
     Raises:
-        UserError: the file is missing or not text.
+        UserError: the file is missing or no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name a file with a name on each line.") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise UserError(f"{path} is not UTF-8 text: name a file with a name on each line.") from None
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
 from rca.core.settings import Plain, Settings, list_pinned
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if pin() and not refresh:
             raise UserError(f"{PARAMS} changes the instances of stages: {INSTANCES} is updated, run this again.")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {explain(error) or error}", file=sys.stderr)
         return 2
     return 0
 

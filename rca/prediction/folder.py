@@ -17,6 +17,7 @@ from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file, write_json, write_mask
 from rca.core.progress import track
+from rca.core.reading import check_target
 from rca.prediction.inputs import find_images, read_image, read_size
 from rca.prediction.model import Model, Prediction, load_model, read_options
 from rca.prediction.overlays import draw_overlay
@@ -60,6 +61,7 @@ def predict_folder(
         UserError: an option, an image, the model or the device is bad, or results exist already.
     """
     settings = read_options(options)
+    check_target(out, "folder")
     tasks = name_results(find_images(images, skipped=out))
     sizes = [read_size(task.image) for task in tasks]
     if not force:

@@ -7,18 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rca.core.arrays import UInt8Array
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain, quote
 from rca.core.images import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
+from rca.core.reading import check_file
 
-# The suffixes of photographs in folders and patterns; a named file may have any format that Pillow reads.
+# The suffixes of photographs in folders and patterns; a named file may have any suffix.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # The most pixels of a photograph: 3 GiB as RGB.
 MOST_PIXELS = 1 << 30
-# EXIF's tag for the orientation, and its value for a picture that is stored upright.
+# EXIF's tag for the orientation, its value for a picture that is stored upright, and what turns the others upright.
 ORIENTATION, UPRIGHT = 0x0112, 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 ImageLike = str | Path | Image.Image | UInt8Array
 
@@ -38,6 +48,8 @@ def find_images(names: Sequence[str], skipped: Path | None = None) -> list[Path]
     """
     images: dict[str, Path] = {}
     for name in names:
+        if not name.strip():
+            raise UserError("The name of an image is empty (an unset variable?): name files, folders or patterns.")
         for path in _expand(name, skipped):
             images.setdefault(os.path.abspath(path), path)
     return list(images.values())
@@ -45,22 +57,60 @@ def find_images(names: Sequence[str], skipped: Path | None = None) -> list[Path]
 
 def _expand(name: str, skipped: Path | None) -> list[Path]:
     path = Path(name)
-    if path.is_file():
-        return [path]
     if path.is_dir():
-        # Not Path.rglob, which finds hidden files too.
-        files, where = glob.iglob("**", root_dir=path, recursive=True), f"is in the folder {name}"
-    elif glob.has_magic(name):
-        files, where = glob.iglob(name, recursive=True), f"fits the pattern {name}"
-        path = Path()
+        found, where = _match(("**",), path), f"is in the folder {quote(name)}"
+    elif glob.has_magic(name) and not path.exists():
+        found, where = _match(Path(name).parts, Path()), f"fits the pattern {quote(name)}"
     else:
-        raise UserError(f"The image {name} does not exist: name files, folders or patterns.")
-    images = [path / file for file in files if Path(file).suffix.lower() in SUFFIXES and (path / file).is_file()]
+        try:
+            check_file(path, "The image")
+        except FileNotFoundError:
+            raise UserError(f"The image {quote(name)} does not exist: name files, folders or patterns.") from None
+        return [_check_name(path)]
+    images = [_check_name(file) for file in found if file.suffix.lower() in SUFFIXES and file.is_file()]
     if skipped is not None:
         images = [image for image in images if not image.absolute().is_relative_to(skipped.absolute())]
     if not images:
         raise UserError(f"No image ({', '.join(sorted(SUFFIXES))}) {where}: name another.")
     return sorted(images)
+
+
+def walk_folders(folder: Path) -> Iterator[Path]:
+    """A folder and all below it but hidden ones; one that several paths lead to, by links, is entered once."""
+    entered: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop(0)
+        about = place.stat()
+        if (about.st_dev, about.st_ino) in entered:
+            continue
+        entered.add((about.st_dev, about.st_ino))
+        yield place
+        inside = sorted(path for path in place.iterdir() if not path.name.startswith(".") and path.is_dir())
+        # Links last, so that a photograph has the path that shows no link.
+        waiting[:0] = [path for path in inside if not path.is_symlink()]
+        waiting += [path for path in inside if path.is_symlink()]
+
+
+def _match(parts: tuple[str, ...], root: Path) -> Iterator[Path]:
+    """The files of a pattern; `**` stands for any folders. Not glob's own, which follows links round and round."""
+    before, after = (parts[: parts.index("**")], parts[parts.index("**") + 1 :]) if "**" in parts else (parts, ())
+    hits = (root / hit for hit in glob.iglob(os.path.join(*before), root_dir=root)) if before else iter([root])
+    if "**" not in parts:
+        yield from hits
+        return
+    for start in hits:
+        for folder in walk_folders(start) if start.is_dir() else ():
+            yield from _match(after or ("*",), folder)
+
+
+def _check_name(path: Path) -> Path:
+    """Refuse a name that the results could not repeat."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError as error:
+        raise UserError(str(explain(error))) from None
+    return path
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -114,14 +164,17 @@ def measure_upright(image: Image.Image) -> tuple[int, int]:
 
 def _read_orientation(image: Image.Image) -> int:
     # A PNG may hold it behind its pixels, which Pillow then decodes.
-    value = image.getexif().get(ORIENTATION)
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # of a broken EXIF block: SyntaxError, struct.error, ...; viewers show such a picture as stored
+        return UPRIGHT
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT
 
 
 def _decode(image: Image.Image) -> UInt8Array:
     """The pixels, without needless copies: a large image takes gigabytes."""
-    if not is_upright(image):
-        image = ImageOps.exif_transpose(image)
+    if (turn := _TURNS.get(_read_orientation(image))) is not None:
+        image = image.transpose(turn)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rca.core.arrays import Float32Array, UInt8Array
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Scales, Settings
 from rca.data.loading.images import normalise
 from rca.segmentation.network import Segmenter
-from rca.segmentation.predict import Scales, sum_probabilities
+from rca.segmentation.predict import sum_probabilities
 
 # A multiple of each output stride, even after resizing by quarters.
 ALIGNMENT = 32
@@ -38,9 +38,9 @@ class PredictionOptions(Settings):
 
     scales: Scales = (1.0,)
     flip: bool = True
-    tile: int = Field(default=1024, ge=2 * ALIGNMENT, multiple_of=ALIGNMENT)
+    tile: int = Field(default=1024, ge=2 * ALIGNMENT, le=1 << 15, multiple_of=ALIGNMENT)
     overlap: int = Field(default=256, ge=0, multiple_of=ALIGNMENT)
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1, le=4096)
 
     @model_validator(mode="after")
     def _tiles_move_on(self) -> "PredictionOptions":

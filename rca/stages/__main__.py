@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
 from rca.core.files import write_json
+from rca.core.progress import print_anything
 from rca.core.settings import Settings
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS
@@ -49,7 +50,9 @@ class Tee:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name an instance of a stage."""
-    parser.add_argument("item", nargs="?", help="the dataset or network, for a stage that has one instance for each")
+    item = "the dataset or network, for a stage that has one instance for each"
+    parser.add_argument("item", nargs="?", default=argparse.SUPPRESS, help=item)
+    parser.add_argument("--item", help=argparse.SUPPRESS)  # how dvc.yaml names it
     parser.add_argument("--run", help="one of the runs in params.yaml")
     parser.add_argument("--seed", type=int, help="the run's random seed, a whole number")
     parser.add_argument("--shard", type=int, help="which part of the images, counted from 0")
@@ -59,14 +62,15 @@ def run_instance(instance: Instance, pins: Pins) -> int:
     """Run one instance of a stage.
 
     Returns:
-        The exit code: 0 on success, 1 after an unexpected exception, 2 on bad input.
+        The exit code: 0 on success, 1 after an unexpected exception, 2 on bad input or an error of the system.
     """
     try:
-        stage, context, task = pins.prepare(instance)
+        return run_stage(*pins.prepare(instance))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return run_stage(stage, context, task)
+    except OSError as error:  # before the stage began: its log cannot be written
+        print(f"error: {explain(error) or error}", file=sys.stderr)
+    return 2
 
 
 def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
@@ -85,7 +89,12 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
         except UserError as error:
             print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
             return 2
-        except Exception:
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is not None:
+                traceback.print_exc(file=log)  # the place is of use to a developer only
+                print(f"error: {context.name}: {sentence} (log: {log_file})", file=sys.stderr)
+                return 2
             traceback.print_exc()
             print(f"error: {context.name} failed: see {log_file}.", file=sys.stderr)
             return 1
@@ -123,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rca.stages", description=__doc__.split("\n")[0])
     parser.add_argument("stage", help="a module of rca/stages")
     add_arguments(parser)
+    print_anything()
     try:
         pins = read_pins()
     except UserError as error:

@@ -1,6 +1,5 @@
 """Train a network that finds boundaries between objects, on the cells of score maps with a sure label."""
 
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from torch.nn import functional
 from rca.core.devices import choose_device, set_determinism
 from rca.core.distributed import rank
 from rca.core.errors import UserError
-from rca.core.files import keep_only, read_json, read_photograph, write_mask, write_text
+from rca.core.files import keep_only, read_json, read_photograph, work_in_folder, write_mask, write_text
 from rca.core.launch import launch
 from rca.core.precision import keep_digits
 from rca.core.progress import track
@@ -43,10 +42,10 @@ class AffinityOptimisationSettings(OptimisationSettings):
     """IRN's settings; the backbone is frozen, so its learning rate has no effect."""
 
     optimiser: Literal["sgd", "adamw"] = "sgd"
-    epochs: int = Field(default=3, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=0.1, gt=0)
-    backbone_learning_rate: float = 0.1
+    epochs: int = Field(default=3, ge=1, le=10_000)
+    batch_size: int = Field(default=16, ge=1, le=1 << 16)
+    learning_rate: float = Field(default=0.1, gt=0, le=100)
+    backbone_learning_rate: float = Field(default=0.1, le=100)
 
 
 class TrainAffinitySettings(Settings):
@@ -60,7 +59,7 @@ class TrainAffinitySettings(Settings):
     """
 
     labels: AffinityLabelSettings = AffinityLabelSettings()
-    radius: int = Field(default=5, ge=2)
+    radius: int = Field(default=5, ge=2, le=64)
     optimisation: AffinityOptimisationSettings = AffinityOptimisationSettings()
     augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=512)
 
@@ -86,9 +85,9 @@ class TrainAffinityTask(TrainAffinitySettings):
 def run(context: Context, settings: TrainAffinityTask) -> None:
     """Label the cells, train on them, then write the trained branches and their history."""
     manifest = read_manifest(context.layout.manifest, f"splits/{settings.split}")
-    with tempfile.TemporaryDirectory(prefix="rca-") as folder:
-        write_labels(Path(folder), manifest, context.paths, settings)
-        launch(_train, settings.optimisation.processes, context, settings, manifest, Path(folder))
+    with work_in_folder() as folder:
+        write_labels(folder, manifest, context.paths, settings)
+        launch(_train, settings.optimisation.processes, context, settings, manifest, folder)
 
 
 def write_labels(folder: Path, manifest: Manifest, paths: RunLayout, settings: TrainAffinityTask) -> None:

@@ -230,8 +230,9 @@ class Trainer(Generic[Network]):
             "schedule": schedule.state_dict(),
             "history": self.history,
         }
-        with write_file(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        # To an open file: of a path, torch would not say why it cannot be written.
+        with write_file(self.checkpoint) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
 
 
 def _move(batch: Sample, device: torch.device) -> Sample:

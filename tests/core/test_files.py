@@ -1,5 +1,9 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from rca.core.files import (
     read_json,
     read_mask,
     read_photograph,
+    work_in_folder,
     write_directory,
     write_file,
     write_json,
@@ -31,7 +36,6 @@ def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
         assert list((tmp_path / "a/b").glob("file*")) == []
         temporary.write_text("whole")
     assert (tmp_path / "a/b/file.txt").read_text() == "whole"
-    assert (tmp_path / "a/b/file.txt").stat().st_mode & 0o777 == 0o644
     assert list_all(tmp_path / "a/b") == ["file.txt"]
 
 
@@ -175,3 +179,68 @@ def test_only_named_files_are_kept(tmp_path: Path) -> None:
     assert (outside / "precious").exists()
     keep_only(tmp_path / "nowhere", ["a"])
     assert not (tmp_path / "nowhere").exists()
+
+
+# --- folders for temporary files
+
+
+def test_a_folder_for_temporary_files_is_gone_after_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with work_in_folder() as folder, work_in_folder() as other:
+        assert folder.parent == tmp_path
+        assert folder != other
+        (other / "x").touch()
+    assert list_all(tmp_path) == []
+
+
+HOLD = """
+import os, signal
+from rca.core.files import work_in_folder
+with work_in_folder() as folder:
+    (folder / "x").touch()
+    print(folder, flush=True)
+    {end}
+"""
+
+
+def test_a_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    killed = subprocess.run(
+        [sys.executable, "-c", HOLD.format(end="os.kill(os.getpid(), signal.SIGKILL)")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    left = Path(killed.stdout.strip())
+    assert (left / "x").exists()
+    command = [sys.executable, "-c", HOLD.format(end="input()")]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        busy = Path(running.stdout.readline().strip())
+        with work_in_folder():
+            assert not left.exists()
+            assert (busy / "x").exists()  # that of a process that runs stays
+        running.communicate("\n")
+    assert list_all(tmp_path) == []
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o022, 0])
+def test_the_umask_decides_who_may_read_a_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with write_file(tmp_path / "file") as temporary:
+            assert temporary.stat().st_mode & 0o777 == 0o666 & ~mask
+            temporary.write_text("x")
+        with write_directory(tmp_path / "folder") as temporary:
+            assert temporary.stat().st_mode & 0o777 == 0o777 & ~mask
+            write_json(temporary / "x.json", {})
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("file", "folder", "folder/x.json")}
+    assert modes == {"file": 0o666 & ~mask, "folder": 0o777 & ~mask, "folder/x.json": 0o666 & ~mask}
+
+
+def test_a_long_name_has_a_temporary_one(tmp_path: Path) -> None:
+    write_json(tmp_path / ("ü" * 125 + ".json"), {})
+    assert len(list_all(tmp_path)) == 1

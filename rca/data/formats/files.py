@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from rca.core import reading
 from rca.core.errors import UserError
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -13,14 +14,12 @@ def read_text(path: Path) -> str:
     """Read a text file, without the byte order mark that spreadsheets write.
 
     Raises:
-        UserError: the file is missing or not UTF-8.
+        UserError: the file is missing, no regular file, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return reading.read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: add it, or remove it from the dataset's settings.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
 
 
 def read_lines(path: Path) -> list[str]:
