@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rca.core.precision import Precision, choose_precision
-from rca.core.settings import Settings
+from rca.core.settings import Scales, Settings
 from rca.data.loading.features import View
 from rca.data.manifest import ImageRecord
 from rca.models.resizing import rescale
@@ -30,9 +30,9 @@ class InferenceSettings(Settings):
     """
 
     longest_side: int | None = Field(default=None, ge=32, le=8192)
-    scales: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
+    scales: Scales = (0.5, 1.0, 1.5, 2.0)
     flip: bool = True
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=4096)
     precision: Precision = "bfloat16"
 
     @property

@@ -5,21 +5,43 @@ run's overrides into a section, and says in one sentence what is wrong.
 """
 
 import json
-import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rca.core.errors import UserError
+from rca.core.plain_yaml import MOST_YAML
+from rca.core.plain_yaml import parse_yaml as parse_yaml
+from rca.core.reading import read_text
+
+# No number of any setting is larger. Seeds are the largest that are meant: a training derives others from its own,
+# which must fit 64 bits.
+MOST = 2**31 - 1
 
 
 class Settings(BaseModel):
     """Base of every settings class: unknown keys, wrong types and values out of range are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="after")
+    def _numbers_mean_something(self) -> "Settings":
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float) and not -MOST <= number <= MOST:
+                    raise ValueError(f"{name} is out of range: numbers lie between -{MOST} and {MOST}")
+        return self
+
+
+Scales = Annotated[tuple[Annotated[float, Field(ge=1 / 16, le=16)], ...], Field(min_length=1, max_length=32)]
+"""Factors by which an image is resized. Below the least an image of VOC has 30 pixels, above the largest 60 million."""
+
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""A number of CPU threads."""
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
@@ -50,50 +72,17 @@ def list_pinned(settings: Settings) -> Plain:
     return data
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but `1e-4` is a number (as in YAML 1.2) and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                continue  # the safe loader refuses it
-            key = key_node.value
-            if key != "<<" and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str) -> object:
-    """Parse YAML safely, by the rules of a params file.
-
-    Raises:
-        yaml.YAMLError: the text is not valid YAML, or a mapping repeats a key.
-    """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-
-
 def load_params(path: Path) -> Plain:
     """Read a params file.
 
     Raises:
-        UserError: the file is missing, not valid YAML, or not a mapping.
+        UserError: the file is missing or no regular file, not valid YAML, or not a mapping.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: write it with `rca preset shapes`.")
     try:
-        params = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        params = parse_yaml(read_text(path, most=MOST_YAML))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: write it with `rca preset shapes`.") from None
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason}): fix it, or rewrite it with `rca preset`.") from None
     if not isinstance(params, dict):

@@ -39,13 +39,13 @@ class CrfSettings(Settings):
 
     unary: Literal["scores", "labels"] = "scores"
     label_confidence: float = Field(default=0.7, gt=0.5, lt=1)
-    iterations: int = Field(default=10, ge=1)
+    iterations: int = Field(default=10, ge=1, le=1000)
     tolerance: float = Field(default=1e-4, ge=0, lt=1)
-    gaussian_sxy: float = Field(default=3, gt=0)
-    gaussian_weight: float = Field(default=3, ge=0)
-    bilateral_sxy: float = Field(default=80, gt=0)
-    bilateral_srgb: float = Field(default=13, gt=0)
-    bilateral_weight: float = Field(default=10, ge=0)
+    gaussian_sxy: float = Field(default=3, gt=0.01, le=10_000)
+    gaussian_weight: float = Field(default=3, ge=0, le=10_000)
+    bilateral_sxy: float = Field(default=80, gt=0.01, le=10_000)
+    bilateral_srgb: float = Field(default=13, gt=0.01, le=10_000)
+    bilateral_weight: float = Field(default=10, ge=0, le=10_000)
 
 
 class DenseField(Protocol):

@@ -35,7 +35,7 @@ class WalkSettings(Settings):
             computed again in each step, in bands of rows; the result is the same.
     """
 
-    radius: int = Field(default=5, ge=2)
+    radius: int = Field(default=5, ge=2, le=64)
     sharpness: float = Field(default=10, gt=0)
     steps: int = Field(default=256, ge=1, le=4096)
     memory_mb: int = Field(default=512, ge=1)

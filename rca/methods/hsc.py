@@ -47,7 +47,7 @@ class ClassLevelOptions(Settings):
 
     weight: float = Field(default=0.1, ge=0)
     temperature: float = Field(default=0.1, gt=0)
-    positions: int = Field(default=128, ge=1)
+    positions: int = Field(default=128, ge=1, le=1 << 16)
     pooling: Literal["softmax", "shares"] = "softmax"
 
 
@@ -71,7 +71,7 @@ class RefinementOptions(Settings):
         dilations: Distances of a position's neighbours, in positions of the maps.
     """
 
-    iterations: int = Field(default=0, ge=0)
+    iterations: int = Field(default=0, ge=0, le=1000)
     dilations: tuple[int, ...] = Field(default=(1, 2), min_length=1)
 
 
@@ -98,9 +98,9 @@ class HscOptions(Settings):
     start_epoch: int = Field(default=0, ge=0)
     cross_supervision: bool = True
     momentum: float = Field(default=0.5, ge=0, lt=1)
-    prototype_positions: int = Field(default=16, ge=1)
-    region_channels: int = Field(default=256, ge=1)
-    pixel_channels: int = Field(default=128, ge=1)
+    prototype_positions: int = Field(default=16, ge=1, le=1 << 16)
+    region_channels: int = Field(default=256, ge=1, le=1 << 16)
+    pixel_channels: int = Field(default=128, ge=1, le=1 << 16)
     roi_level: RoiLevelOptions = RoiLevelOptions()
     class_level: ClassLevelOptions = ClassLevelOptions()
     pixel_level: PixelLevelOptions = PixelLevelOptions()

@@ -42,7 +42,7 @@ class MemoryOptions(Settings):
         gate: A region enters only if the classifier's probability of its class is above this.
     """
 
-    size: int = Field(default=500, ge=0)
+    size: int = Field(default=500, ge=0, le=1_000_000)
     update: Update = "ring"
     momentum: float = Field(default=0.99, ge=0, le=1)
     gate: float = Field(default=0.7, ge=0, lt=1)
@@ -88,7 +88,7 @@ class AggregationOptions(Settings):
     """
 
     form: Literal["none", "softmax", "parametric", "released"] = "released"
-    prototypes: int = Field(default=10, ge=1)
+    prototypes: int = Field(default=10, ge=1, le=1 << 16)
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = Field(default=1.0, gt=0)
     start_epoch: int = Field(default=1, ge=0)
@@ -106,8 +106,8 @@ class HeadOptions(Settings):
             share them. The auxiliary head's are always shared.
     """
 
-    convolutions: int = Field(default=3, ge=0)
-    channels: int = Field(default=512, ge=1)
+    convolutions: int = Field(default=3, ge=0, le=64)
+    channels: int = Field(default=512, ge=1, le=1 << 16)
     branches: Literal["per_class", "shared"] = "per_class"
 
 

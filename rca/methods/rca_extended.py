@@ -54,11 +54,11 @@ class MemoryOptions(Settings):
             where the network's maps exceed this share of their peak; null leaves the background without a prior.
     """
 
-    size: int = Field(default=500, ge=1)
+    size: int = Field(default=500, ge=1, le=1_000_000)
     object: float = Field(default=0.8, gt=0, lt=1)
     context: float = Field(default=0.1, gt=0, lt=1)
-    prototypes: int = Field(default=8, ge=1)
-    passes: int = Field(default=1, ge=1)
+    prototypes: int = Field(default=8, ge=1, le=1 << 16)
+    passes: int = Field(default=1, ge=1, le=1000)
     area: float | None = Field(default=0.1, gt=0, lt=1)
 
 

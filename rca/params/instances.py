@@ -38,7 +38,7 @@ def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     lists: Plain = {}
     if stage.item is not None:
         lists["each"] = {
-            f"{run}-{seed}": {"run": run, "seed": seed, **stage.item(task)}
+            f"{run}-{seed}": {"run": run, "seed": seed, "place": {"run": run, "seed": seed}, **stage.item(task)}
             for run, task in tasks.items()
             for seed in params.seeds
         }

@@ -1,15 +1,12 @@
 """The keys of a params file other than the sections of stages."""
 
-import re
-
 from pydantic import Field, field_validator, model_validator
 
-from rca.core.settings import Plain, Settings, Supervision, Train
+from rca.core.names import check_names
+from rca.core.settings import MOST, Plain, Settings, Supervision, Train
 from rca.data.formats.dataset import DatasetSettings
 from rca.stages.base.layout import RESERVED
 from rca.stages.base.stage import list_stages
-
-RUN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 class ResourceSettings(Settings):
@@ -21,9 +18,9 @@ class ResourceSettings(Settings):
         runtime: Time limit in minutes.
     """
 
-    gpu: int = Field(default=0, ge=0)
-    mem_mb: int = Field(default=4000, ge=1)
-    runtime: int = Field(default=60, ge=1)
+    gpu: int = Field(default=0, ge=0, le=1024)
+    mem_mb: int = Field(default=4000, ge=1, le=1 << 26)
+    runtime: int = Field(default=60, ge=1, le=1 << 20)
 
 
 class RunSettings(Settings):
@@ -71,9 +68,9 @@ class ProjectSettings(Settings):
 
     dataset: DatasetSettings
     links: dict[str, str] = {}
-    runs: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
-    shards: tuple[int, ...] = Field(min_length=1)
+    runs: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    seeds: tuple[int, ...] = Field(min_length=1, max_length=1000)
+    shards: tuple[int, ...] = Field(min_length=1, max_length=10_000)
     resources: dict[str, ResourceSettings] = {}
     run: dict[str, Plain]
 
@@ -82,18 +79,34 @@ class ProjectSettings(Settings):
     def _runs_have_usable_names(cls, runs: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(runs)) < len(runs):
             raise ValueError("a run is listed twice: list each once")
-        for name in runs:
-            if not RUN_NAME.fullmatch(name) or name in RESERVED:
-                raise ValueError(
-                    f"{name!r} cannot name a run: use lowercase letters, digits and _, but not {', '.join(RESERVED)}"
-                )
+        check_names("run", runs, RESERVED)
         return runs
+
+    @field_validator("run")
+    @classmethod
+    def _described_runs_have_usable_names(cls, run: dict[str, Plain]) -> dict[str, Plain]:
+        check_names("run", run, RESERVED)
+        return run
+
+    @field_validator("links")
+    @classmethod
+    def _links_lie_under_data(cls, links: dict[str, str]) -> dict[str, str]:
+        check_names("dataset", links)
+        return links
+
+    @field_validator("dataset")
+    @classmethod
+    def _parts_of_the_dataset_have_usable_names(cls, dataset: DatasetSettings) -> DatasetSettings:
+        check_names("dataset", [dataset.name])
+        check_names("split", dataset.splits)
+        check_names("source", dataset.sources)
+        return dataset
 
     @field_validator("seeds")
     @classmethod
     def _seeds_are_distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds must be distinct whole numbers from 0 up")
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > MOST:
+            raise ValueError(f"seeds must be distinct whole numbers from 0 to {MOST}")
         return seeds
 
     @field_validator("shards")

@@ -1,21 +1,16 @@
 """Prediction with a segmentation network, averaged over scales and mirrorings, with an optional CRF."""
 
-from typing import Annotated
-
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from rca.core.arrays import UInt8Array
-from rca.core.settings import Settings
+from rca.core.settings import Scales, Settings
 from rca.data.loading.images import normalise
 from rca.labels.crf import CrfSettings
 from rca.labels.crf_fast import refine_masks
 from rca.segmentation.network import Segmenter
-
-Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 
 
 class PredictionSettings(Settings):

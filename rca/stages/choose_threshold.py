@@ -29,7 +29,7 @@ class ChooseThresholdSettings(Settings):
     """
 
     split: str = "train"
-    candidates: int = Field(default=49, ge=1)
+    candidates: int = Field(default=49, ge=1, le=10_000)
     background: Background = PowerBackground(kind="power", alpha=8)
 
 

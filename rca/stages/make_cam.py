@@ -15,7 +15,7 @@ from rca.classifier.views import InferenceSettings, group_by_size
 from rca.core.devices import choose_device, set_determinism
 from rca.core.files import keep_only
 from rca.core.progress import track
-from rca.core.settings import Settings, Supervision
+from rca.core.settings import Settings, Supervision, Threads
 from rca.data.loading.features import FeatureCache
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.data.partition import check_splits, read_training, select_from_shard
@@ -50,11 +50,11 @@ class MakeCamSettings(Settings):
     """
 
     splits: tuple[str, ...] = Field(default=("train", "val"), min_length=1)
-    stride: int = Field(default=4, ge=1)
+    stride: int = Field(default=4, ge=1, le=64)
     inference: InferenceSettings = InferenceSettings()
     references: ReferenceSettings = ReferenceSettings()
     predicted_tags: PredictedTagsSettings = PredictedTagsSettings()
-    threads: int = Field(default=1, ge=1)
+    threads: Threads = 1
 
     @model_validator(mode="after")
     def _predicted_tags_are_of_scored_splits(self) -> "MakeCamSettings":

@@ -5,7 +5,7 @@ from pydantic import Field
 from rca.core.devices import choose_device, set_determinism
 from rca.core.files import read_photograph, write_directory, write_mask
 from rca.core.progress import track
-from rca.core.settings import Settings
+from rca.core.settings import Settings, Threads
 from rca.data.manifest import read_manifest
 from rca.segmentation.network import load_segmenter
 from rca.segmentation.predict import PredictionSettings, predict_mask
@@ -24,7 +24,7 @@ class PredictSegSettings(Settings):
 
     splits: tuple[str, ...] = Field(default=("val",), min_length=1)
     prediction: PredictionSettings = PredictionSettings()
-    threads: int = Field(default=1, ge=1)
+    threads: Threads = 1
 
 
 class PredictSegTask(PredictSegSettings):

@@ -21,7 +21,7 @@ class PrepareDataSettings(Settings):
         workers: Processes that decode images; their number does not change the result.
     """
 
-    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
+    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1, le=1024)
 
 
 class PrepareDataTask(PrepareDataSettings):

@@ -40,7 +40,7 @@ class RefineCrfSettings(Settings):
 
     enabled: bool = True
     crf: CrfSettings = CrfSettings()
-    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1)
+    workers: Annotated[int, Unpinned()] = Field(default=1, ge=1, le=1024)
 
 
 class RefineCrfTask(RefineCrfSettings):

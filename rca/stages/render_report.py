@@ -37,7 +37,7 @@ class RenderReportSettings(Settings):
     """
 
     title: str | None = None
-    picture_width: int = Field(default=240, ge=64)
+    picture_width: int = Field(default=240, ge=64, le=4096)
 
 
 class RenderReportTask(RenderReportSettings):

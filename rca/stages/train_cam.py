@@ -19,7 +19,7 @@ from rca.core.distributed import rank
 from rca.core.errors import UserError
 from rca.core.files import read_json, write_directory, write_text
 from rca.core.launch import launch
-from rca.core.settings import Plain, Settings, Supervision, Train
+from rca.core.settings import Plain, Settings, Supervision, Threads, Train
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.features import FeatureCache, TrainingFeatures
 from rca.data.loading.images import TrainingImages, make_loader
@@ -56,7 +56,7 @@ class TrainCamSettings(Settings):
     backbone: BackboneSettings = BackboneSettings(
         name="resnet50", weights=TorchvisionWeights(source="torchvision", name="IMAGENET1K_V1")
     )
-    neck: int = Field(default=256, ge=0)
+    neck: int = Field(default=256, ge=0, le=1 << 16)
     optimisation: OptimisationSettings = OptimisationSettings(
         optimiser="sgd", epochs=10, batch_size=16, learning_rate=0.1, backbone_learning_rate=0.01
     )
@@ -64,7 +64,7 @@ class TrainCamSettings(Settings):
     second_view: float = Field(default=SECOND_VIEW, gt=0, le=1)
     start: StartSettings = StartSettings()
     snapshot_every: int = Field(default=0, ge=0)
-    threads: int = Field(default=1, ge=1)
+    threads: Threads = 1
 
     @property
     def frozen(self) -> bool:

@@ -9,7 +9,6 @@ from statistics import median_low
 
 import pandas as pd
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from rca.core.devices import choose_device, set_determinism
@@ -18,6 +17,7 @@ from rca.core.errors import UserError
 from rca.core.files import hash_file, read_json, write_text
 from rca.core.launch import launch
 from rca.core.precision import keep_digits
+from rca.core.settings import Threads
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import read_manifest
@@ -64,7 +64,7 @@ class TrainSegSettings(TrainingMaskSettings):
         weight_decay=5e-4,
     )
     augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=321)
-    threads: int = Field(default=1, ge=1)
+    threads: Threads = 1
 
 
 def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSettings) -> dict[str, Tensor]:

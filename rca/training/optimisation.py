@@ -28,17 +28,17 @@ class OptimisationSettings(Settings):
     """
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    learning_rate: float = Field(gt=0)
-    backbone_learning_rate: float
-    weight_decay: float = Field(default=1e-4, ge=0)
-    poly_power: float = Field(default=0.9, ge=0)
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=1, le=1 << 16)
+    accumulate: int = Field(default=1, ge=1, le=1 << 16)
+    learning_rate: float = Field(gt=0, le=100)
+    backbone_learning_rate: float = Field(le=100)
+    weight_decay: float = Field(default=1e-4, ge=0, le=10)
+    poly_power: float = Field(default=0.9, ge=0, le=100)
     freeze_batchnorm: bool = True
     precision: Precision = "bfloat16"
-    workers: Annotated[int, Unpinned()] = Field(default=0, ge=0)
-    processes: int = Field(default=1, ge=1)
+    workers: Annotated[int, Unpinned()] = Field(default=0, ge=0, le=1024)
+    processes: int = Field(default=1, ge=1, le=99)
 
     @field_validator("backbone_learning_rate")
     @classmethod

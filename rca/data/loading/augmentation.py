@@ -23,14 +23,14 @@ class AugmentationSettings(Settings):
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
-    crop: int | None = Field(default=None, ge=32)
+    crop: int | None = Field(default=None, ge=32, le=1 << 14)
     flip: bool = True
     jitter: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "AugmentationSettings":
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError("scale must be two positive factors, the smaller one first")
+        if not 1 / 16 <= self.scale[0] <= self.scale[1] <= 16:
+            raise ValueError("scale must be two factors from 1/16 to 16, the smaller one first")
         return self
 
 
