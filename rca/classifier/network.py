@@ -4,14 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
+from rca.core.errors import UserError
 from rca.core.precision import keep_digits
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.models.backbones import OutputStride, build_backbone
+from rca.models.description import check_shapes, read_description
 from rca.models.output import Output
 from rca.models.pooling import shrink_valid
 from rca.models.storage import load_tensors, save_tensors
@@ -39,7 +43,7 @@ class NetworkDescription:
 
     backbone: str
     output_stride: OutputStride
-    neck: int
+    neck: Annotated[int, Field(ge=0, le=1 << 16)]
     host: str
     method: str
     options: dict[str, object]
@@ -167,10 +171,14 @@ def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
             the end of the training. Empty for a method without a memory.
 
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing or broken, or holds no network of this version.
     """
     tensors, fields = load_tensors(path, "train_cam")
-    fields.update({key: tuple(fields.get(key, ())) for key in ("classes", "mean", "std", "sources")})
-    network = CamNetwork(NetworkDescription(**fields))
-    network.load_state_dict({**tensors, **{f"method.{name}": tensor for name, tensor in memory.items()}})
+    tensors |= {f"method.{name}": tensor for name, tensor in memory.items()}
+    try:
+        network = CamNetwork(read_description(NetworkDescription, fields))
+        check_shapes(network, tensors)
+    except ValueError as error:
+        raise UserError(f"{path} holds no network of this version ({error}): run train_cam again.") from None
+    network.load_state_dict(tensors)
     return network.eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rca.core.errors import UserError
 from rca.core.files import write_file
 from rca.core.settings import Plain
 from rca.core.tensors import explain_failure, read_about
@@ -27,8 +28,12 @@ def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], Plain]:
         stage: The stage that writes it, for the message.
 
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing or broken, or holds NaN or infinities.
     """
     about = read_about(path, stage)
     with explain_failure(path, stage):
-        return load_file(path), about
+        tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path} holds values in {name} that are not finite: delete it and run {stage} again.")
+    return tensors, about

@@ -1,7 +1,9 @@
 """The initial weights of a backbone, and the normalisation of images that belongs to them."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Literal
 
 import torch
@@ -17,8 +19,14 @@ from rca.models.backbones import OutputStride, build_backbone, find_problem
 from rca.models.storage import save_tensors
 
 Colour = tuple[float, float, float]
+Mean = Annotated[float, Field(ge=-10, le=10)]
+Spread = Annotated[float, Field(ge=1e-4, le=10)]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+# Where trainings of others keep the state dict in their files, and what they put before its names.
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "network", "net", "model_state")
+PREFIXES = ("module.", "backbone.", "model.", "encoder.")
+_FOREIGN = re.compile(r"(?:Unsupported global: GLOBAL |Unsupported class |Trying to .* )([\w.]+)")
 
 
 class NoWeights(Settings):
@@ -41,6 +49,9 @@ class TorchvisionWeights(Settings):
 class FileWeights(Settings):
     """A local `.safetensors` or `.pth` file with the state dict of torchvision's (or timm's) model of the same name.
 
+    The state dict may lie under a key such as `state_dict` or `model`, and its names may begin with `module.` or
+    `backbone.`.
+
     Attributes:
         path: The file, relative to the project.
         sha256: The checksum of the file: if it changes, the pipeline reruns; a file with another checksum is refused.
@@ -53,8 +64,8 @@ class FileWeights(Settings):
     path: Path = Field(strict=False)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     trained_on: str | None = None
-    mean: Colour = IMAGENET_MEAN
-    std: Colour = IMAGENET_STD
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Spread, Spread, Spread] = IMAGENET_STD
 
 
 class BackboneSettings(Settings):
@@ -173,17 +184,44 @@ def _read_state(weights: FileWeights) -> dict[str, Tensor]:
     path = weights.path
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+            return unwrap(load_file(path))
+        return unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises anything on a broken file
+        if isinstance(error, UnpicklingError) and (found := _FOREIGN.search(str(error))):
+            raise UserError(
+                f"The weights file {path} holds a Python object ({found[1]}) beside tensors, which could run code: save"
+                " its state dict alone, with torch.save."
+            ) from None
         reason = str(error).split("\n")[0]
         raise UserError(f"The weights file {path} cannot be read ({reason}): fetch it again.") from None
+
+
+def unwrap(content: object) -> dict[str, Tensor]:
+    """Find the state dict in what a weights file holds, and remove what trainings put before its names.
+
+    A training that was wrapped for several GPUs writes `module.`, a detector `backbone.`.
+
+    Raises:
+        ValueError: there is no state dict.
+    """
+    for key in (*WRAPPINGS, None):
+        if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+            break
+        if key is None or not isinstance(content, dict):
+            raise ValueError("it holds no state dict")
+        content = next((content[name] for name in WRAPPINGS if isinstance(content.get(name), dict)), content)
+    state = {str(name): tensor for name, tensor in dict(content).items()}
+    while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in state)), None):
+        inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)} | inner
+    return state
 
 
 def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
     """The state dict of our backbone, from that of torchvision's or timm's model."""
     names = _timm_names(settings, state) if settings.name.startswith("timm/") else _torchvision_names(settings)
+    # Not in files of before PyTorch 0.4.1, and no result depends on it.
+    state = {**{name: torch.tensor(0) for name in names.values() if name.endswith("num_batches_tracked")}, **state}
     missing = sorted(set(names.values()) - set(state))
     if missing:
         raise UserError(f"{origin} does not fit {settings.name}: it lacks {missing[0]} and {len(missing) - 1} others.")
@@ -193,6 +231,8 @@ def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> d
     for key, tensor in backbone.state_dict().items():
         if tensor.shape != ours[key].shape:
             raise UserError(f"{origin} does not fit {settings.name}: {names[key]} is {tuple(ours[key].shape)}.")
+        if not ours[key].isfinite().all():
+            raise UserError(f"{origin} holds values in {names[key]} that are not finite: fetch it again.")
     return ours
 
 

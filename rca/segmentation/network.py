@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rca.core.errors import UserError
-from rca.core.settings import Plain
 from rca.models.backbones import OutputStride, build_backbone
+from rca.models.description import check_shapes, read_description
 from rca.models.storage import load_tensors, save_tensors
 from rca.segmentation.heads import HeadName, build_head
 
@@ -109,16 +110,14 @@ def load_segmenter(path: Path) -> Segmenter:
     """
     tensors, fields = load_tensors(path, "train_seg")
     try:
-        network = Segmenter(_read_description(fields))
-        network.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError):
+        description = read_description(SegmenterDescription, fields)
+        with torch.device("meta"):  # takes no memory, whatever the description asks for
+            check_shapes(Segmenter(description), tensors)
+    except ValueError as error:
         raise UserError(
-            f"{path} holds no segmentation network of this version: name what train_seg writes, segmenter.safetensors."
+            f"{path} holds no segmentation network of this version ({error}): name what train_seg writes,"
+            " segmenter.safetensors."
         ) from None
+    network = Segmenter(description)
+    network.load_state_dict(tensors)
     return network.eval()
-
-
-def _read_description(fields: Plain) -> SegmenterDescription:
-    listed = {key: tuple(fields[key]) for key in ("classes", "mean", "std")}
-    provenance = fields.get("provenance")
-    return SegmenterDescription(**{**fields, **listed, "provenance": provenance and Provenance(**provenance)})

@@ -1,3 +1,6 @@
+import pickle
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,68 @@ def test_a_checksum_must_look_like_one() -> None:
     given = {"source": "file", "path": "w.pth", "sha256": "abc"}
     with pytest.raises(UserError, match=r"weights\.sha256"):
         build_settings(FileWeights, given, "weights", Path("params.yaml"))
+
+
+def wrap_twice(state: dict[str, Tensor]) -> object:
+    return {"epoch": 3, "state_dict": {f"module.backbone.{name}": tensor for name, tensor in state.items()}}
+
+
+# How others save their weights, all of the same tensors.
+WRAPPINGS = {
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "network": lambda state: {"network": state},
+    "module": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "backbone": lambda state: {f"backbone.{name}": tensor for name, tensor in state.items()},
+    "both, wrapped": wrap_twice,
+    "with another head": lambda state: (
+        {f"backbone.{name}": tensor for name, tensor in state.items()} | {"head.weight": torch.zeros(3)}
+    ),
+    "no counters": lambda state: {name: state[name] for name in state if not name.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPINGS)
+def test_the_weights_of_others_are_read(tmp_path: Path, state: dict[str, Tensor], kind: str) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(WRAPPINGS[kind](state), path)
+    outputs = []
+    for one in (path, write(tmp_path / "plain.pth", state)):
+        fetch_weights(settings(one), tmp_path / "out.safetensors")
+        outputs.append(load_tensors(tmp_path / "out.safetensors", "fetch_weights")[0])
+    assert all(torch.equal(outputs[0][key], outputs[1][key]) for key in outputs[1])
+
+
+def test_a_python_object_among_weights_is_told_apart(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": state, "args": Namespace(lr=0.1)}, path)
+    check_refused(settings(path), tmp_path, r"holds a Python object \(argparse\.Namespace\) beside tensors")
+
+
+class Touch:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda data, path: path.write_bytes(pickle.dumps(data))])
+def test_weights_are_never_run(tmp_path: Path, state: dict[str, Tensor], save: Callable[..., object]) -> None:
+    save({"state_dict": state, "x": Touch(tmp_path / "ran")}, tmp_path / "w.pth")
+    check_refused(settings(tmp_path / "w.pth"), tmp_path, r"w\.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    name = "features.1.conv.1.weight"
+    path = write(tmp_path / "w.pth", {**state, name: torch.full_like(state[name], torch.nan)})
+    check_refused(settings(path), tmp_path, rf"holds values in {name} that are not finite")
+
+
+@pytest.mark.parametrize("std", [[0, 1, 1], [-1, 1, 1], [1e300, 1, 1], [1, 1]])
+def test_a_spread_of_nothing_is_refused(tmp_path: Path, std: list[float]) -> None:
+    with pytest.raises(UserError, match="std"):
+        settings(tmp_path / "w.pth", std=std)
