@@ -9,6 +9,11 @@ from pathlib import Path
 from rca.core.errors import UserError
 from rca.pipeline.plan import MARKER, load_plan, make_plan, name_rule, save_plan
 
+if config:
+    sys.exit(
+        f"--config {next(iter(config))}: settings are in params.yaml: edit it, or write it with `rca preset NAME --set KEY=VALUE`."
+    )
+
 try:
     # Jobs on other machines read the plan of this process instead of asking DVC again.
     plan = make_plan(Path()) if workflow.is_main_process else load_plan(Path())

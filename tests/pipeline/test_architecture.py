@@ -202,17 +202,15 @@ def test_an_entry_fits_its_module(name: str) -> None:
         assert axes == {"item": f"${{stages.{name}.each}}"}
         assert stage.axes == ("run", "seed")
         used = set(re.findall(r"\$\{item\.(\w+)\}", yaml.safe_dump(template["do"])))
-        assert used == {*stage.axes, *stage.item(make_any_task(name))}
-        argument = " ".join(f"--{axis} ${{item.{axis}}}" for axis in stage.axes)
+        assert used == {*stage.axes, *stage.item(make_any_task(name)), "place"}
     elif len(axes) == 1:  # a list of its own, which is empty where there is nothing to do
-        kind = "items" if "item" in stage.axes else "shards"
-        assert axes == {"item": f"${{stages.{name}.{kind}}}"}
-        argument = "${item}" if kind == "items" else "--shard ${item}"
+        assert axes == {axis: f"${{stages.{name}.{axis}s}}" for axis in stage.axes}
     else:
         assert axes == {axis: lists[axis] for axis in stage.axes}
-        argument = " ".join(f"--{axis} ${{item.{axis}}}" for axis in stage.axes)
+    # DVC turns a mapping into options, each quoted for the shell.
+    argument = "${item.place}" if stage.item is not None else "${item}" if axes else ""
     assert template["cmd"] == f"python -m rca.stages {name} {argument}".strip()
-    key = name + (".${item.run}" if "run" in stage.axes else ".${item}" if "item" in stage.axes else "")
+    key = name + (".${item.run}" if "run" in stage.axes else ".${item.item}" if "item" in stage.axes else "")
     assert {"runs/pins.json": [key]} in template["params"]
 
 

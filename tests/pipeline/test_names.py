@@ -1,0 +1,92 @@
+"""Names that are commands run under neither engine: params.yaml is checked first, and dvc.yaml quotes all the same."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from projects import RealProject, build_once, build_real, copy_project
+
+from rca.pipeline.resolve import resolve_jobs
+
+EVIL = "0; touch EVIL #"
+# Each place of params.yaml whose name reaches a command or a path of dvc.yaml.
+PLACES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "runs": lambda params: params.update(runs=[EVIL], run={EVIL: {}}),
+    "seeds": lambda params: params.update(seeds=[EVIL]),
+    "shards": lambda params: params.update(shards=[EVIL]),
+    "dataset.name": lambda params: params["dataset"].update(name=EVIL),
+    "dataset.splits": lambda params: params["dataset"].update(splits=[EVIL]),
+    "links": lambda params: params.update(links={EVIL: "/"}),
+}
+
+
+@pytest.fixture(scope="module")
+def template(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
+    """A project in which nothing has run but the pins."""
+
+    def build(folder: Path) -> None:
+        build_real(folder).refresh()
+
+    folder = build_once(tmp_path_factory, "names", build)
+    return RealProject(folder / "project", folder / "outside")
+
+
+@pytest.fixture
+def project(template: RealProject, tmp_path: Path) -> RealProject:
+    return copy_project(template, tmp_path)
+
+
+def poison(project: RealProject, place: str) -> None:
+    path = project.path / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    PLACES[place](params)
+    path.write_text(yaml.safe_dump(params))
+
+
+def check_clean(project: RealProject) -> None:
+    assert not [*project.path.rglob("*EVIL*")]
+    assert project.list_ran() == []
+
+
+@pytest.mark.parametrize(
+    "place", [place if place == "seeds" else pytest.param(place, marks=pytest.mark.slow) for place in PLACES]
+)
+def test_dvc_runs_no_name(project: RealProject, place: str) -> None:
+    poison(project, place)
+    assert project.repro(code=255)
+    check_clean(project)
+
+
+@pytest.mark.parametrize(
+    "place", [place if place == "seeds" else pytest.param(place, marks=pytest.mark.slow) for place in PLACES]
+)
+def test_snakemake_runs_no_name(project: RealProject, place: str) -> None:
+    poison(project, place)
+    assert project.snakemake(code=1)
+    check_clean(project)
+
+
+def test_snakemake_takes_no_settings(project: RealProject) -> None:
+    text = project.snakemake("--config", "seeds=[0,1,2]", code=1)
+    assert "--config seeds: settings are in params.yaml" in text
+    assert project.list_ran() == []
+
+
+@pytest.mark.parametrize("key", ["seeds", "shards", "runs", "items"])
+def test_a_command_holds_each_name_as_one_word(project: RealProject, key: str) -> None:
+    """Whoever skips the first stage (`dvc repro --single-item`) still finds every name quoted."""
+    name = "0 it's; touch EVIL # $(touch EVIL) `touch EVIL`"
+    path = project.path / ("params.yaml" if key in ("seeds", "shards") else "workflow/instances.yaml")
+    data = yaml.safe_load(path.read_text())
+    places = [data] if key in data else [stage for stage in data["stages"].values() if stage.get(key)]
+    for place in places:
+        place[key] = [name]
+    path.write_text(yaml.safe_dump(data, width=10_000))
+    commands = [job.command for job in resolve_jobs(project.path) if "touch" in job.command]
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        assert words[words.index(f"--{key.removesuffix('s')}") + 1] == name, command
