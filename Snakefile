@@ -11,7 +11,8 @@ from rca.pipeline.plan import MARKER, load_plan, make_plan, name_rule, save_plan
 
 if config:
     sys.exit(
-        f"--config {next(iter(config))}: settings are in params.yaml: edit it, or write it with `rca preset NAME --set KEY=VALUE`."
+        f"--config {next(iter(config))}: settings are in params.yaml: edit it, or write it with "
+        "`rca preset NAME --set KEY=VALUE`."
     )
 
 try:

@@ -36,11 +36,11 @@ class UserError(Exception):
 
 
 def quote(name: object) -> str:
-    """A name for a message: as it is, or with what cannot be printed as escapes, and never longer than 200 letters."""
+    """A name for a message: as it is, or with what cannot be printed as escapes, and never longer than 300 letters."""
     text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
     if not text or not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= 200 else f"{text[:100]}...{text[-50:]}"
+    return text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}"
 
 
 def explain(error: BaseException) -> str | None:

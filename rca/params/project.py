@@ -70,7 +70,7 @@ class ProjectSettings(Settings):
     links: dict[str, str] = {}
     runs: tuple[str, ...] = Field(min_length=1, max_length=1000)
     seeds: tuple[int, ...] = Field(min_length=1, max_length=1000)
-    shards: tuple[int, ...] = Field(min_length=1, max_length=10_000)
+    shards: tuple[int, ...] = Field(min_length=1, max_length=1000)
     resources: dict[str, ResourceSettings] = {}
     run: dict[str, Plain]
 
