@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
-from rca.core.errors import UserError
+from rca.core.errors import UserError, flatten
 from rca.core.precision import keep_digits
 from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
@@ -179,6 +179,8 @@ def load_network(path: Path, memory: Mapping[str, Tensor]) -> CamNetwork:
         network = CamNetwork(read_description(NetworkDescription, fields))
         check_shapes(network, tensors)
     except ValueError as error:
-        raise UserError(f"{path} holds no network of this version ({error}): run train_cam again.") from None
+        raise UserError(
+            f"{path} holds no network of this version ({flatten(str(error))}): run train_cam again."
+        ) from None
     network.load_state_dict(tensors)
     return network.eval()

@@ -35,6 +35,12 @@ class UserError(Exception):
     """
 
 
+def flatten(text: str) -> str:
+    """A message as one line of at most 900 letters: what cannot be printed as escapes, a long middle left out."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= 900 else f"{text[:500]} ... {text[-350:]}"
+
+
 def quote(name: object) -> str:
     """A name for a message: as it is, or with what cannot be printed as escapes, and never longer than 300 letters."""
     text = os.fsdecode(name) if isinstance(name, bytes) else str(name)

@@ -126,7 +126,7 @@ def build_settings(kind: type[SettingsType], data: object, name: str, source: Pa
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise UserError(f"{source}: {_describe(error, name)}") from None
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:  # no plain data, too many digits, too deep
         raise UserError(f"{source}: {name or 'it'} holds a value that params cannot hold ({error}).") from None
 
 

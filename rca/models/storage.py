@@ -4,13 +4,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, quote
 from rca.core.files import write_file
 from rca.core.settings import Plain
 from rca.core.tensors import explain_failure, read_about
+
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+KNOWN = _FLOATS | {torch.int32, torch.int64, torch.uint8, torch.bool}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
@@ -34,6 +38,10 @@ def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], Plain]:
     with explain_failure(path, stage):
         tensors = load_file(path)
     for name, tensor in tensors.items():
+        if tensor.dtype not in KNOWN:
+            raise UserError(f"{path} holds {quote(name)} as {tensor.dtype}, which {stage} never writes: name another.")
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path} holds values in {name} that are not finite: delete it and run {stage} again.")
+            raise UserError(
+                f"{path} holds values in {quote(name)} that are not finite: delete it and run {stage} again."
+            )
     return tensors, about

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
-from rca.core.errors import UserError
+from rca.core.errors import UserError, flatten
 from rca.core.files import hash_file
 from rca.core.settings import Plain, Settings, build_settings, load_params, merge
 from rca.params.project import ProjectSettings, RunSettings
@@ -24,7 +24,13 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
     Raises:
         UserError: the file is missing or broken, a key is unknown, a value is out of range, or parts are inconsistent.
     """
-    source = source or path
+    try:
+        return _read(path, source or path)
+    except UserError as error:
+        raise UserError(flatten(str(error))) from None  # names and values in it may be anything
+
+
+def _read(path: Path, source: Path) -> Params:
     data = load_params(path)
     kinds = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
     known = {*ProjectSettings.model_fields, *kinds}

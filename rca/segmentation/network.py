@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, flatten
 from rca.models.backbones import OutputStride, build_backbone
 from rca.models.description import check_shapes, read_description
 from rca.models.storage import load_tensors, save_tensors
@@ -115,7 +115,7 @@ def load_segmenter(path: Path) -> Segmenter:
             check_shapes(Segmenter(description), tensors)
     except ValueError as error:
         raise UserError(
-            f"{path} holds no segmentation network of this version ({error}): name what train_seg writes,"
+            f"{path} holds no segmentation network of this version ({flatten(str(error))}): name what train_seg writes,"
             " segmenter.safetensors."
         ) from None
     network = Segmenter(description)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from segmenters import write_model
 
 import rca
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
 from rca.core.files import read_json, read_mask, read_photograph
 from rca.core.tensors import read_about
 from rca.data.formats.dataset import build_dataset_settings, list_dataset
@@ -43,8 +43,9 @@ def explore(read: Callable[[], object], write: Callable[[Any], object], inputs: 
         write(value)
         try:
             read()
-        except UserError as error:
-            text = str(error)
+        except (UserError, OSError) as error:
+            text = str(error) if isinstance(error, UserError) else explain(error)
+            assert text is not None
             assert "\n" not in text
             assert len(text) < 1000
 
