@@ -12,7 +12,7 @@ from rca.data.loading.images import Sample
 from rca.data.manifest import ImageRecord, Manifest
 from rca.models.storage import load_tensors
 
-OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}, "head": {"channels": 4}}
+OPTIONS = {"memory": {"size": 5, "gate": 0.0}, "aggregation": {"prototypes": 2}, "head": {"convolutions": 0}}
 ABOUT = NetworkDescription(
     "small", 8, 10, "cam", "rca", OPTIONS, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, "from scratch", epochs=7
 )
