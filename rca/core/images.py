@@ -35,10 +35,12 @@ PICTURE_FAULTS = {
     "zero-size": "replace it or take it off the lists",
     "oversized": "scale it down or take it off the lists",
     "16-bit": "save it with 8 bits a channel",
-    "wrong-mode": "save it as an 8-bit PNG of one channel",
+    "wrong-mode": "write its labels as numbers in one 8-bit channel, or list its colours in labelmap.txt",
 }
 # The only formats that are opened, whatever a file's suffix: Pillow reads others by starting programs (EPS).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# The suffixes of pictures that are looked for, in any case.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # The size from which Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
 

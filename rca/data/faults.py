@@ -19,7 +19,7 @@ from typing import Literal
 
 from rca.core.errors import UserError
 from rca.core.files import write_text
-from rca.core.images import PICTURE_FAULTS
+from rca.core.images import PICTURE_FAULTS, SUFFIXES
 
 Severity = Literal["error", "warning"]
 Broken = Literal["stop", "quarantine"]
@@ -59,19 +59,30 @@ KINDS: dict[str, Kind] = {
     "unusable class name": Kind("error", False, "rename it, without ';', invisible letters and outer spaces"),
     "repeated class": Kind("error", False, "list it once"),
     "similar classes": Kind("error", False, "merge the two, or rename one"),
+    "joined classes": Kind("error", False, "separate the tags by ';', or list the classes in classes.txt"),
+    "misleading class": Kind("error", False, "put the background first, undecided pixels last, or rename it"),
+    "differing classes": Kind("error", False, "give both the same names, or remove one of the files"),
+    "permuted labels": Kind("error", False, "list the classes in classes.txt in the order of the masks' labels"),
     "unusable split": Kind("error", False, "rename it, and in dataset.splits as well"),
     "empty split": Kind("error", False, "list images there, or take the split out of dataset.splits"),
     "repeated id": Kind("error", False, "name each image once, with all its tags"),
     "unusable id": Kind("error", True, "rename the image, in letters, digits, '.', '_' and '-'"),
     **_of_pictures("photograph", "wrong-mode"),
+    "photograph of another suffix": Kind("error", True, f"correct the name; read are {', '.join(sorted(SUFFIXES))}"),
+    "ambiguous name": Kind("error", True, "name it with its suffix, or keep one of the files"),
     "tiny photograph": Kind("error", True, "replace it by a larger one or take it off the lists"),
     **_of_pictures("mask", "16-bit"),
     "mask of another size": Kind("error", True, "make the two the same size"),
     "unknown label": Kind("error", True, "correct the mask or add the class"),
+    "binary mask": Kind("error", True, "write the object as 1, since 255 means undecided"),
+    "shuffled palette": Kind("error", True, "write the labels as values, or list the colours in labelmap.txt"),
+    "unknown colour": Kind("error", True, "correct the mask, or add the colour to labelmap.txt"),
+    "mask against tags": Kind("error", True, "correct the mask or the tags"),
     "lossy mask": Kind("error", True, "draw it again as a PNG, since JPEG alters labels"),
     **_of_pictures("saliency map", "16-bit"),
     "saliency map of another size": Kind("error", True, "make the two the same size"),
     "broken annotation": Kind("error", True, "restore it, or set dataset.tags to masks"),
+    "bad annotation": Kind("error", True, "correct it in the annotation tool, or remove it from the file"),
     "unknown tag": Kind("error", True, "correct the tag or add the class"),
     "exhausted split": Kind("error", False, "repair some of its images, or take the split out of dataset.splits"),
     "leaked photograph": Kind("warning", False, "keep it in one split, since scores on training images are too high"),
@@ -79,7 +90,9 @@ KINDS: dict[str, Kind] = {
     "overlapping splits": Kind("warning", False, "keep each image in one split, unless one split holds all of another"),
     "listed twice": Kind("warning", False, "list it once; it counts once"),
     "similar ids": Kind("warning", False, "rename one, since some file systems treat them as the same"),
-    "misleading class": Kind("warning", False, "list only object classes; label 0 is the background and needs no name"),
+    "rare class": Kind("warning", False, "correct the tag, or list the classes in classes.txt"),
+    "mostly crowds": Kind("warning", False, "set dataset.crowds to objects if they were drawn with a brush"),
+    "stray annotation": Kind("warning", False, "correct image_id, or remove it from the file"),
     "class without image": Kind("warning", False, "add images that show it, or remove the class"),
     "split without tags": Kind("warning", False, "add tags or masks to train on it or score it"),
     "masks for a part": Kind("warning", False, "add the missing ones, since an image without a mask cannot be scored"),
@@ -133,6 +146,23 @@ class Fault:
     def sentence(self) -> str:
         """What is wrong and what to do."""
         return f"{self.statement}: {KINDS[self.kind].remedy}."
+
+
+class FaultError(UserError):
+    """A fault found while a mask is drawn.
+
+    Args:
+        kind: One of `KINDS`.
+        file: The file that has it.
+        statement: What is wrong, with the file's name.
+    """
+
+    def __init__(self, kind: str, file: Path, statement: str) -> None:
+        self.fault = Fault(kind, str(file), statement)
+        super().__init__(self.fault.sentence)
+
+    def __reduce__(self) -> tuple[type["FaultError"], tuple[str, Path, str]]:
+        return FaultError, (self.fault.kind, Path(self.fault.file), self.fault.statement)
 
 
 def count(number: int, noun: str) -> str:

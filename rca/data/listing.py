@@ -11,6 +11,9 @@ from rca.core.arrays import UInt8Array
 from rca.data.faults import Fault
 from rca.data.manifest import MAIN
 
+DRAWN = Path("drawn")
+"""The folder for drawn masks, where nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -22,6 +25,8 @@ class Entry:
         mask: The true mask's path; None if there is none.
         saliency: The saliency map's path; None if there is none.
         tags: Names of the classes that it shows; None to take them from the mask.
+        kept: Names of the classes that it shows besides those in the mask, such as of a box without a shape.
+        objects: How many objects of each class are annotated, if the annotations tell objects apart.
         splits: The splits that it belongs to.
         source: The source that it comes from.
         weight: Its weight in training, above 0; 1 for the dataset's own images.
@@ -38,6 +43,8 @@ class Entry:
     source: str = MAIN
     weight: float = 1.0
     draw: Callable[[], UInt8Array] | None = None
+    kept: tuple[str, ...] = ()
+    objects: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Listing:
         faults: What is wrong with the lists. An image with an error there counts as one with a broken file.
         lists: The file that lists the images of each split, by split.
         class_list: The file that names the classes; None if the format defines them.
+        derived: Whether the classes are the tags that occur, and no list names them.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +67,7 @@ class Listing:
     faults: tuple[Fault, ...] = ()
     lists: Mapping[str, Path] = field(default_factory=dict)
     class_list: Path | None = None
+    derived: bool = False
 
 
 def name_drawn(folder: Path, image_id: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_mask
 from rca.core.progress import track
-from rca.core.reading import read_text
+from rca.data.formats.files import read_classes, read_list
 from rca.evaluation.mask_counts import BOUNDARY_DISTANCE, MaskCounts, Truth
 from rca.evaluation.metrics import PredictedIgnore
 from rca.evaluation.protocol import IGNORE_RULES, describe_boundary, describe_list, fingerprint_list
@@ -87,7 +87,7 @@ def score_folders(
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: name a folder of masks.")
     names = read_classes(classes) if classes else None
-    images = read_lines(listed) if listed else _list_masks(truth)
+    images = _read_images(listed, truth) if listed else _list_masks(truth)
     if not images:
         raise UserError(f"{listed or truth[0]} names no image: there is nothing to score.")
     files = list(zip(_find_masks(predictions, images, "mask"), _find_masks(truth, images, "true mask"), strict=True))
@@ -96,6 +96,11 @@ def score_folders(
     for part in track(parts, "scoring", len(files)):
         if part:
             total += part
+    if not total.confusion.counts[1:].any():
+        raise UserError(
+            f"No true mask in {', '.join(map(str, truth))} holds an object pixel, only 0 and 255: write objects as 1, "
+            "2, ..., or name the folder of the true masks."
+        )
     if names is None:
         total = total.trim()
         names = tuple(str(label) for label in range(1, total.confusion.classes + 1))
@@ -158,31 +163,10 @@ def count_masks(classes: int, boundary_distance: float, files: Sequence[tuple[Pa
     return counts
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list, stripped, without empty and repeated ones.
-
-    Raises:
-        UserError: the file is missing or no text.
-    """
-    try:
-        lines = read_text(path).splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: name a file with a name on each line.") from None
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """The names of the object classes, in the order of their labels.
-
-    Raises:
-        UserError: the file is missing, or names no class, too many, or the background first.
-    """
-    names = tuple(read_lines(path))
-    if not 0 < len(names) <= LABELS:
-        raise UserError(f"{path} names {len(names)} classes: list 1 to {LABELS}, one a line.")
-    if names[0].lower() == "background":
-        raise UserError(f"{path} begins with the background: list only the object classes, from label 1 on.")
-    return names
+def _read_images(listed: Path, truth: Sequence[Path]) -> list[str]:
+    """The images on a list, each once."""
+    names = read_list(listed, lambda name: any((folder / f"{name}.png").is_file() for folder in truth))
+    return list(dict.fromkeys(names))
 
 
 def _list_masks(folders: Sequence[Path]) -> list[str]:

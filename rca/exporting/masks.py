@@ -9,10 +9,11 @@ import numpy as np
 from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_json, read_mask
-from rca.data.formats.files import read_lines
+from rca.core.images import SUFFIXES
+from rca.data.formats.files import read_classes
 from rca.data.manifest import Manifest
 from rca.prediction.folder import SUMMARY
-from rca.prediction.inputs import SUFFIXES, measure_upright, open_image
+from rca.prediction.inputs import measure_upright, open_image
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: C
         if photograph is None:
             raise UserError(f"The mask {mask} has no photograph in {photographs}: add it, or name another folder.")
         images.append(LabelledImage(name, photograph, mask))
-    return MaskSet(tuple(read_lines(classes)), _check(folder, images))
+    return MaskSet(read_classes(classes), _check(folder, images))
 
 
 def _index_photographs(folder: Path) -> Mapping[str, Path]:

@@ -11,11 +11,9 @@ from PIL import Image
 
 from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError, explain, quote
-from rca.core.images import PICTURE_FAULTS, PictureError, has_deep_channels, open_picture
+from rca.core.images import PICTURE_FAULTS, SUFFIXES, PictureError, has_deep_channels, open_picture
 from rca.core.reading import check_file
 
-# The suffixes of photographs in folders and patterns; a named file may have any suffix.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 # The most pixels of a photograph: 3 GiB as RGB.
 MOST_PIXELS = 1 << 30
 # EXIF's tag for the orientation, its value for a picture that is stored upright, and what turns the others upright.

@@ -95,6 +95,31 @@ def test_a_list_selects_what_is_scored_and_the_rest_is_counted(
     assert rows["dog"] == ["-"] * 4
 
 
+@pytest.mark.parametrize(
+    ("classes", "listed"),
+    [
+        (b"\xef\xbb\xbfcat\r\ndog\r\n\r\ncow\r\nhen\r\n", b"\xef\xbb\xbfd\r\nb\r\n"),
+        (b"__ignore__\n_background_\ncat\ndog\ncow\nhen\n", b"d  1\nb -1\n"),
+        (
+            b"background\ncat\ndog\ncow\nhen\nvoid\n",
+            b"/Photos/d.jpg /M/d.png\n/Photos/b.jpg /M/b.png\n",
+        ),
+        (b"Background\ncat\ndog\ncow\nhen\n", b"masks/d.png\nb.PNG\n"),
+    ],
+)
+def test_lists_are_read_as_other_codes_write_them(folders: None, classes: bytes, listed: bytes) -> None:
+    expected = score_folders([Path("masks")], [Path("truth")], Path("classes.txt"), list_names("d", "b"))
+    Path("classes.txt").write_bytes(classes)
+    Path("list.txt").write_bytes(listed)
+    found = score_folders([Path("masks")], [Path("truth")], Path("classes.txt"), Path("list.txt"))
+    assert list_figures(found) == list_figures(expected)
+
+
+def list_names(*names: str) -> Path:
+    Path("list.txt").write_text("\n".join(names))
+    return Path("list.txt")
+
+
 def test_masks_may_lie_in_several_folders(folders: None) -> None:
     whole = list_figures(score_folders([Path("masks")], [Path("truth")]))
     Path("more").mkdir()
@@ -119,6 +144,11 @@ def damage_file() -> None:
     Path("truth/c.png").write_bytes(b"no picture")
 
 
+def blank_truth() -> None:
+    for name in SIZES:
+        Image.fromarray(np.where(np.eye(*SIZES[name]) > 0, 255, 0).astype(np.uint8)).save(f"truth/{name}.png")
+
+
 def remove(*files: str) -> Callable[[], None]:
     return lambda: [Path(file).unlink() for file in files] and None
 
@@ -132,11 +162,14 @@ def remove(*files: str) -> Callable[[], None]:
         (remove(*(f"truth/{name}.png" for name in "abcde")), "truth names no image"),
         (damage_size, "The mask masks/b.png is 30x9, the true mask truth/b.png is 31x9: make them the same size."),
         (damage_label, "The mask masks/d.png holds the label 5, but there are 4 classes"),
-        (damage_colour, "masks/a.png is a RGB picture, not one 8-bit channel: save it as an 8-bit PNG of one channel."),
+        (damage_colour, "masks/a.png is a RGB picture, not one 8-bit channel: write its labels as numbers"),
         (damage_file, "The mask truth/c.png is broken"),
         (lambda: Path("list.txt").write_text("\n"), "list.txt names no image"),
         (remove("classes.txt"), "classes.txt does not exist"),
-        (lambda: Path("classes.txt").write_text("Background\ncat\n"), "begins with the background"),
+        (lambda: Path("classes.txt").write_text("cat\n__background__\ncow\n"), "names '__background__' as label 2"),
+        (lambda: Path("classes.txt").write_text("cat\ndog\ncat\n"), "names the class 'cat' twice"),
+        (lambda: Path("list.txt").write_text("a\nof the dog\n"), "list.txt, line 2: 'of the dog' is no name"),
+        (blank_truth, "No true mask in truth holds an object pixel, only 0 and 255: write objects as 1, 2, ..."),
         (lambda: Path("classes.txt").write_text("\n"), "classes.txt names 0 classes"),
     ],
 )

@@ -9,8 +9,9 @@ import numpy as np
 from pictures import encode, write_png
 from PIL import Image
 
-from rca.core.files import IGNORE
+from rca.core.files import IGNORE, PALETTE
 from rca.data.checking.examination import Examination, examine
+from rca.data.formats.colours import ColourMask
 from rca.data.listing import Entry, Listing
 
 CLASSES = ("cat", "dog", "cow")
@@ -45,12 +46,15 @@ class Dataset:
     published: dict[str, int] | None = None
     victim: str = "a1"
     splits: tuple[str, ...] = ("train", "val")
+    derived: bool = False
 
     def examine(self, workers: int = 1) -> Examination:
         """Find everything that is wrong."""
         lists = {split: self.root / f"{split}.txt" for split in self.splits}
         entries = tuple(self.entries[name] for name in sorted(self.entries))
-        listing = Listing(self.classes, entries, lists=lists, class_list=self.root / "classes.txt")
+        listing = Listing(
+            self.classes, entries, lists=lists, class_list=self.root / "classes.txt", derived=self.derived
+        )
         return examine(self.root, listing, tuple(lists), self.published or {}, workers)
 
     def change(self, name: str, **values: object) -> None:
@@ -219,8 +223,55 @@ def break_exif() -> bytes:
     return whole[:entries] + b"\0\x60" + whole[entries + 2 :]
 
 
+def swap_suffix(dataset: Dataset) -> str:
+    path = dataset.root / dataset.find("images")
+    path.rename(path.with_suffix(".gif"))
+    return dataset.find("images")
+
+
+def shuffle_palette() -> bytes:
+    """A mask whose label 1 is stored at the value 0, and the background at 1, as quantisation leaves them."""
+    image = Image.fromarray(np.where(MASK == 1, 0, 1).astype(np.uint8))
+    image.putpalette([*PALETTE[3:6], *PALETTE[:3]])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def add_unknown_colour(dataset: Dataset) -> str:
+    file = dataset.write(dataset.find("masks"), encode("PNG", PHOTOGRAPH))
+    dataset.change(dataset.victim, draw=ColourMask(dataset.root / file, {(0, 0, 0): 0, (128, 0, 0): 1}))
+    return file
+
+
+def disagree(dataset: Dataset) -> str:
+    retag(dataset, dataset.victim, *{"cat", "dog", "cow"} - set(dataset.entries[dataset.victim].tags or ()))
+    return dataset.find("masks")
+
+
+def mistype(dataset: Dataset) -> str:
+    for number in range(10):
+        dataset.add_image(f"r{number}", "train", 1)
+    retag(dataset, "r0", "cat", "catt")
+    dataset.derived = True
+    return blame_classes(dataset, *CLASSES, "catt")
+
+
+def join(dataset: Dataset) -> str:
+    dataset.derived = True
+    return blame_classes(dataset, *CLASSES, "cat, dog")
+
+
 PLANTS: dict[str, Callable[[Dataset], str]] = {
     "no class": lambda one: blame_classes(one),
+    "joined classes": join,
+    "rare class": mistype,
+    "permuted labels": lambda one: blame_classes(one, "dog", "cat", "cow"),
+    "photograph of another suffix": swap_suffix,
+    "binary mask": lambda one: one.write(one.find("masks"), encode("PNG", MASK * np.uint8(255))),
+    "shuffled palette": lambda one: one.write(one.find("masks"), shuffle_palette()),
+    "unknown colour": add_unknown_colour,
+    "mask against tags": disagree,
     "too many classes": lambda one: blame_classes(one, *CLASSES, *(f"class {n}" for n in range(252))),
     "unusable class name": lambda one: blame_classes(one, *CLASSES[:2], "cow", "a;b"),
     "repeated class": lambda one: blame_classes(one, *CLASSES, "cat"),
@@ -265,17 +316,23 @@ FOLLOWED = {
     "repeated class": {"class without image"},
     "similar classes": {"class without image"},
     "misleading class": {"class without image"},
+    "joined classes": {"class without image"},
+    "rare class": {"class without image"},
     "repeated id": {"duplicate photograph"},
     "exhausted split": {"missing mask"},
     "tiny photograph": {"mask of another size", "saliency map of another size"},
 }
 BY_ID = {"repeated id", "similar ids", "leaked photograph", "duplicate photograph"}  # of the whole, but of one image
-ON_LISTS = {"listed twice", "broken annotation"}  # which formats find; see their tests
+ON_LISTS = {
+    *("listed twice", "broken annotation", "ambiguous name", "differing classes", "bad annotation", "mostly crowds"),
+    "stray annotation",
+}  # which formats find; see their tests
 ERRORS = {
     *("no class", "too many classes", "unusable class name", "repeated class", "similar classes", "empty split"),
     *("exhausted split", "unusable split"),
     *("repeated id", "unusable id", "tiny photograph", "mask of another size", "unknown label", "lossy mask"),
-    *("saliency map of another size", "unknown tag"),
+    *("saliency map of another size", "unknown tag", "misleading class", "joined classes", "permuted labels"),
+    *("photograph of another suffix", "binary mask", "shuffled palette", "unknown colour", "mask against tags"),
 }
 
 

@@ -1,21 +1,20 @@
 """Examine a dataset for faults, image by image and as a whole."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from rca.core.errors import UserError
-from rca.data.checking.reading import Reading, fold, read_listing
+from rca.data.checking.agreement import compare_tags
+from rca.data.checking.classes import examine_classes, group_by
+from rca.data.checking.reading import Reading, read_listing
 from rca.data.faults import KINDS, Broken, Fault, count
 from rca.data.listing import Entry, Listing
 from rca.data.manifest import SAFE_ID, ImageRecord, Manifest, locate
 
-MAX_CLASSES = 254
 MAX_NAMES = 5  # in a sentence
-# Common names of labels 0 and 255, which are no object classes.
-NO_OBJECTS = {"background", "_background_", "bg", "void", "ignore", "unlabeled", "unlabelled"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def examine(
         draw_into: The folder to write drawn masks to; None checks them and writes none.
     """
     readings = read_listing(root, listing, workers, draw_into)
-    refused = {fault.id for fault in listing.faults if fault.severity == "error" and fault.of_image}
+    against = compare_tags(root, listing, readings)
+    refused = {fault.id for fault in (*listing.faults, *against) if fault.severity == "error" and fault.of_image}
     images: dict[str, ImageRecord] = {}
     for reading in readings:
         if reading.record and reading.record.id not in refused:
@@ -96,7 +96,8 @@ def examine(
     faults = [
         *listing.faults,
         *(fault for reading in readings for fault in reading.faults),
-        *_examine_classes(listing, root),
+        *against,
+        *examine_classes(listing, root),
         *_examine_ids(listing, root),
         *_examine_splits(listing, manifest, splits, published),
         *_examine_tags(listing, manifest),
@@ -107,30 +108,6 @@ def examine(
     return Examination(manifest, tuple(sorted(faults, key=lambda fault: order[fault.kind])), listing.notes)
 
 
-def _examine_classes(listing: Listing, root: Path) -> Iterator[Fault]:
-    """Class names that cannot be used or that mean the same class."""
-    file = str(listing.class_list or root)
-    names = list(dict.fromkeys(listing.classes))
-    if not names:
-        yield Fault("no class", file, f"{file} names no class")
-    if len(names) > MAX_CLASSES:
-        yield Fault("too many classes", file, f"{file} names {len(names)} classes")
-    for name in names:
-        if not name.strip() or ";" in name or name != name.strip() or not name.isprintable():
-            yield Fault("unusable class name", file, f"{file} names the class {name!r}")
-        if fold(name) in NO_OBJECTS:
-            yield Fault("misleading class", file, f"{file} names the class {name!r} as label {names.index(name) + 1}")
-    for name, times in Counter(listing.classes).items():
-        if times > 1:
-            yield Fault("repeated class", file, f"{file} names the class {name!r} {times} times")
-    for first, *others in _group(names, fold):
-        for other in others:
-            # As escapes, since the two may look the same.
-            shown = f"{first!a} and {other!a}"
-            statement = f"{file} names the classes {shown}, which differ only in case, spaces or Unicode form"
-            yield Fault("similar classes", file, statement)
-
-
 def _examine_ids(listing: Listing, root: Path) -> Iterator[Fault]:
     """Ids of several images, and ids that some file systems do not tell apart."""
     entries = {entry.id: entry for entry in reversed(listing.entries)}
@@ -138,7 +115,7 @@ def _examine_ids(listing: Listing, root: Path) -> Iterator[Fault]:
         if times > 1:
             file = str(locate(root, entries[name].image))
             yield Fault("repeated id", file, f"The id {name} of {file} belongs to {times} images", name)
-    for first, *others in _group(sorted(entries), str.casefold):
+    for first, *others in group_by(sorted(entries), str.casefold):
         for other in others:
             file = str(locate(root, entries[other].image))
             yield Fault("similar ids", file, f"The id {other} of {file} differs from {first} only in case", other)
@@ -236,11 +213,3 @@ def _find_duplicates(listing: Listing, readings: Iterable[Reading], root: Path) 
 def _shorten(names: Sequence[str]) -> str:
     """A few names, for a sentence."""
     return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
-
-
-def _group(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
-    """The groups of two names or more with the same key, in order."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[key(name)].append(name)
-    return [group for group in groups.values() if len(group) > 1]

@@ -1,5 +1,6 @@
 """Examine one photograph for faults."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL.ImageFile import ImageFile
 
 from rca.core.images import PictureError, decode_photograph, open_picture
 from rca.data.faults import Fault
+from rca.data.formats.files import drop_suffix
 
 # A backbone like VGG16 halves an image four times, so a smaller one would be left without a pixel.
 MIN_SIDE = 16
@@ -32,6 +34,10 @@ def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]
                 pixels = decode_photograph(image, path)
                 faults = _describe_if_possible(image, path)
         except PictureError as error:
+            other = _find_other(path) if error.fault == "missing" else None
+            if other is not None:
+                statement = f"The photograph {path} does not exist, but {other} is there"
+                return None, [Fault("photograph of another suffix", str(path), statement)]
             return None, [Fault(f"{error.fault} photograph", str(path), error.statement)]
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
@@ -44,6 +50,16 @@ def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]
         reason = " ".join(text.split()).rstrip(".")
         faults.append(Fault("odd photograph", str(path), f"Pillow reads the photograph {path}, but warns {reason!r}"))
     return (height, width), faults
+
+
+def _find_other(path: Path) -> str | None:
+    """A file beside a missing photograph that differs from it in its suffix or in case alone."""
+    try:
+        names = sorted(os.listdir(path.parent))
+    except (OSError, ValueError):
+        return None
+    wanted = drop_suffix(path.name).casefold()
+    return next((name for name in names if Path(name).stem.casefold() == wanted), None)
 
 
 def _describe_if_possible(image: ImageFile, path: Path) -> list[Fault]:

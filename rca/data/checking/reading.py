@@ -1,7 +1,6 @@
 """Open and check every photograph, mask and saliency map of a dataset, once."""
 
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +11,12 @@ from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, hash_file, write_mask
 from rca.core.progress import track
-from rca.data.checking.masks import examine_map, examine_mask, list_labels
+from rca.data.checking.masks import count_labels, examine_map, examine_mask, list_labels
 from rca.data.checking.photographs import examine_photograph
 from rca.data.faults import Fault
 from rca.data.listing import Entry, Listing
 from rca.data.manifest import SAFE_ID, ImageRecord, locate
-
-
-def fold(name: str) -> str:
-    """A name without the differences that people overlook: case, spaces and Unicode form."""
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+from rca.data.names import find_similar, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +27,13 @@ class Reading:
         record: The image; None if it has an error.
         sha256: Checksum of the photograph's file; "" if there is none.
         faults: All its faults.
+        pixels: The number of pixels of each label in its mask; None if it has none that can be read.
     """
 
     record: ImageRecord | None
     sha256: str
     faults: tuple[Fault, ...]
+    pixels: Mapping[int, int] | None = None
 
 
 def read_listing(root: Path, listing: Listing, workers: int = 1, draw_into: Path | None = None) -> tuple[Reading, ...]:
@@ -100,7 +97,7 @@ def read_entry(root: Path, classes: tuple[str, ...], entry: Entry, draw_into: Pa
             mask_sha256=_keep_mask(root, entry, mask, draw_into),
             saliency_sha256="" if entry.saliency is None else hash_file(locate(root, entry.saliency)),
         )
-    return Reading(record, sha256, tuple(faults))
+    return Reading(record, sha256, tuple(faults), None if mask is None else count_labels(mask))
 
 
 def _hash(path: Path) -> str:
@@ -131,13 +128,15 @@ def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> 
         yield Fault("unusable id", str(photograph), statement)
     for tag in dict.fromkeys(entry.tags or ()):
         if tag not in classes and classes:
-            alike = next((f" (but {name!r} is)" for name in classes if fold(name) == fold(tag)), "")
+            same = next((name for name in classes if fold(name) == fold(tag)), None) or find_similar(tag, classes)
+            alike = f" (but {same!r} is)" if same else ""
             statement = f"The image {photograph} has the tag {tag!r}, which is no class{alike}"
             yield Fault("unknown tag", str(photograph), statement)
 
 
 def _find_tags(classes: tuple[str, ...], entry: Entry, mask: UInt8Array | None) -> tuple[int, ...]:
-    """The image's classes as ascending indices: those listed, else those in its mask."""
+    """The image's classes as ascending indices: those listed, else those in its mask and those kept besides."""
     if entry.tags is None:
-        return () if mask is None else tuple(label - 1 for label in list_labels(mask) if label not in (0, IGNORE))
+        shown = {label - 1 for label in list_labels(mask) if label not in (0, IGNORE)} if mask is not None else set()
+        return tuple(sorted(shown | {classes.index(tag) for tag in entry.kept if tag in classes}))
     return tuple(sorted({classes.index(tag) for tag in entry.tags if tag in classes}))

@@ -15,12 +15,10 @@ from rca.data.formats.folder import FolderSettings, list_folder
 from rca.data.formats.published import get_published_counts
 from rca.data.formats.sources import list_source
 from rca.data.formats.voc import VocSettings, list_voc
-from rca.data.listing import Listing
+from rca.data.listing import DRAWN, Listing
 from rca.data.manifest import Manifest
 
 DatasetSettings = Annotated[VocSettings | CocoSettings | FolderSettings, Field(discriminator="format")]
-
-DRAWN = Path("drawn")
 
 
 class _Section(Settings):
@@ -59,7 +57,7 @@ def list_dataset(root: Path, settings: DatasetSettings, drawn: Path = DRAWN) -> 
         case CocoSettings():
             listing = list_coco(root, settings, drawn)
         case FolderSettings():
-            listing = list_folder(root, settings)
+            listing = list_folder(root, settings, drawn)
 
     listings = [listing, *(list_source(root, name, source) for name, source in settings.sources.items())]
     return replace(

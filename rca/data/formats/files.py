@@ -1,13 +1,20 @@
-"""Find and read the small files that list a dataset."""
+"""Find and read the small files that list a dataset: one reader each for lists of images and for names of classes."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from rca.core import reading
 from rca.core.errors import UserError
+from rca.core.images import SUFFIXES
+from rca.data.names import ClassNames, find_role, take_objects
 
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-MAPS = (".png",)
+# In the order of preference where an image has several files; any case is read.
+MAPS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".jpg", ".jpeg")
+MOST_LABELS = 254
+
+Index = Mapping[str, tuple[str, ...]]
+"""The pictures below a folder: the files of each name, which is a path without suffix."""
 
 
 def read_text(path: Path) -> str:
@@ -29,6 +36,126 @@ def read_lines(path: Path) -> list[str]:
         UserError: the file is missing or not UTF-8.
     """
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_list(path: Path, is_known: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """The names of images on a list, in its order and with repeats.
+
+    A line holds a name, a path, or as other codes write them a photograph and its mask (`/JPEGImages/x.jpg
+    /SegmentationClass/x.png`) or a name and a number (`x  1`). Folders, suffixes and numbers are left out.
+
+    Args:
+        path: The file.
+        is_known: Tells of a whole line whether it is an image's name as it stands.
+
+    Raises:
+        UserError: the file is missing or not UTF-8, a line holds something else, or two paths have one name.
+    """
+    names: list[str] = []
+    written: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        text, words = line.strip(), line.split()
+        if not words:
+            continue
+        if len(words) == 1 or is_known(text):
+            word = text
+        elif len(words) == 2 and (_is_flag(words[1]) or _is_picture(words[1])):
+            word = words[0]
+        else:
+            raise UserError(f"{path}, line {number}: {text[:80]!r} is no name of an image: write one name a line.")
+        name = word if is_known(word) else strip_path(word)
+        if written.setdefault(name, word) != word and PurePosixPath(written[name]).parent != PurePosixPath(word).parent:
+            raise UserError(f"{path} lists {written[name]} and {word}, which have one name: rename one of them.")
+        names.append(name)
+    return names
+
+
+def strip_path(word: str) -> str:
+    """The name of a picture, without folders and the suffix."""
+    return drop_suffix(word.replace("\\", "/").rstrip("/").rpartition("/")[2])
+
+
+def drop_suffix(name: str) -> str:
+    """A name without the suffix of a picture, if it has one."""
+    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in SUFFIXES else name
+
+
+def _is_picture(word: str) -> bool:
+    return PurePosixPath(word.replace("\\", "/")).suffix.lower() in SUFFIXES
+
+
+def _is_flag(word: str) -> bool:
+    return word.lstrip("+-").isdigit()
+
+
+def read_names(path: Path) -> ClassNames:
+    """The names on a list of classes, one a line, by the rule of `rca.data.names`.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    return take_objects(read_lines(path))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The names of the object classes, in the order of their labels, for commands that take nothing else.
+
+    Raises:
+        UserError: the file is missing or not UTF-8, names no class, too many or one twice, or has the background or
+            undecided pixels among the classes.
+    """
+    names = read_names(path).objects
+    if not 0 < len(names) <= MOST_LABELS:
+        raise UserError(f"{path} names {len(names)} classes: list 1 to {MOST_LABELS}, one a line.")
+    for label, name in enumerate(names, 1):
+        if find_role(name) != "object":
+            raise UserError(f"{path} names {name!r} as label {label}: list only object classes, from label 1 on.")
+        if name in names[: label - 1]:
+            raise UserError(f"{path} names the class {name!r} twice: list it once.")
+    return names
+
+
+def note_left_out(path: Path, names: ClassNames) -> Iterator[str]:
+    """A sentence on the names that a list of classes has besides its classes, if there are any."""
+    if names.left_out:
+        first = f"label 1 is {names.objects[0]}" if names.objects else "no class is left"
+        yield f"{path}: {', '.join(names.left_out)} is no class and left out; {first}."
+
+
+def list_files(folder: Path) -> Iterator[str]:
+    """The paths of all files below a folder, without hidden ones; links are followed, and each folder is seen once."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place).relative_to(folder)
+        yield from ((here / name).as_posix() for name in sorted(files) if not name.startswith("."))
+
+
+def index_pictures(folder: Path, suffixes: Iterable[str] = MAPS) -> Index:
+    """Index the pictures below a folder, which may be missing; each name's files are in the order of `suffixes`."""
+    order = {suffix: position for position, suffix in enumerate(suffixes)}
+    found: dict[str, list[str]] = {}
+    for file in list_files(folder) if folder.is_dir() else ():
+        if PurePosixPath(file).suffix.lower() in order:
+            found.setdefault(drop_suffix(file), []).append(file)
+    return {
+        name: tuple(sorted(files, key=lambda file: (order[PurePosixPath(file).suffix.lower()], file)))
+        for name, files in found.items()
+    }
+
+
+def find_pictures(index: Index, name: str) -> tuple[str, ...]:
+    """The files that a name with or without a suffix, in any case, may mean."""
+    if name in index:
+        return index[name]
+    files = index.get(drop_suffix(name), ())
+    exact = tuple(file for file in files if file == name)
+    return exact or tuple(file for file in files if file.lower() == name.lower())
 
 
 def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[str]) -> str | None:

@@ -1,27 +1,31 @@
 """Datasets of one's own: a folder of photographs, a table of tags, and masks if there are any.
 
 images/cow_1.jpg, images/trip/day2.png, ...     photographs
-tags.csv                                        columns `id`, `tags` (separated by `;`) and optionally `split`
+tags.csv                                        tags of each (see `rca.data.formats.tables`), perhaps with a `split`
 classes.txt                                     names of the classes in label order; by default the sorted tags
 masks/cow_1.png, masks/trip/day2.png, ...       of any images: 0 background, n the n-th class, 255 ignore
+labelmap.txt                                    the classes' colours, if masks hold colours
 saliency/cow_1.png, ...                         of any images
+
+Without `tags.csv`, a photograph's tag is the folder that it lies in: `cat/1.jpg` or `images/cat/1.jpg`.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from rca.core.errors import UserError
 from rca.data.base import BaseDatasetSettings
 from rca.data.faults import Fault
-from rca.data.formats.files import MAPS, PHOTOGRAPHS, check_folder, find_file, read_lines, read_text
+from rca.data.formats.class_folders import find_class_folders
+from rca.data.formats.colours import choose_classes, find_mask
+from rca.data.formats.files import Index, check_folder, drop_suffix, find_pictures, index_pictures
 from rca.data.formats.splitting import is_held_out, propose_seed
-from rca.data.listing import Entry, Listing
+from rca.data.formats.tables import TagRow, read_table
+from rca.data.listing import DRAWN, Entry, Listing
 
 
 class FolderSettings(BaseDatasetSettings):
@@ -59,46 +63,81 @@ class Row:
     splits: tuple[str, ...]
 
 
-def list_folder(root: Path, settings: FolderSettings) -> Listing:
+class Rows(NamedTuple):
+    """All images of a folder.
+
+    Attributes:
+        source: The table, or the folder of the class folders.
+        images: What each line or photograph says.
+        notes: What was left out, in sentences.
+        faults: Names that mean two files.
+    """
+
+    source: Path
+    images: list[Row]
+    notes: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Listing:
     """List a folder of photographs.
 
     Args:
-        root: The folder of `images` and `tags.csv`.
+        root: The folder of `images` and `tags.csv`, or of class folders.
         settings: How it is split.
+        drawn: The folder for masks that are decoded from colours.
 
     Raises:
         UserError: the table of tags is missing or broken.
     """
-    table = root / "tags.csv"
-    rows, repeats = _drop_repeats(table, read_rows(table))
-    class_list = root / "classes.txt"
+    names = choose_classes(root)
+    found = _read_rows(root, settings, names.classes if names else ())
+    rows, repeats = _drop_repeats(found.source, found.images)
     tags = sorted({tag for row in rows for tag in row.tags})
-    classes = tuple(read_lines(class_list) if class_list.exists() else tags)
     saliency = settings.saliency and check_folder(root, settings.saliency, "dataset.saliency")
+    masks, maps = index_pictures(root / "masks"), index_pictures(root / (saliency or "saliency"))
     entries, unused = [], 0
     for row in sorted(rows, key=lambda row: row.id):
         splits = _choose_splits(row, settings)
         if not splits:
             unused += 1
             continue
+        mask, draw = find_mask(root, drawn, row.id, _find_first("masks", masks, row.stem), names and names.colours)
         entries.append(
             Entry(
                 id=row.id,
                 image=row.file,
-                mask=find_file(root, ("masks",), row.stem, MAPS),
-                saliency=find_file(root, (saliency or "saliency",), row.stem, MAPS),
+                mask=mask,
+                saliency=_find_first(saliency or "saliency", maps, row.stem),
                 tags=row.tags,
                 splits=splits,
+                draw=draw,
             )
         )
     return Listing(
-        classes,
+        names.classes if names else tuple(tags),
         tuple(entries),
-        tuple(_list_notes(root, rows, unused, settings)),
-        repeats,
-        lists=dict.fromkeys(settings.splits, table),
-        class_list=class_list if class_list.exists() else table,
+        (
+            *(names.notes if names else _note_order(root, tags, masks)),
+            *found.notes,
+            *_list_notes(root, rows, unused, settings, masks),
+        ),
+        (*repeats, *found.faults, *(names.faults if names else ())),
+        lists=dict.fromkeys(settings.splits, found.source),
+        class_list=names.source if names else found.source,
+        derived=names is None,
     )
+
+
+def _find_first(folder: str, index: Index, stem: str) -> str | None:
+    return f"{folder}/{index[stem][0]}" if stem in index else None
+
+
+def _note_order(root: Path, tags: list[str], masks: Index) -> Iterator[str]:
+    """Whoever draws masks without naming the classes must know which labels they are taken for."""
+    if masks and tags:
+        some = ", ".join(f"{label} {tag}" for label, tag in enumerate(tags[:3], 1)) + (", ..." if tags[3:] else "")
+        yield f"{root / 'classes.txt'} does not exist, so the masks' labels are taken for the sorted tags: {some}."
 
 
 def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fault, ...]]:
@@ -111,44 +150,43 @@ def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fa
     return list(first.values()), tuple(repeats)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read `tags.csv`, which lies in the dataset's root.
+def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -> Rows:
+    """Read `tags.csv` or, where there is none, the class folders.
 
     An image in a folder below `images` is named with that folder, and `--` replaces the slash in its id. Suffixes are
     optional.
 
     Raises:
-        UserError: the table is missing or broken.
+        UserError: there is neither, or the table is broken.
     """
-    try:
-        table = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path} is not valid CSV ({error}): correct it.") from None
-    if not table:
-        raise UserError(f"{path} is empty: give it the columns id and tags, and a line for each image.")
-    for column in ("id", "tags"):
-        if column not in table[0]:
-            known = ", ".join(str(name) for name in table[0])
-            raise UserError(f"{path} lacks the column {column} (it has {known}): name the columns in its first line.")
-    return [_read_row(path.parent, path, number, line) for number, line in enumerate(table, 2)]
+    path = root / "tags.csv"
+    if not path.exists():
+        skipped = {source.path or name for name, source in settings.sources.items()}
+        folders = find_class_folders(root, settings.splits, skipped)
+        if folders is None:
+            raise UserError(f"{path} does not exist, and no class folders (cat/1.jpg, ...): add one of the two.")
+        rows = [_place(row, folders.folder, row.name) for row in folders.rows]
+        return Rows(root / folders.folder, rows, (), ())
+    table = read_table(path, classes)
+    index = index_pictures(root / "images")
+    images, faults = [], []
+    for row in table.rows:
+        files = find_pictures(index, row.name)
+        images.append(_place(row, "images", files[0] if files else _guess_file(row.name)))
+        if len(files) > 1:
+            statement = f"{path}, line {row.line}: {row.name} may be {' or '.join(files)}"
+            faults.append(Fault("ambiguous name", str(path), statement, images[-1].id))
+    return Rows(path, images, table.notes, tuple(faults))
 
 
-def _read_row(root: Path, path: Path, number: int, line: dict[str, str | None]) -> Row:
-    if None in line or None in line.values():
-        raise UserError(f"{path}, line {number}, has another number of cells than the first line: correct it.")
-    name = str(line["id"]).strip()
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise UserError(f"{path}, line {number}: {name!r} is no file below images: correct the id.")
-    if name.endswith(PHOTOGRAPHS) and (root / "images" / name).is_file():
-        name, file = name.rpartition(".")[0], f"images/{name}"
-    else:
-        file = find_file(root, ("images",), name, PHOTOGRAPHS) or f"images/{name}{PHOTOGRAPHS[0]}"
-    return Row(name.replace("/", "--"), name, file, _split(line["tags"]), _split(line.get("split")))
+def _place(row: TagRow, folder: str, file: str) -> Row:
+    stem = drop_suffix(file)
+    return Row(stem.replace("/", "--"), stem, f"{folder}/{file}".removeprefix("/"), row.tags, row.splits)
 
 
-def _split(cell: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (cell or "").split(";") if part.strip())
+def _guess_file(name: str) -> str:
+    """The file that the check will report missing."""
+    return name if drop_suffix(name) != name else f"{name}.jpg"
 
 
 def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
@@ -158,14 +196,22 @@ def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
     return (settings.splits[held_out],)
 
 
-def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettings) -> Iterator[str]:
+def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettings, masks: Index) -> Iterator[str]:
     if unused:
         yield f"{unused} images belong to no split in dataset.splits and are left out."
     listed = {row.file for row in rows}
-    photographs = [path for path in (root / "images").rglob("*") if path.suffix in PHOTOGRAPHS]
-    extra = [path for path in photographs if path.relative_to(root).as_posix() not in listed]
-    if extra:
-        yield f"{len(extra)} photographs ({min(extra)}, ...) are not in tags.csv and are left out."
+    extra = [
+        file
+        for files in index_pictures(root / "images").values()
+        for one in files
+        if (file := f"images/{one}") not in listed
+    ]
+    if extra and (root / "tags.csv").exists():
+        yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in tags.csv and are left out."
+    without = sorted(masks.keys() - {row.stem for row in rows})
+    if without:
+        first = root / "masks" / masks[without[0]][0]
+        yield f"{len(without)} masks ({first}, ...) belong to no image and are left out."
     drawn = {row.id: row.tags for row in rows if not row.splits}
     if drawn and len(settings.splits) > 1:
         better = propose_seed(drawn, settings.held_out, settings.seed)

@@ -13,7 +13,7 @@ from scipy.io import loadmat
 
 from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
-from rca.data.formats.files import read_lines
+from rca.data.formats.files import read_list
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,5 @@ def derive_trainaug(sbd: Path, train: Iterable[str], val: Iterable[str]) -> list
     Raises:
         UserError: a list of SBD is missing.
     """
-    added = {name for split in ("train", "val") for name in read_lines(sbd / f"{split}.txt")}
+    added = {name for split in ("train", "val") for name in read_list(sbd / f"{split}.txt")}
     return sorted((added | set(train)) - set(val))

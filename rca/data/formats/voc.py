@@ -6,7 +6,7 @@ By default, an image's tags are the classes in its mask, as is usual in the fiel
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 from pydantic import Field
@@ -14,7 +14,8 @@ from pydantic import Field
 from rca.core.errors import UserError
 from rca.data.base import BaseDatasetSettings
 from rca.data.faults import Fault
-from rca.data.formats.files import MAPS, PHOTOGRAPHS, check_folder, find_file, read_lines
+from rca.data.formats.colours import CLASS_LIST, Colour, choose_classes, find_mask
+from rca.data.formats.files import MAPS, Index, check_folder, find_file, index_pictures, read_list
 from rca.data.formats.sbd import SbdMask, derive_trainaug
 from rca.data.listing import Entry, Listing, name_drawn
 
@@ -66,22 +67,45 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     """
     if not (root / "JPEGImages").is_dir():
         raise UserError(f"{root} is not in VOC layout (it has no folder JPEGImages): link the dataset there.")
-    classes = VOC_CLASSES if settings.classes == "voc" else tuple(read_lines(root / "classes.txt"))
+    choice = choose_classes(root, VOC_CLASSES if settings.classes == "voc" else None)
+    if choice is None:
+        raise UserError(f"{root / CLASS_LIST} does not exist: add it with the names of the classes, one a line.")
     for key, folder in (("dataset.sbd", settings.sbd), ("dataset.saliency", settings.saliency)):
         if folder is not None:
             check_folder(root, folder, key)
     lists = {split: root / LISTS / f"{split}.txt" for split in settings.splits}
-    names = {split: _read_split(root, settings, split) for split in settings.splits}
+    files = _Files(
+        index_pictures(root / "JPEGImages"),
+        {folder: index_pictures(root / folder) for folder in settings.masks},
+        choice.colours,
+    )
+    names = {split: _read_split(root, settings, split, files.photographs) for split in settings.splits}
     splits = _invert(names)
     tags = {name: _read_tags(root, settings, name) for name in sorted(splits)}
     repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
-    return Listing(
-        classes,
-        tuple(_list_image(root, settings, drawn, name, splits[name], listed) for name, (listed, _) in tags.items()),
-        faults=(*repeats, *(fault for _, fault in tags.values() if fault)),
-        lists=lists,
-        class_list=root / "classes.txt" if settings.classes == "file" else None,
+    ambiguous = (
+        Fault("ambiguous name", str(root / "JPEGImages"), f"{root}: {name} may be {' or '.join(several)}", name)
+        for name in splits
+        if len(several := files.photographs.get(name, ())) > 1
     )
+    return Listing(
+        choice.classes,
+        tuple(
+            _list_image(root, settings, drawn, name, splits[name], listed, files) for name, (listed, _) in tags.items()
+        ),
+        choice.notes,
+        faults=(*choice.faults, *repeats, *ambiguous, *(fault for _, fault in tags.values() if fault)),
+        lists=lists,
+        class_list=choice.source if settings.classes == "file" else None,
+    )
+
+
+class _Files(NamedTuple):
+    """What lies in the folders: photographs, masks by folder in the order of the settings, and the masks' colours."""
+
+    photographs: Index
+    masks: Mapping[str, Index]
+    colours: Mapping[Colour, int] | None
 
 
 def _list_image(
@@ -91,15 +115,17 @@ def _list_image(
     name: str,
     splits: tuple[str, ...],
     tags: tuple[str, ...] | None,
+    files: _Files,
 ) -> Entry:
-    mask, draw = find_file(root, settings.masks, name, MAPS), None
+    stored = next((f"{folder}/{index[name][0]}" for folder, index in files.masks.items() if name in index), None)
+    mask, draw = find_mask(root, drawn, name, stored, files.colours)
     if mask is None and settings.sbd is not None and (drawing := root / settings.sbd / f"cls/{name}.mat").is_file():
         mask, draw = name_drawn(drawn, name), SbdMask(drawing)
     if mask is None and tags is None:
         mask = f"{settings.masks[0]}/{name}.png"  # the check will report it missing
     return Entry(
         id=name,
-        image=find_file(root, ("JPEGImages",), name, PHOTOGRAPHS) or f"JPEGImages/{name}.jpg",
+        image=f"JPEGImages/{files.photographs[name][0]}" if name in files.photographs else f"JPEGImages/{name}.jpg",
         mask=mask,
         saliency=settings.saliency and find_file(root, (settings.saliency,), name, MAPS),
         tags=tags,
@@ -108,13 +134,13 @@ def _list_image(
     )
 
 
-def _read_split(root: Path, settings: VocSettings, split: str) -> list[str]:
+def _read_split(root: Path, settings: VocSettings, split: str, photographs: Index) -> list[str]:
     """The images on a list, repeats included."""
     path = root / LISTS / f"{split}.txt"
     if split == TRAINAUG and settings.sbd is not None and not path.exists():
-        train, val = (read_lines(root / LISTS / f"{name}.txt") for name in ("train", "val"))
+        train, val = (read_list(root / LISTS / f"{name}.txt") for name in ("train", "val"))
         return derive_trainaug(root / settings.sbd, train, val)
-    return read_lines(path)
+    return read_list(path, photographs.__contains__)
 
 
 def _invert(names: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

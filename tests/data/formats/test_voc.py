@@ -96,7 +96,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "truncated mask": ("SegmentationClass/a1.png", truncate, "is broken"),
     "mask of another size": ("SegmentationClass/a1.png", lambda path: write_picture(path, 1, 52, 40), "40x52"),
     "mask with an unknown label": ("SegmentationClass/a1.png", lambda path: write_picture(path, 4), "label 4"),
-    "mask in colours": ("SegmentationClass/a1.png", lambda path: write_picture(path, (9, 9, 9)), "one channel"),
+    "mask in colours": ("SegmentationClass/a1.png", lambda path: write_picture(path, (9, 9, 9)), "8-bit channel"),
 }
 
 

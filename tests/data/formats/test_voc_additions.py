@@ -40,6 +40,8 @@ def annotated(make_voc: Callable[..., Path]) -> Path:
     for name in ("a1", "b2", "c3", "d4"):
         write_objects(root / f"Annotations/{name}.xml", ("dog", False), ("cow", True), ("dog", False))
     write_objects(root / "Annotations/c3.xml")
+    for name, size in (("a1", (40, 52)), ("b2", (33, 47))):
+        Image.fromarray(np.full(size, 2, np.uint8)).save(root / f"SegmentationClass/{name}.png")
     return root
 
 
