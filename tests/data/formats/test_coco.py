@@ -12,8 +12,9 @@ from PIL import Image
 
 from rca.core.errors import UserError
 from rca.data.formats.coco import CocoSettings
-from rca.data.formats.coco_annotations import read_annotations
-from rca.data.formats.dataset import list_dataset, read_dataset
+from rca.data.formats.coco_annotations import Category
+from rca.data.formats.coco_categories import choose_labels
+from rca.data.formats.dataset import examine_dataset, list_dataset, read_dataset
 
 SETTINGS = CocoSettings(name="tiny", format="coco")
 HEIGHT, WIDTH = 31, 45
@@ -54,10 +55,10 @@ ANNOTATIONS = {
         annotate(3, 9, 1, (20, 2, 44, 29), iscrowd=1, segmentation=encode_runs(CROWD), area=648.0),
         annotate(4, 9, 90, (2, 3, 33, 9)),
     ],
-    # Of two people one hides behind a larger thing of the same size order; image 21 shows a crowd alone.
+    # A person hides behind a toothbrush of the same pixels that comes later; image 21 shows a crowd alone.
     "val": [
-        annotate(5, 20, 90, (5, 5, 15, 15), area=50.0),
-        annotate(6, 20, 1, (5, 5, 15, 15), area=100.0),
+        annotate(6, 20, 1, (5, 5, 15, 15), area=0),
+        annotate(5, 20, 90, (5, 5, 15, 15), area=1e9),
         annotate(7, 21, 13, (20, 2, 44, 29), iscrowd=1, segmentation=encode_runs(CROWD)),
     ],
 }
@@ -113,7 +114,11 @@ def test_masks_are_drawn_from_the_annotations(root: Path, tmp_path: Path, worker
     drawn.mkdir()
     manifest = read_dataset(root, SETTINGS, workers, drawn=drawn, draw_into=drawn, report=notes.append)
     assert manifest.classes == ("person", "stop sign", "toothbrush")
-    assert notes == ["train: 1 of 3 images have no annotation and are left out."]
+    assert notes == [
+        "train: 1 of 3 images have no annotation and are left out.",
+        "train: 1 of 4 annotations are crowds and undecided (in 000000000009.jpg).",
+        "val: 1 of 3 annotations are crowds and undecided (in 000000000021.jpg).",
+    ]
     assert {record.id: record.splits for record in manifest.images} == {
         "000000000007": ("train",),
         "000000000009": ("train",),
@@ -165,8 +170,8 @@ def test_an_image_may_belong_to_several_splits(root: Path) -> None:
 
 
 def test_a_mask_to_draw_pickles_small(root: Path) -> None:
-    images = read_annotations(root / "annotations/instances_train2014.json").images
-    assert max(len(pickle.dumps(image.mask)) for image in images) < 300
+    entries = list_dataset(root, SETTINGS).entries
+    assert max(len(pickle.dumps(entry.draw)) for entry in entries) < 300
 
 
 def other_categories(content: Any) -> Any:
@@ -191,19 +196,13 @@ def with_value(part: str, key: str, value: Any) -> Any:
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "a list": (lambda content: [content], "is not a COCO annotation file"),
-    "captions": (lambda content: {"images": content["images"]}, "names no category or no annotated image"),
+    "a list": (lambda content: [content], "is not a COCO annotation file (it has no list of images)"),
+    "captions": (lambda content: {"images": content["images"]}, "it has no list of annotations"),
     "no annotation": (lambda content: {**content, "annotations": []}, "names no category or no annotated image"),
-    "no category": (without("category_id"), "it lacks 'category_id'"),
-    "no area": (without("area"), "it lacks 'area'"),
-    "no shape": (without("segmentation"), "it lacks 'segmentation'"),
-    "unknown category": (with_value("annotations", "category_id", 5), "it lacks 5"),
-    "two corners": (with_value("annotations", "segmentation", [[1, 2, 3, 4]]), "annotation 1 has a polygon of fewer"),
-    "crowd of another size": (
-        with_value("annotations", "segmentation", encode_runs(CROWD.T)),
-        "annotation 1 has another size than its image",
-    ),
-    "file elsewhere": (with_value("images", "file_name", "../x.jpg"), "the file name ../x.jpg leads out of the folder"),
+    "no name": (with_value("categories", "name", " "), "category 1 lacks an id or a name"),
+    "one id twice": (with_value("categories", "id", "1"), "two categories have the id 1"),
+    "one image twice": (with_value("images", "id", 9), "two images have the id 9"),
+    "no file": (with_value("images", "file_name", None), "image 1 lacks an id or a file_name"),
     "other categories": (other_categories, "has other categories than train"),
 }
 
@@ -219,6 +218,211 @@ def test_bad_annotation_files_are_named(root: Path, fault: str) -> None:
     assert f"instances_{split}2014.json" in sentence
     assert message in sentence
     assert "\n" not in sentence
+
+
+HUGE = [[0, 0, 1e9, 0, 1e9, 5]]
+BAD: dict[str, tuple[Any, str]] = {
+    "no category": (without("category_id"), "annotation 1 of 000000000007.jpg has the category_id None"),
+    "null category": (with_value("annotations", "category_id", None), "has the category_id None, which no category"),
+    "unknown category": (with_value("annotations", "category_id", 5), "has the category_id 5"),
+    "no shape": (without("segmentation"), "annotation 1 of 000000000007.jpg has neither a shape nor a box"),
+    "two corners": (with_value("annotations", "segmentation", [[1, 2, 3, 4]]), "has neither a shape nor a box"),
+    "a text": (with_value("annotations", "segmentation", "x"), "has a segmentation that is a str"),
+    "a letter": (with_value("annotations", "segmentation", [[1, 2, "x", 4, 5, 6]]), "a polygon that is no list of num"),
+    "far away": (with_value("annotations", "segmentation", HUGE), "has the coordinate 1e+09, which is not near its im"),
+    "not a number": (with_value("annotations", "segmentation", [[float("nan")] * 6]), "has the coordinate nan"),
+    "infinite box": (
+        lambda content: with_value("annotations", "bbox", [0, 0, float("inf"), 3])(without("segmentation")(content)),
+        "has the coordinate inf",
+    ),
+    "crowd of another size": (
+        with_value("annotations", "segmentation", encode_runs(CROWD.T)),
+        "has run lengths of the size [45, 31], its image is [31, 45]",
+    ),
+    "too long": (
+        with_value("annotations", "segmentation", {"size": [HEIGHT, WIDTH], "counts": [9, 10**12]}),
+        "has run lengths of 1000000000009 pixels, its image has 1395",
+    ),
+    "negative": (with_value("annotations", "segmentation", {"size": [HEIGHT, WIDTH], "counts": [-1]}), "no numbers"),
+    "garbage": (with_value("annotations", "segmentation", {"size": [HEIGHT, WIDTH], "counts": "~~é"}), "be decoded"),
+    "cut": (with_value("annotations", "segmentation", {"size": [HEIGHT, WIDTH], "counts": "oo"}), "end too soon"),
+    "crowd of 2": (with_value("annotations", "iscrowd", 2), "has the iscrowd 2, which is neither 0 nor 1"),
+    "no width": (with_value("images", "width", -1), "the image 000000000007.jpg has the width -1 and the height 31"),
+    "file elsewhere": (with_value("images", "file_name", "../x.jpg"), "the file name ../x.jpg leads out of the folder"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_annotation_is_a_fault_of_its_image(root: Path, fault: str) -> None:
+    damage, message = BAD[fault]
+    write(root, "train", damage(copy.deepcopy(load(root))))
+    found = examine_dataset(root, SETTINGS)
+    faults = [one for one in found.errors if one.kind == "bad annotation"]
+    assert len(faults) == 1
+    assert message in faults[0].sentence
+    assert "instances_train2014.json" in faults[0].file
+    assert "\n" not in faults[0].sentence
+    left = {record.id for record in found.accept("quarantine").images}
+    assert faults[0].id not in left
+    assert {"000000000009", "000000000020", "000000000021"} <= left
+
+
+def as_text(part: str, *keys: str) -> Any:
+    def change(content: Any) -> Any:
+        for item in content[part]:
+            item.update({key: str(item[key]) for key in keys})
+        return content
+
+    return change
+
+
+def change_shapes(change: Any) -> Any:
+    def apply(content: Any) -> Any:
+        for item in content["annotations"]:
+            if isinstance(item["segmentation"], list):
+                item["segmentation"] = change(item["segmentation"])
+        return content
+
+    return apply
+
+
+def change_all(part: str, change: Any) -> Any:
+    return lambda content: {**content, part: [change(one) for one in content[part]]}
+
+
+def drop_keys(*keys: str) -> Any:
+    return change_all("annotations", lambda one: {key: one[key] for key in one if key not in keys})
+
+
+def rasterise(polygons: list[list[int]]) -> dict[str, Any]:
+    left, top, right, _, _, bottom, *_ = polygons[0]
+    return encode_runs((draw(((left, top, right, bottom), 1)) > 0).astype(np.uint8))
+
+
+def add_parent(content: Any) -> Any:
+    children = [{**one, "supercategory": "things"} for one in content["categories"]]
+    return {**content, "categories": [{"id": 0, "name": "things", "supercategory": "none"}, *children]}
+
+
+# What tools write; each must give the masks of the sound file.
+FORMS: dict[str, Any] = {
+    "ids as text": lambda content: as_text("annotations", "image_id", "category_id", "iscrowd")(
+        as_text("images", "id", "height", "width")(as_text("categories", "id")(content))
+    ),
+    "no areas, ids and crowds": lambda content: drop_keys("area", "id")(content),
+    "areas of nothing": change_all("annotations", lambda one: {**one, "area": 0}),
+    "a flat polygon": change_shapes(lambda shape: shape[0]),
+    "corners as pairs": change_shapes(lambda shape: [shape[0][place : place + 2] for place in range(0, 8, 2)]),
+    "degenerate pieces": change_shapes(lambda shape: [[1.0, 2.0, 3.0, 4.0], *shape, []]),
+    "uncompressed run lengths": change_shapes(rasterise),
+    "names with other folders": change_all(
+        "images", lambda one: {**one, "file_name": f"/data/upload/1/{one['file_name']}"}
+    ),
+    "names of Windows": change_all("images", lambda one: {**one, "file_name": f"images\\1\\{one['file_name']}"}),
+    "a parent category": add_parent,
+    "a background category": lambda content: {
+        **content,
+        "categories": [{"id": 0, "name": "_background_"}, *content["categories"]],
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_tools_write_gives_the_same_masks(root: Path, form: str) -> None:
+    expected = list_dataset(root, SETTINGS)
+    for split in IMAGES:
+        content = json.dumps(FORMS[form](copy.deepcopy(load(root, split))))
+        (root / f"annotations/instances_{split}2014.json").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    found = list_dataset(root, SETTINGS)
+    assert found.faults == expected.faults
+    assert found.classes == expected.classes
+    assert [(one.id, one.image, one.splits) for one in found.entries] == [
+        (one.id, one.image, one.splits) for one in expected.entries
+    ]
+    for one, other in zip(found.entries, expected.entries, strict=True):
+        np.testing.assert_array_equal(one.draw(), other.draw())
+
+
+@pytest.mark.parametrize("empty", [[], None, [[]], [[7, 7, 7, 7, 7, 7]]])
+def test_a_box_without_a_shape_is_undecided_and_keeps_its_tag(root: Path, empty: Any) -> None:
+    content = load(root)
+    content["annotations"][0].update(segmentation=empty, bbox=[10.5, 8.0, 7.0, 8.0])
+    write(root, "train", content)
+    found = examine_dataset(root, SETTINGS)
+    assert found.errors == ()
+    image = found.manifest.images[0]
+    assert (image.id, image.tags) == ("000000000007", (0, 1))
+    entry = list_dataset(root, SETTINGS).entries[0]
+    np.testing.assert_array_equal(entry.draw(), draw(((3, 4, 30, 27), 1), ((10, 8, 18, 16), 255)))
+    note = "train: 1 boxes without a shape are undecided and keep their tag (annotation 1 of 000000000007.jpg)."
+    assert note in found.notes
+
+
+def test_brushed_objects_are_objects_if_the_settings_say_so(root: Path) -> None:
+    brushed = list_dataset(root, SETTINGS.model_copy(update={"crowds": "objects"}))
+    masks = {entry.id: entry.draw() for entry in brushed.entries}
+    np.testing.assert_array_equal(masks["000000000021"], draw((CROWD, 2)))
+    np.testing.assert_array_equal(masks["000000000009"], draw((CROWD, 1), ((2, 3, 33, 9), 3)))
+    assert brushed.faults == ()
+    faults = list_dataset(root, SETTINGS).faults
+    assert {fault.kind for fault in faults} == {"mostly crowds"}
+    assert any("undecided, of stop sign (1 of 1)" in fault.statement for fault in faults)
+    assert "set dataset.crowds to objects" in faults[0].sentence
+
+
+def test_annotations_of_no_image_are_counted(root: Path) -> None:
+    content = load(root)
+    content["annotations"] += [annotate(77, 999, 1, (1, 1, 9, 9)), annotate(78, 998, 1, (1, 1, 9, 9))]
+    write(root, "train", content)
+    stray = [fault for fault in list_dataset(root, SETTINGS).faults if fault.kind == "stray annotation"]
+    assert len(stray) == 1
+    assert "2 annotations belong to no image (annotation 77, image_id 999)" in stray[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("chosen", "classes", "label"),
+    [
+        (("stop sign", "person"), ("stop sign", "person"), {1: 2, 2: 1, 3: 0}),
+        ({"person": "living", "toothbrush": "thing", "stop sign": "thing"}, ("living", "thing"), {3: 2}),
+    ],
+)
+def test_categories_are_chosen_and_joined(root: Path, chosen: Any, classes: tuple[str, ...], label: Any) -> None:
+    found = list_dataset(root, SETTINGS.model_copy(update={"categories": chosen}))
+    assert found.classes == classes
+    table = np.arange(256).astype(np.uint8)
+    table[list(label)] = list(label.values())
+    mask = {entry.id: entry.draw() for entry in found.entries}["000000000007"]
+    np.testing.assert_array_equal(mask, table[EXPECTED["000000000007"]])
+    if len(chosen) < 3:
+        assert any("1 categories (toothbrush, ...) with 2 annotations are background" in note for note in found.notes)
+
+
+def test_an_unknown_category_is_named_with_the_one_that_was_meant(root: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.categories names persn, .* did you mean person\?"):
+        list_dataset(root, SETTINGS.model_copy(update={"categories": ("persn",)}))
+
+
+def test_a_parent_that_is_annotated_is_a_class(tmp_path: Path) -> None:
+    categories = (Category(0, "pets", "none"), Category(1, "cat", "pets"), Category(2, "void", ""))
+    assert choose_labels(tmp_path, categories, {0: 1, 1: 3, 2: 0}, None).classes == ("pets", "cat")
+    found = choose_labels(tmp_path, categories, {0: 0, 1: 3, 2: 4}, None)
+    assert (found.classes, found.of) == (("cat",), {0: 0, 1: 1, 2: 255})
+    assert "pets, a parent without an annotation, is left out" in found.notes[0]
+    assert "void is no class: its 4 are undecided" in found.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("person\nstop sign\ntoothbrush\n", None),
+        ("stop sign\nperson\ntoothbrush\n", "in another order"),
+        ("a\n", "other classes"),
+    ],
+)
+def test_a_list_of_classes_is_held_against_the_categories(root: Path, names: str, told: str | None) -> None:
+    (root / "classes.txt").write_text(names)
+    faults = [fault for fault in list_dataset(root, SETTINGS).faults if fault.kind == "differing classes"]
+    assert [told in fault.statement for fault in faults] == ([True] if told else [])
 
 
 def test_missing_files_and_invalid_json_are_named(root: Path) -> None:
