@@ -2,17 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, redirect_stdout
 from itertools import groupby
+from json import dumps
 from pathlib import Path
 
 import torch
 
+from rca.cli.understood import describe, format_splits, write_picture
 from rca.core.errors import UserError
+from rca.core.files import write_json
 from rca.data.checking.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
 from rca.data.formats.dataset import examine_dataset
-from rca.data.manifest import Manifest, summarise
+from rca.data.manifest import Manifest
 from rca.evaluation.protocol import TAGS
 from rca.models.backbones import build_backbone
 from rca.models.weights import FileWeights, check_file
@@ -33,17 +38,35 @@ GIGABYTE = 1e9
 MASK_BYTES = 0.02
 
 
-def check(params: Path, out: Path | None = None) -> None:
+def check(params: Path, out: Path | None = None, json: str | None = None, picture: Path | None = None) -> None:
     """Validate a params file and its whole dataset.
 
     Args:
         params: The file.
         out: CSV file for all faults of the data; the terminal shows some of each kind.
+        json: JSON file for what was understood and all faults; "-" prints it alone, and the text to standard error.
+        picture: File for a picture of some masks and the classes' colours.
 
     Raises:
         UserError: the params are invalid, the data have errors that stop the pipeline, or the disk is too small.
     """
-    settings = read_params(params)
+    stdout = sys.stdout
+
+    def report(examination: Examination) -> None:
+        if json == "-":
+            print(dumps(describe(examination), indent=2, ensure_ascii=False), file=stdout)
+        elif json is not None:
+            write_json(Path(json), describe(examination))
+        if picture is not None:
+            write_picture(picture, examination)
+            print(f"{picture}: {count(len(examination.samples), 'mask')} over their photographs.")
+
+    with redirect_stdout(sys.stderr) if json == "-" else nullcontext():
+        _check(read_params(params), params, out, report)
+
+
+def _check(settings: Params, params: Path, out: Path | None, report: Callable[[Examination], None]) -> None:
+    """Check settings, and give what was understood of their data to `report` before it is judged."""
     if params == PARAMS and write_instances(settings):
         print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
@@ -63,8 +86,8 @@ def check(params: Path, out: Path | None = None) -> None:
     if out is not None:
         write_faults(out, examination.faults)
         print(f"{out}: {count(len(examination.faults), 'fault')}.")
+    report(examination)
     manifest = examination.manifest
-    _print_counts(layout.root, manifest)
     _judge(layout.root, examination, settings.dataset.broken)
     _check_splits(settings, manifest)
     _check_saliency(settings, manifest)
@@ -75,14 +98,6 @@ def check(params: Path, out: Path | None = None) -> None:
     print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB; {free / GIGABYTE:.1f} GB are free.")
     if need > free:
         raise UserError("The disk is too small for this pipeline: free space, or list fewer runs, seeds or splits.")
-
-
-def _print_counts(root: Path, manifest: Manifest) -> None:
-    counts = summarise(manifest)
-    for split, of_split in counts["splits"].items():
-        print(f"{root}: {split}: {of_split['images']} images, {of_split['with_mask']} with a mask.")
-    for source, images in counts.get("sources", {}).items():
-        print(f"{root}: source {source}: {images} images.")
 
 
 def _judge(root: Path, examination: Examination, broken: Broken) -> None:
@@ -100,6 +115,7 @@ def _judge(root: Path, examination: Examination, broken: Broken) -> None:
         print(f"{root}: no faults.")
     else:
         print()
+    print(f"{root}: understood as follows.", *format_splits(examination.splits), sep="\n")
     left_out = count(len({fault.id for fault in examination.quarantine}), "image")
     where = f" in {left_out}" if examination.quarantine else ""
     counts = f"{count(len(errors), 'error')}{where} and {count(len(warnings), 'warning')}"

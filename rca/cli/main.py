@@ -53,6 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--params", type=name_path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
     )
     check.add_argument("--out", type=name_path, metavar="FILE", help="write all faults of the data as CSV")
+    understood = "write what was understood and all faults as JSON (without FILE to stdout, and the text to stderr)"
+    check.add_argument("--json", nargs="?", const="-", metavar="FILE", help=understood)
+    shown = "write some masks over their photographs, and the classes' colours, as a picture"
+    check.add_argument("--picture", type=name_path, metavar="FILE", help=shown)
 
     inspect = commands.add_parser("inspect", help="describe a file of the pipeline")
     inspect.add_argument("kind", choices=("data", "network", "memory", "scores"), help="the kind of file")

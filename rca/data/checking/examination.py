@@ -10,6 +10,7 @@ from rca.core.errors import UserError
 from rca.data.checking.agreement import compare_tags
 from rca.data.checking.classes import examine_classes, group_by
 from rca.data.checking.reading import Reading, read_listing
+from rca.data.checking.summary import SplitCount, choose_samples, count_splits
 from rca.data.faults import KINDS, Broken, Fault, count
 from rca.data.listing import Entry, Listing
 from rca.data.manifest import SAFE_ID, ImageRecord, Manifest, locate
@@ -24,12 +25,16 @@ class Examination:
     Attributes:
         manifest: The images without an error.
         faults: All faults, in the order of `KINDS`, and within a kind in that of the listing.
-        notes: What was left out and why, in sentences.
+        notes: What was left out, drawn as undecided or renamed, in sentences.
+        splits: What each split holds.
+        samples: Images to look at.
     """
 
     manifest: Manifest
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = ()
+    splits: tuple[SplitCount, ...] = ()
+    samples: tuple[Entry, ...] = ()
 
     @property
     def errors(self) -> tuple[Fault, ...]:
@@ -105,7 +110,13 @@ def examine(
         *_find_duplicates(listing, readings, root),
     ]
     order = {kind: position for position, kind in enumerate(KINDS)}
-    return Examination(manifest, tuple(sorted(faults, key=lambda fault: order[fault.kind])), listing.notes)
+    return Examination(
+        manifest,
+        tuple(sorted(faults, key=lambda fault: order[fault.kind])),
+        listing.notes,
+        count_splits(listing, readings),
+        choose_samples(listing, readings),
+    )
 
 
 def _examine_ids(listing: Listing, root: Path) -> Iterator[Fault]:

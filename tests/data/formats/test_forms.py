@@ -1,0 +1,350 @@
+"""The forms in which people bring lists, names, tables, suffixes and colours."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rca.core.errors import UserError
+from rca.core.files import PALETTE, write_mask
+from rca.core.images import SUFFIXES
+from rca.data.checking.agreement import find_order
+from rca.data.checking.examination import Examination
+from rca.data.formats.colours import read_label_map
+from rca.data.formats.dataset import examine_dataset, list_dataset
+from rca.data.formats.files import read_list
+from rca.data.formats.folder import FolderSettings
+from rca.data.formats.voc import VocSettings
+from rca.data.names import find_parts, find_role, find_similar, take_objects
+
+FOLDER = FolderSettings(name="mine", format="folder", splits=("train", "val"))
+VOC = VocSettings(name="tiny", format="voc", splits=("train", "val"))
+HEIGHT, WIDTH = 23, 37
+
+
+def save(path: Path, seed: int = 0, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def save_mask(path: Path, *labels: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for place, label in enumerate(labels):
+        mask[3 + 4 * place : 6 + 4 * place] = label
+    Image.fromarray(mask).save(path)
+
+
+def tell(examination: Examination, kind: str) -> list[str]:
+    return [fault.sentence for fault in examination.faults if fault.kind == kind]
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *((name, "background") for name in ("_background_", "__background__", "background", "Background", "BG")),
+        *((name, "undecided") for name in ("__ignore__", "ignore", "void", "Unlabelled", "ignored")),
+        *((name, "nothing") for name in ("nan", "None", "n/a", "", " ", "NaN", "null")),
+        *((name, "object") for name in ("cat", "backgrounds of sky", "avoid", "nana", "none of these")),
+    ],
+)
+def test_one_rule_tells_classes_from_what_is_none(name: str, role: str) -> None:
+    assert find_role(name) == role
+
+
+@pytest.mark.parametrize(
+    ("names", "objects"),
+    [
+        (("__ignore__", "_background_", "cat", "dog"), ("cat", "dog")),
+        (("background", "cat", "void"), ("cat",)),
+        (("void", "cat"), ("cat",)),
+        (("cat", "background"), ("cat", "background")),  # label 2: an error of the check
+        (("background", "void", "cat"), ("void", "cat")),  # label 1 would shift
+        (("void",), ()),
+    ],
+)
+def test_names_are_left_out_only_where_no_label_shifts(names: tuple[str, ...], objects: tuple[str, ...]) -> None:
+    assert take_objects(names).objects == objects
+
+
+def test_names_made_of_others_and_mistyped_ones() -> None:
+    assert find_parts("cow, grass", ("cow", "grass", "cow, grass")) == ("cow", "grass")
+    assert find_parts("Cow and grass", ("cow", "grass")) == ("cow", "grass")
+    assert find_parts("dining table", ("dining", "cow")) == ()
+    for name, meant in (("catt", "cat"), ("ct", "cat"), ("cta", "cat"), ("aeroplne", "aeroplane"), ("cow", None)):
+        assert find_similar(name, ("cat", "aeroplane")) == meant
+
+
+# --- lists
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a1\r\nb2\r\n",
+        "\ufeffa1\n\n  b2\n",
+        "/JPEGImages/a1.jpg /SegmentationClass/a1.png\n/JPEGImages/b2.jpg /SegmentationClass/b2.png\n",
+        "a1  1\nb2 -1\n",
+        "VOCdevkit/VOC2012/JPEGImages/a1.jpg\nVOCdevkit/VOC2012/JPEGImages/b2.JPG",
+        "JPEGImages\\a1.jpg\nJPEGImages\\b2.jpg",
+    ],
+)
+def test_lists_of_other_codes_are_read(make_voc: Callable[..., Path], text: str) -> None:
+    root = make_voc()
+    (root / "ImageSets/Segmentation/train.txt").write_bytes(text.encode())
+    found = examine_dataset(root, VOC)
+    assert found.errors == ()
+    assert [record.id for record in found.manifest.select("train")] == ["a1", "b2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a1\nthe photograph of a dog\n", "line 2: 'the photograph of a dog' is no name"),
+        ("x/a1\ny/a1\n", "have one name"),
+    ],
+)
+def test_one_error_names_a_bad_list(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_list(tmp_path / "list.txt")
+
+
+# --- tables
+
+
+TABLES = {
+    "other headers": "filename,label\np0.jpg,cow\np1.jpg,sheep\n",
+    "headers as written by hand": " Image ID , Tags \np0,cow\np1,sheep\n",
+    "a column a class": "filename, cow, sheep\np0.jpg,1,0\np1.jpg,0,1\n",
+    "a column a class with words": "image,cow,sheep\np0,True,False\np1,false,true\n",
+    "semicolons": "id;tags\np0;cow\np1;sheep\n",
+    "tabs": "id\ttags\np0\tcow\np1\tsheep\n",
+    "empty cells": "id,tags\np0,cow;nan\np1,sheep;None\n,\n",
+    "blank lines and a mark": "\ufeffid,tags\r\n\r\np0,cow\r\np1,sheep\r\n",
+    "Windows' paths": "id,tags\n.\\p0.JPG,cow\np1,sheep\n",
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_tables_are_read_as_people_write_them(tmp_path: Path, form: str) -> None:
+    for number in (0, 1):
+        save(tmp_path / f"images/p{number}.jpg", number)
+    (tmp_path / "tags.csv").write_bytes(TABLES[form].encode())
+    listing = list_dataset(tmp_path, FOLDER)
+    assert listing.classes == ("cow", "sheep")
+    assert {entry.id: (entry.image, entry.tags) for entry in listing.entries} == {
+        "p0": ("images/p0.jpg", ("cow",)),
+        "p1": ("images/p1.jpg", ("sheep",)),
+    }
+    if form == "empty cells":
+        assert any("'nan' is no class and left out 1 times" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize("cell", ['"cow, grass"', "cow|grass", "cow;grass", "cow; grass ;"])
+def test_tags_are_separated_as_the_column_shows(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "tags.csv").write_text(f"id,tags\np0,{cell}\np1,cow\n")
+    assert list_dataset(tmp_path, FOLDER).classes == ("cow", "grass")
+
+
+@pytest.mark.parametrize("cell", ["cow grass", '"cow, grass"', "cow & grass"])
+def test_a_class_made_of_others_is_an_error(tmp_path: Path, cell: str) -> None:
+    for number in range(3):
+        save(tmp_path / f"images/p{number}.jpg", number)
+    (tmp_path / "tags.csv").write_text(f"id,tags,split\np0,{cell},train\np1,cow;grass,train\np2,cow,val\n")
+    assert (
+        "is made of cow, grass: separate the tags by ';'"
+        in tell(examine_dataset(tmp_path, FOLDER), "joined classes")[0]
+    )
+
+
+def test_a_mistyped_tag_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    lines = [f"p{number:02d},{'catt' if number == 7 else 'cat' if number % 3 else 'dog'}" for number in range(50)]
+    for number in range(50):
+        save(tmp_path / f"images/p{number:02d}.png", number)
+    (tmp_path / "tags.csv").write_text("\n".join(["id,tags", *lines]))
+    cats = sum(line.endswith(",cat") for line in lines)
+    found = tell(examine_dataset(tmp_path, FOLDER), "rare class")
+    assert len(found) == 1
+    assert f"catt: 1 image; did you mean cat ({cats} images)?" in found[0]
+
+
+@pytest.mark.parametrize("place", ["", "images/"])
+@pytest.mark.parametrize("by_split", [False, True])
+def test_a_folder_of_class_folders_is_a_dataset(tmp_path: Path, place: str, by_split: bool) -> None:
+    for number in range(8):
+        split = ("train/" if number < 5 else "val/") if by_split else ""
+        save(tmp_path / f"{place}{split}{('cat', 'dog')[number % 2]}/{number}.jpg", number)
+    listing = list_dataset(tmp_path, FOLDER)
+    assert listing.classes == ("cat", "dog")
+    assert len(listing.entries) == 8
+    for entry in listing.entries:
+        number = int(entry.id.rpartition("--")[2])
+        assert entry.tags == (("cat", "dog")[number % 2],)
+        assert (tmp_path / entry.image).is_file()
+        if by_split:
+            assert entry.splits == (("train",) if number < 5 else ("val",))
+
+
+def test_loose_photographs_without_a_table_are_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "images/cat/1.jpg")
+    save(tmp_path / "images/2.jpg")
+    with pytest.raises(UserError, match=r"tags\.csv does not exist, and .*2\.jpg lies in no class folder"):
+        list_dataset(tmp_path, FOLDER)
+
+
+# --- suffixes
+
+
+@pytest.mark.parametrize("suffix", [*sorted(SUFFIXES), ".Jpg", ".TIF", ".WebP"])
+@pytest.mark.parametrize("is_named", [False, True])
+def test_all_suffixes_are_read_in_any_case(tmp_path: Path, suffix: str, is_named: bool) -> None:
+    save(tmp_path / f"images/p0{suffix}", format=Image.registered_extensions()[suffix.lower()])
+    (tmp_path / "tags.csv").write_text(f"id,tags,split\np0{suffix if is_named else ''},cow,train;val\n")
+    found = examine_dataset(tmp_path, FOLDER)
+    assert found.errors == ()
+    assert [(one.id, one.image) for one in found.manifest.images] == [("p0", f"images/p0{suffix}")]
+
+
+def test_a_photograph_of_another_suffix_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "images/p0.webp")
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0.jpg,cow,train;val\n")
+    found = tell(examine_dataset(tmp_path, FOLDER), "photograph of another suffix")
+    assert "images/p0.jpg does not exist, but p0.webp is there: correct the name" in found[0]
+
+
+def test_a_name_that_may_be_two_files_is_an_error(tmp_path: Path, make_voc: Callable[..., Path]) -> None:
+    save(tmp_path / "images/p0.webp")
+    save(tmp_path / "images/p0.jpg")
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0,cow,train;val\n")
+    found = tell(examine_dataset(tmp_path, FOLDER), "ambiguous name")
+    assert "tags.csv, line 2: p0 may be p0.webp or p0.jpg" in found[0]
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0.webp,cow,train;val\n")
+    assert list_dataset(tmp_path, FOLDER).entries[0].image == "images/p0.webp"
+    root = make_voc()
+    save(root / "JPEGImages/a1.bmp")
+    assert len(tell(examine_dataset(root, VOC), "ambiguous name")) == 1
+
+
+# --- tags against masks
+
+
+def write_permuted(root: Path, images: int = 6) -> None:
+    """Masks of 1 sheep and 2 cow beside tags without classes.txt, which are sorted."""
+    rows = []
+    for number in range(images):
+        label, tag = ((1, "sheep"), (2, "cow"))[number % 2]
+        save(root / f"images/p{number}.jpg", number)
+        save_mask(root / f"masks/p{number}.png", label)
+        rows.append(f"p{number},{tag},{'val' if number > 3 else 'train'}")
+    (root / "tags.csv").write_text("\n".join(["id,tags,split", *rows]))
+
+
+def test_labels_in_another_order_than_the_tags_are_one_error(tmp_path: Path) -> None:
+    write_permuted(tmp_path)
+    found = examine_dataset(tmp_path, FOLDER)
+    assert [fault.kind for fault in found.errors] == ["permuted labels"]
+    assert (
+        "labels look permuted: 1 goes with sheep in 3 of 3 images, 2 goes with cow in 3 of 3"
+        in found.errors[0].sentence
+    )
+    assert any("labels are taken for the sorted tags: 1 cow, 2 sheep" in note for note in found.notes)
+    (tmp_path / "classes.txt").write_text("sheep\ncow\n")
+    assert examine_dataset(tmp_path, FOLDER).errors == ()
+
+
+def test_an_order_is_found_only_where_there_is_one() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        order = random.permutation(6) + 1
+        tags = [set(random.choice(6, random.integers(1, 3), replace=False) + 1) for _ in range(60)]
+        shown = [{int(np.flatnonzero(order == tag)[0]) + 1 for tag in each} for each in tags]
+        expected = {label: int(order[label - 1]) for label in range(1, 7) if order[label - 1] != label}
+        assert find_order(6, list(zip(tags, shown, strict=True))) == expected
+    noise = [({int(random.integers(1, 7))}, {int(random.integers(1, 7))}) for _ in range(200)]
+    assert find_order(6, noise) == {}
+
+
+def test_a_mask_of_0_and_255_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "images/p0.jpg")
+    save_mask(tmp_path / "masks/p0.png", 255)
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0,crack,train;val\n")
+    found = tell(examine_dataset(tmp_path, FOLDER), "binary mask")
+    assert "p0.png holds 0 and 255 alone: write the object as 1" in found[0]
+
+
+# --- colours
+
+
+LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\ndog:36,179,83::\ncow:1,2,3::\n"
+
+
+def colour(root: Path, colours: dict[int, tuple[int, int, int]], mode: str = "RGB") -> dict[str, np.ndarray]:
+    """Turn the masks of a dataset into colours; gives their labels."""
+    labels = {}
+    for path in sorted((root / "SegmentationClass").glob("*.png")):
+        mask = np.asarray(Image.open(path)).copy()
+        labels[path.stem] = mask
+        pixels = np.zeros((*mask.shape, 3), np.uint8)
+        for label, shade in colours.items():
+            pixels[mask == label] = shade
+        picture = Image.fromarray(pixels)
+        (picture.quantize(16) if mode == "P" else picture.convert(mode)).save(path)
+    return labels
+
+
+SHADES = {0: (0, 0, 0), 1: (250, 50, 83), 2: (36, 179, 83), 3: (1, 2, 3), 255: (224, 224, 192)}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("has_list", [False, True])
+def test_masks_in_colours_are_decoded_by_a_label_map(make_voc: Callable[..., Path], mode: str, has_list: bool) -> None:
+    root = make_voc()
+    expected = colour(root, SHADES, mode)
+    (root / "labelmap.txt").write_text(LABEL_MAP + "ignored:224,224,192::\n")
+    if not has_list:
+        (root / "classes.txt").unlink()
+    listing = list_dataset(root, VOC)
+    assert listing.classes == ("cat", "dog", "cow")
+    for entry in listing.entries:
+        np.testing.assert_array_equal(entry.draw(), expected[entry.id])
+
+
+def test_a_colour_that_no_label_has_is_an_error(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    colour(root, SHADES)
+    (root / "labelmap.txt").write_text(LABEL_MAP)  # without the colour of what is undecided
+    found = tell(examine_dataset(root, VOC), "unknown colour")
+    assert len(found) == 1
+    assert "d4.png holds the colour 224,224,192, which no label has" in found[0]
+
+
+def test_a_label_map_of_other_classes_is_an_error(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    (root / "labelmap.txt").write_text(LABEL_MAP.replace("dog", "hound"))
+    assert "differ in dog, hound" in tell(examine_dataset(root, VOC), "differing classes")[0]
+
+
+@pytest.mark.parametrize("line", ["cat", "cat:1,2", "cat:1,2,300::", "dog:250,50,83::", "cat:9,9,9::"])
+def test_a_bad_label_map_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "labelmap.txt").write_text(LABEL_MAP + line)
+    with pytest.raises(UserError, match=r"labelmap\.txt, line 6: "):
+        read_label_map(tmp_path / "labelmap.txt")
+
+
+def test_vocs_colours_at_other_values_are_an_error(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    masks = colour(root, {label: tuple(PALETTE[3 * label : 3 * label + 3]) for label in (0, 1, 2, 3, 255)}, "P")
+    found = tell(examine_dataset(root, VOC), "shuffled palette")
+    assert found
+    assert all("has the colour of VOC's label" in sentence for sentence in found)
+    for name, mask in masks.items():
+        write_mask(root / f"SegmentationClass/{name}.png", mask)
+    assert examine_dataset(root, VOC).errors == ()
