@@ -13,6 +13,7 @@ from segmenters import write_model
 
 from rca.cli.main import main
 from rca.core.files import PALETTE, read_mask, read_photograph, write_mask
+from rca.data.formats.coco import CocoSettings
 from rca.data.formats.dataset import read_dataset
 from rca.data.formats.voc import VocSettings
 from rca.data.manifest import Manifest, write_manifest
@@ -269,3 +270,49 @@ def test_classes_and_photographs_may_be_named(voc: Path) -> None:
     arguments = [str(voc / "SegmentationClass"), "out", "--classes", "names.txt", "--photographs", "photos"]
     assert main(["export", "voc", *arguments]) == 0
     assert read_back(Path("out")).classes == CLASSES
+
+
+# --- what rca writes, rca reads
+
+
+@pytest.mark.parametrize("components", [False, True])
+def test_a_dataset_in_coco_layout_comes_back_from_its_export(voc: Path, tmp_path: Path, components: bool) -> None:
+    """With pixels of 255 undecided again, and an image without an object."""
+    flags = ["--components"] if components else []
+    assert main(["export", "coco", str(voc / "SegmentationClass"), "voc/train.json", *flags]) == 0
+    settings = CocoSettings(
+        name="back",
+        format="coco",
+        splits=("train",),
+        annotations="{split}.json",
+        images="JPEGImages",
+        unannotated="background",
+    )
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    notes: list[str] = []
+    back = read_dataset(voc, settings, drawn=drawn, draw_into=drawn, report=notes.append)
+    assert back.classes == CLASSES
+    assert [record.id for record in back.images] == NAMES
+    for record in back.images:
+        original = read_mask(voc / f"SegmentationClass/{record.id}.png")
+        assert (read_mask(back.truth(record)) == original).all()
+        assert {tag + 1 for tag in record.tags} == set(np.unique(original).tolist()) - {0, 255}
+    assert any("the category ignore is no class: its" in note and "are undecided" in note for note in notes)
+
+
+def test_masks_that_a_tool_wrote_in_the_colours_of_the_label_map_come_back(voc: Path, tmp_path: Path) -> None:
+    """As CVAT exports them: RGB, the label map alone, and in another order."""
+    assert main(["export", "voc", str(voc / "SegmentationClass"), "out"]) == 0
+    for path in Path("out/SegmentationClass").iterdir():
+        with Image.open(path) as picture:
+            picture.convert("RGB").save(path)
+    first, *lines = Path("out/labelmap.txt").read_text().splitlines()
+    Path("out/labelmap.txt").write_text("\r\n".join([first, *reversed(lines)]) + "\r\n")
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    settings = VocSettings(name="back", format="voc", splits=("train",))
+    back = read_dataset(Path("out"), settings, drawn=drawn, draw_into=drawn)
+    assert back.classes == CLASSES
+    for record in back.images:
+        assert (read_mask(back.truth(record)) == read_mask(voc / f"SegmentationClass/{record.id}.png")).all()
