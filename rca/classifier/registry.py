@@ -36,7 +36,7 @@ def load_method(name: str) -> type[Method]:
 def _load(kind: type[Part], name: str) -> type[Part]:
     word = kind.__name__.lower()
     folder, attribute = PACKAGE / f"{word}s", word.upper()
-    exists = name.isidentifier() and (folder / f"{name}.py").is_file()
+    exists = name in {path.stem for path in folder.glob("*.py")}
     module = importlib.import_module(f"rca.{folder.name}.{name}") if exists else None
     declared = getattr(module, attribute, None)
     if not (isinstance(declared, type) and issubclass(declared, kind)):

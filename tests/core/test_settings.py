@@ -176,7 +176,7 @@ def test_an_unpinned_setting_keeps_its_range() -> None:
         (None, "does not exist"),
         (b"a: [1, 2", "is not valid YAML"),
         (b"a: 1\na: 2", "the key a is given twice"),
-        (b"caf\xe9: 1", "is not valid YAML"),
+        (b"caf\xe9: 1", "is not UTF-8 text"),
         (b"- 1\n- 2", "must be a mapping of sections, but it holds a list"),
         (b"", "must be a mapping"),
         (b"? [a, b]\n: 1", "is not valid YAML"),
