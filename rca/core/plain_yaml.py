@@ -76,7 +76,7 @@ def check_bounds(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in opened):
                 raise yaml.YAMLError(f"*{event.anchor} stands in its own anchor &{event.anchor}")
-            values += sizes.get(event.anchor, 1)
+            values += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, values))
             values += 1

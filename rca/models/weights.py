@@ -204,13 +204,12 @@ def unwrap(content: object) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no state dict.
     """
-    for key in (*WRAPPINGS, None):
-        if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
-            break
-        if key is None or not isinstance(content, dict):
-            raise ValueError("it holds no state dict")
-        content = next((content[name] for name in WRAPPINGS if isinstance(content.get(name), dict)), content)
-    state = {str(name): tensor for name, tensor in dict(content).items()}
+    for _ in WRAPPINGS:  # one may lie in another
+        if isinstance(content, dict):
+            content = next((content[name] for name in WRAPPINGS if isinstance(content.get(name), dict)), content)
+    if not isinstance(content, dict) or not content or not all(isinstance(one, Tensor) for one in content.values()):
+        raise ValueError("it holds no state dict")
+    state = {str(name): tensor for name, tensor in content.items()}
     while prefix := next((one for one in PREFIXES if any(name.startswith(one) for name in state)), None):
         inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         state = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)} | inner
