@@ -16,7 +16,10 @@ from rca.data.manifest import read_manifest
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 MANIFEST = Path("runs/mine/data")
 # Faults that belong to one image, told from a copy of a sound one each.
-ELSEWHERE = {"broken annotation", "missing mask", "missing saliency map", "unusable id"}  # not, or not so, in `folder`
+ELSEWHERE = {  # not, or not so, in `folder`
+    *("broken annotation", "bad annotation", "missing mask", "missing saliency map", "unusable id", "ambiguous name"),
+    "unknown colour",
+}
 PLANTED = [kind for kind, about in KINDS.items() if about.of_image and kind not in ELSEWHERE]
 
 
