@@ -144,6 +144,47 @@ def test_a_folder_that_links_lead_back_to_is_entered_once(project: Path, capsys:
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "1", "1", "2"]
 
 
+NUMBERS = (
+    ("scales", "-1"),
+    ("scales", "0"),
+    ("scales", "1e9"),
+    ("scales", "1e-9"),
+    ("scales", "nan"),
+    ("scales", "inf"),
+    ("tile", "0"),
+    ("tile", "-32"),
+    ("tile", "33"),
+    ("tile", str(32 * 10**9)),
+    ("overlap", "-32"),
+    ("overlap", str(2**64)),
+    ("batch-size", "0"),
+    ("batch-size", str(10**20)),
+)
+
+
+@pytest.mark.parametrize(("option", "value"), NUMBERS)
+def test_numbers_that_mean_nothing_are_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    text = refuse(capsys, "predict", "good.safetensors", "photos", "--out", "out", f"--{option}", value)
+    assert option.replace("-", "_") in text
+    assert not (project / "out").exists()
+
+
+FIGURES = (
+    ("boundary-distance", "nan"),
+    ("boundary-distance", "-1"),
+    ("boundary-distance", "1e9"),
+    ("workers", "0"),
+    ("workers", "-5"),
+)
+
+
+@pytest.mark.parametrize(("option", "value"), FIGURES)
+def test_figures_of_nothing_are_refused(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    assert value in refuse(capsys, *SCORE.split(), f"--{option}", value) or value == "1e9"
+
+
 def run(*arguments: str, stdout: object = subprocess.PIPE, **settings: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings.pop("env", {})}  # type: ignore[dict-item]
     command = [sys.executable, "-m", "rca.cli.main", *arguments]
