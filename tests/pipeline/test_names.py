@@ -1,13 +1,14 @@
 """Names that are commands run under neither engine: params.yaml is checked first, and dvc.yaml quotes all the same."""
 
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from projects import RealProject, build_once, build_real, copy_project
+from projects import ROOT, RealProject, build_once, copy_project
 
 from rca.pipeline.resolve import resolve_jobs
 
@@ -25,13 +26,21 @@ PLACES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @pytest.fixture(scope="module")
 def template(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
-    """A project in which nothing has run but the pins."""
-
-    def build(folder: Path) -> None:
-        build_real(folder).refresh()
-
-    folder = build_once(tmp_path_factory, "names", build)
+    """A project with the default params, in which nothing has run."""
+    folder = build_once(tmp_path_factory, "names", put_down)
     return RealProject(folder / "project", folder / "outside")
+
+
+def put_down(folder: Path) -> None:
+    project = RealProject(folder / "project", folder / "outside")
+    project.outside.mkdir(parents=True)
+    project.path.mkdir()
+    for name in ("dvc.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, project.path)
+    shutil.copy(ROOT / "workflow/presets/shapes.yaml", project.path / "params.yaml")
+    for name in ("rca", "workflow"):
+        shutil.copytree(ROOT / name, project.path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    project.initialise()
 
 
 @pytest.fixture
