@@ -215,3 +215,10 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, state: dict[str
 def test_a_spread_of_nothing_is_refused(tmp_path: Path, std: list[float]) -> None:
     with pytest.raises(UserError, match="std"):
         settings(tmp_path / "w.pth", std=std)
+
+
+def test_a_wrapping_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    circle: dict[str, object] = {}
+    circle["model"] = circle
+    torch.save(circle, tmp_path / "w.pth")
+    check_refused(settings(tmp_path / "w.pth"), tmp_path, "holds no state dict")
