@@ -38,11 +38,14 @@ def write_file(path: Path) -> Iterator[Path]:
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _name_beside(path)
-    # Not mkstemp: here the user's umask decides who may read the file, from its first byte on.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         with _name_target(temporary, path):
+            # Not mkstemp: here the user's umask decides who may read the file, from its first byte on.
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            mode = os.fstat(handle).st_mode
+            os.close(handle)
             yield temporary
+            os.chmod(temporary, mode)  # libraries may have put a file of their own there
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -169,7 +169,7 @@ def describe_memory(snapshot: Snapshot, purity: Float64Array | None = None) -> p
                 "age": _average(age[age >= 0]),
                 "images": len(np.unique(images[images >= 0])),
                 "confidence": _average(snapshot.confidence[row, slots]),
-                "spread": 1 - _average(snapshot.read_row(row) @ centroids[row]),
+                "spread": float(np.maximum(0, 1 - _average(snapshot.read_row(row) @ centroids[row]))),
                 "nearest": "" if other is None else snapshot.classes[other],
                 "cosine": np.nan if other is None else likeness[row, other],
                 "purity": _average(purity[row, slots]),

@@ -126,7 +126,8 @@ def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
         )
         names = items.get(name, {}).get("items", ["*"])
         inputs, outputs = (
-            [VARIABLE.sub("*", file.replace("${item}", item)) for file in files for item in names] for files in paths
+            [VARIABLE.sub("*", file.replace("${item.item}", item)) for file in files for item in names]
+            for files in paths
         )
         stages[name] = StageFiles(inputs, outputs)
     return stages

@@ -71,7 +71,7 @@ def plant_everywhere(dataset: Dataset) -> dict[str, str]:
     planted["leaked photograph"] = dataset.write("images/leak.jpg", content)
     dataset.add_image("both", "train", 3)
     dataset.change("both", splits=("train", "val"))
-    dataset.add_image("bare", "no tags", 1)
+    dataset.add_image("bare", "no_tags", 1)
     dataset.change("bare", tags=())
     remove_photographs(dataset, "lost")
     (dataset.root / "masks/e5.png").unlink()
@@ -92,7 +92,7 @@ def plant_everywhere(dataset: Dataset) -> dict[str, str]:
     with open(dataset.root / "tags.csv", "a") as table:
         table.write("c3,dog,train\n")
     planted["repeated id"] = "tags.csv"
-    use(splits=["train", "val", "none", "no tags", "lost"])
+    use(splits=["train", "val", "none", "no_tags", "lost"])
     return planted
 
 

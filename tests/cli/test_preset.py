@@ -193,7 +193,7 @@ def test_every_run_that_a_preset_describes_can_be_made(preset: Path, tmp_path: P
 def find_changes() -> list[tuple[str, list[str]]]:
     """The presets and changes of all commands in the README and on the experiments."""
     found = []
-    for file, preset in (("README.md", ""), ("docs/experiments.md", "msrc")):
+    for file, preset in (("README.md", ""), ("docs/experiments.md", "research")):
         for block, span in re.findall(r"```\w*\n(.*?)```|`([^`]+)`", (ROOT / file).read_text(), re.DOTALL):
             # A block holds a command a line, a span one command that may go on in the next line.
             for command in block.splitlines() or [" ".join(span.split())]:
@@ -207,8 +207,8 @@ def find_changes() -> list[tuple[str, list[str]]]:
 
 def test_documented_changes_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = find_changes()
-    assert {name for name, _ in commands} >= {"folder", "msrc", "shapes", "voc2012"}
-    for place in ("shared/data/msrc", "shared/weights", "shared/VOC2012"):
+    assert {name for name, _ in commands} >= {"folder", "research", "shapes", "voc2012"}
+    for place in ("shared/data/msrc", "shared/data/voc6", "shared/weights", "shared/VOC2012"):
         (tmp_path / place).mkdir(parents=True)
     for variable in ("RCA_SHARED", "PHOTOS", "VOC_ROOT"):
         monkeypatch.setenv(variable, str(tmp_path / "shared"))

@@ -111,7 +111,7 @@ def test_a_mask_may_be_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "1", "LA"])
 def test_a_mask_of_another_kind_is_refused(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 3)).save(tmp_path / "mask.png")
-    with pytest.raises(UserError, match=r"mask\.png is a .* picture, not one 8-bit channel: save it as"):
+    with pytest.raises(UserError, match=r"mask\.png is a .* picture, not one 8-bit channel: write its labels as"):
         read_mask(tmp_path / "mask.png")
 
 

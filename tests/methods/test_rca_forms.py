@@ -72,7 +72,7 @@ def test_every_form_learns_and_scores(form: str) -> None:
     assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in rca.parameters())
     features, valid, _ = draw_batch(5)
     plain = rca.host(features)
-    output = rca.eval().locate(rca(features, valid), None)
+    output = rca.eval()(features, valid)
     assert torch.equal(output.extras["plain"], plain)
     assert output.maps.shape == plain.shape
     assert not torch.allclose(output.maps, plain)

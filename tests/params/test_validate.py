@@ -133,7 +133,7 @@ TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
         ({"runs": ["Cam"]}, "'Cam' cannot name a run"),
         ({"runs": ["a-b"]}, "'a-b' cannot name a run"),
         ({"seeds": [0, 0]}, "seeds must be distinct"),
-        ({"seeds": [-1]}, "seeds must be distinct whole numbers from 0 up"),
+        ({"seeds": [-1]}, "seeds must be distinct whole numbers from 0 to 2147483647"),
         ({"shards": [0, 2]}, "shards must count up from 0: write [0, 1]"),
         ({"shards": [1]}, "shards must count up from 0: write [0]"),
         (
@@ -211,8 +211,8 @@ def test_a_run_takes_a_network_or_trains_one(tmp_path: Path) -> None:
     )
     assert stages["train_cam"]["runs"] == ["cam", "third"]
     assert stages["take_network"]["each"] == {
-        "rca-0": {"run": "rca", "seed": 0, "taken_from": "cam"},
-        "rca-4": {"run": "rca", "seed": 4, "taken_from": "cam"},
+        f"rca-{seed}": {"run": "rca", "seed": seed, "place": {"run": "rca", "seed": seed}, "taken_from": "cam"}
+        for seed in (0, 4)
     }
     assert stages["snapshot_memory"]["runs"] == ["rca"]
     assert stages["make_cam"]["runs"] == ["cam", "rca", "third"]

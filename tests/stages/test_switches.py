@@ -31,6 +31,7 @@ DEFAULT = {
     **name((*LABELLING, *SEGMENTING), "cam", "rca"),
     "snapshot_memory": ["rca"],
     **name(("cache_features", *WALK, "pin_truth")),
+    "take_network": {},
 }
 FULL_ALONE = {
     "fetch_weights": ["segmenter"],
@@ -103,7 +104,7 @@ def test_a_stage_has_the_instances_that_leave_anything_to_do(case: str) -> None:
     changes, differing = CASES[case]
     write(changes)
     found = {
-        stage: next(listed[key] for key in ("runs", "items", "shards") if key in listed)
+        stage: next(listed[key] for key in ("runs", "items", "shards", "each") if key in listed)
         for stage, listed in list_instances(read_params()).items()
         if stage not in SINGLE
     }
