@@ -85,7 +85,6 @@ def plant_everywhere(dataset: Dataset) -> dict[str, str]:
         "empty split",
         "exhausted split",
         "split without tags",
-        "unusable split",
     )
     planted |= dict.fromkeys((*of_splits, "masks for a part", "saliency maps for a part"), "tags.csv")
     dataset.write_lists()
