@@ -148,6 +148,11 @@ class Params:
         return tuple(run.name for run in self.weak_runs if run.keeps_memory)
 
     @property
+    def trained_runs(self) -> tuple[str, ...]:
+        """The runs that train a classification network."""
+        return tuple(run.name for run in self.weak_runs if run.train == "own")
+
+    @property
     def trainings(self) -> dict[str, Plain]:
         """The training images of each run's classification network."""
         return {run.name: run.training for run in self.weak_runs}

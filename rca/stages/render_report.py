@@ -46,6 +46,7 @@ class RenderReportTask(RenderReportSettings):
     Attributes:
         runs: The runs, in the order of the tables.
         memory_runs: The runs whose method keeps a memory.
+        trained_runs: The runs that train a classification network.
         seeds: The seeds of each run.
         shards: The parts that the images are split into, counted from 0.
         params_sha256: The checksum of params.yaml, which the page shows.
@@ -53,6 +54,7 @@ class RenderReportTask(RenderReportSettings):
 
     runs: tuple[str, ...]
     memory_runs: tuple[str, ...]
+    trained_runs: tuple[str, ...]
     seeds: tuple[int, ...]
     shards: tuple[int, ...]
     params_sha256: str
@@ -67,7 +69,9 @@ def run(context: Context, task: RenderReportTask) -> None:
         manifest=read_manifest(layout.manifest),
         statistics=read_json(layout.manifest / "statistics.json"),
         table=read_table(layout.results / "table.csv", tuple(COLUMNS)),
-        results={run: [read_result(layout.of(run, seed)) for seed in seeds] for run in task.runs},
+        results={
+            run: [read_result(layout.of(run, seed), run in task.trained_runs) for seed in seeds] for run in task.runs
+        },
         memories={run: read_memory(layout.of(run, seeds[0])) for run in task.memory_runs},
         pipeline=read_pipeline(PIPELINE, INSTANCES),
         measurements=read_measurements(layout.dataset, task),
@@ -79,8 +83,12 @@ def run(context: Context, task: RenderReportTask) -> None:
     print(f"the report is {layout.report / 'index.html'}")
 
 
-def read_result(paths: RunLayout) -> SeedResult:
+def read_result(paths: RunLayout, trained: bool) -> SeedResult:
     """Read the results of `evaluate` for one run and seed.
+
+    Args:
+        paths: The run and the seed.
+        trained: Whether the run trains a classification network.
 
     Raises:
         UserError: a file is missing or corrupt.
@@ -98,7 +106,7 @@ def read_result(paths: RunLayout) -> SeedResult:
         protocol=protocol,
         threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou"), needed=weak),
         histories={
-            stage: read_made(directory / f"{stage}.csv", ("epoch",), needed=weak and stage == "train_cam")
+            stage: read_made(directory / f"{stage}.csv", ("epoch",), needed=trained and stage == "train_cam")
             for stage in TRAININGS
         },
     )
@@ -201,5 +209,5 @@ STAGE = Stage(
     task=RenderReportTask,
     section=RenderReportSettings,
     run=run,
-    shared={name: name for name in ("runs", "memory_runs", "seeds", "shards", "params_sha256")},
+    shared={name: name for name in ("runs", "memory_runs", "trained_runs", "seeds", "shards", "params_sha256")},
 )

@@ -37,7 +37,9 @@ PROTOCOL = {
     "supervision": "tags",
     "initialisation": {"classification": "small (from scratch)"},
 }
-TASK = RenderReportTask(picture_width=64, runs=RUNS, memory_runs=RUNS[-1:], seeds=SEEDS, shards=(0,), params_sha256="")
+TASK = RenderReportTask(
+    picture_width=64, runs=RUNS, memory_runs=RUNS[-1:], trained_runs=RUNS, seeds=SEEDS, shards=(0,), params_sha256=""
+)
 INSTANCES = "stages: {generate_data: {items: [shapes]}, fetch_weights: {items: [classifier, segmenter]}}\n"
 PARAMS = 'runs: [cam, "a<b&c"]\n# <i>a comment</i>\n'  # the page shows it as it is
 

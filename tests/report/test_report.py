@@ -358,3 +358,11 @@ def test_the_sheet_shows_a_run_that_has_masks_of_every_kind() -> None:
 
     assert choose_compared({"cam": make("tags"), "rca": make("tags"), "full": make("masks")}) == "rca"
     assert choose_compared({"one": make("masks"), "full": make("masks")}) == "full"
+
+
+def test_a_run_that_takes_its_network_has_no_training_to_show(project: Path) -> None:
+    for path in project.rglob("train_cam.csv"):
+        path.unlink()
+    with pytest.raises(UserError, match="train_cam"):
+        render(project)
+    assert render(project, trained_runs=()).find_row("run")
