@@ -22,6 +22,7 @@ from rca.methods.parts.pixel_refinement import refine_by_pixels
 from rca.methods.parts.view_contrast import MovingPrototypes, attract, contrast_prototypes, pool_strongest, repel
 from rca.models.output import Output, require
 from rca.models.pooling import pool_regions
+from rca.models.resizing import resize_maps
 
 
 class RoiLevelOptions(Settings):
@@ -173,7 +174,7 @@ class Hsc(Method):
     def _embed(self, view: Output, valid: Tensor, batch: Sample) -> EmbeddedView:
         """Embeddings and pseudo labels of a view; `valid` is that of the second view."""
         size, tags = (valid.shape[2], valid.shape[3]), batch.tags[..., None, None]
-        scores = _resize(view.scores.detach().relu() * (view.valid > 0), size)
+        scores = resize_maps(view.scores.detach().relu() * (view.valid > 0), size)
         shares = normalise_maps(scores, valid, self.options.normalisation) * tags * (valid > 0)
         labels = self._label(shares, valid, batch.image)
         masks = torch.stack([(labels >= 0) & (labels < shares.shape[1]), labels == shares.shape[1]], 1)
@@ -182,7 +183,7 @@ class Hsc(Method):
         if self.options.class_level.pooling == "softmax":
             class_weights = self._add_background(shares).softmax(1)[:, :-1] * (valid > 0)
         pixels, regions = (
-            _resize(project(view.features), size) for project in (self.project_pixels, self.project_regions)
+            resize_maps(project(view.features), size) for project in (self.project_pixels, self.project_regions)
         )
         objects, backgrounds = functional.normalize(pool_regions(regions, masks.to(regions.dtype)), dim=2).unbind(1)
         return EmbeddedView(
@@ -262,10 +263,6 @@ class Hsc(Method):
         losses = [divide_by_count(*contrast_prototypes(*term, temperature)) for term in terms]
         banks.update(*(torch.stack(parts) for parts in zip(*current, strict=True)))
         return torch.stack(losses).sum() / 2
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if maps.shape[2:] == size else functional.interpolate(maps, size, mode="bilinear")
 
 
 def _to_rows(maps: Tensor) -> Tensor:

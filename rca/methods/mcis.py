@@ -20,6 +20,7 @@ from rca.methods.base import Method
 from rca.methods.parts.attention import Affinity, AffinityOptions, summarise
 from rca.models.output import Output, require
 from rca.models.pooling import share_of_peak
+from rca.models.resizing import size_of
 
 COPIES = (View(1.0, True), View(0.75, False), View(2.0, False))
 """The copies of an image in the released code."""
@@ -93,7 +94,7 @@ class Mcis(Method):
 
     def score_beside(self, features: Tensor, others: Tensor, valid: Tensor) -> Tensor:
         """The maps of each image's co-attention to another image, see `Method.score_beside`."""
-        return self._classify(summarise(self.affinity(features, others), others, valid, _size(features)))
+        return self._classify(summarise(self.affinity(features, others), others, valid, size_of(features)))
 
     def compute_losses(self, output: Output, batch: Sample, epoch: int) -> dict[str, Tensor]:
         """Classify the images, the objects that they share with their partners, and the objects that they do not share.
@@ -120,8 +121,8 @@ class Mcis(Method):
         weight, total = batch.weight.expand(len(batch.tags))[:number], output.maps.new_zeros(())
         for copy in require(output.copies, "list_views"):
             affinity = self.affinity(features, copy.features)
-            in_copy = summarise(affinity, copy.features, copy.valid, _size(features))
-            in_image = summarise(affinity.transpose(1, 2), features, valid, _size(copy.features))
+            in_copy = summarise(affinity, copy.features, copy.valid, size_of(features))
+            in_image = summarise(affinity.transpose(1, 2), features, valid, size_of(copy.features))
             for of_image, of_copy in ((maps, copy.maps), (self._classify(in_copy), self._classify(in_image))):
                 for found, inside in ((of_image, valid), (of_copy, copy.valid)):
                     total = total + self.host.classification_loss(found, inside, tags, weight) / 2
@@ -164,7 +165,7 @@ class Mcis(Method):
     def _co_attend(self, features: Tensor, valid: Tensor) -> Tensor:
         """The co-attention of each image to its partner (2B, D, h, w), from one affinity matrix per pair."""
         (first, second), (valid_first, valid_second) = features.chunk(2), valid.chunk(2)
-        affinity, size = self.affinity(first, second), _size(features)
+        affinity, size = self.affinity(first, second), size_of(features)
         in_second = summarise(affinity, second, valid_second, size)
         return torch.cat([in_second, summarise(affinity.transpose(1, 2), first, valid_first, size)])
 
@@ -186,10 +187,6 @@ class Mcis(Method):
 def _exchange(rows: Tensor) -> Tensor:
     """The rows (2B, ...) of each image's partner, given the rows of the images and then those of the partners."""
     return rows.roll(len(rows) // 2, 0)
-
-
-def _size(features: Tensor) -> tuple[int, int]:
-    return features.shape[2], features.shape[3]
 
 
 METHOD = Mcis

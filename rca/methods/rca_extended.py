@@ -32,6 +32,7 @@ from rca.methods.parts.prototypes import cluster_memory
 from rca.methods.parts.regions import Regions, locate_regions
 from rca.models.output import Output, require
 from rca.models.pooling import share_of_peak
+from rca.models.resizing import resize_maps, size_of
 
 CONTEXT = "context of "
 """How the name of a context's row in the memory begins."""
@@ -100,14 +101,14 @@ class RcaExtended(Method):
 
     def locate(self, views: Sequence[Output], finest: int, tags: Tensor | None) -> Output:
         """The share of each class, 0..1, among the possible classes and all contexts; see `Method.locate`."""
-        size = _size(views[finest].maps)
-        logits = torch.stack([_resize(self._score_rows(view.features), size) for view in views]).mean(0)
+        size = size_of(views[finest].maps)
+        logits = torch.stack([resize_maps(self._score_rows(view.features), size) for view in views]).mean(0)
         known = self.prototypes_usable.chunk(2)[0].any(1).expand(len(logits), -1)
         possible = known if tags is None else known & (tags > 0)
         possible = functional.pad(possible, (0, 1), value=True)  # the context always is
         shares = logits.masked_fill(~possible[..., None, None], -torch.inf).softmax(1)
         if (temperature := self.options.image_temperature) is not None:
-            alike = [_resize(share_alike(view.features, shares, temperature), size) for view in views]
+            alike = [resize_maps(share_alike(view.features, shares, temperature), size) for view in views]
             shares = torch.stack(alike).mean(0)
         weighted = torch.cat([shares[:, :-1], shares[:, -1:] * self.prior], 1)
         shares = weighted / weighted.sum(1, keepdim=True)
@@ -137,8 +138,8 @@ class RcaExtended(Method):
 
     def memorise(self, views: Sequence[Output], finest: int, images: WholeImages, epoch: int) -> None:
         """Store positions of some training images, or measure the areas of objects; see `Method.memorise`."""
-        size = _size(views[finest].maps)
-        maps = torch.stack([_resize(view.scores.relu(), size) for view in views]).sum(0)
+        size = size_of(views[finest].maps)
+        maps = torch.stack([resize_maps(view.scores.relu(), size) for view in views]).sum(0)
         shares = share_of_peak(maps, views[finest].valid, images.tags)
         if self.measures:
             self._measure(shares, self.locate(views, finest, images.tags))
@@ -158,7 +159,7 @@ class RcaExtended(Method):
         options, tags = self.options.memory, images.tags
         found = []
         for view in views:
-            resized = _resize(shares, _size(view.maps))
+            resized = resize_maps(shares, size_of(view.maps))
             objects = find_objects(resized, tags, options.object)
             found.append(torch.cat([objects, find_contexts(resized, view.valid, tags, options.context)], 1))
         # The slots of an image are shared by its views: positions are picked at even steps through all of them.
@@ -193,14 +194,6 @@ class RcaExtended(Method):
     def name_rows(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """The classes, and then their contexts."""
         return (*classes, *(f"{CONTEXT}{name}" for name in classes))
-
-
-def _size(maps: Tensor) -> tuple[int, int]:
-    return maps.shape[2], maps.shape[3]
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if _size(maps) == size else functional.interpolate(maps, size, mode="bilinear")
 
 
 METHOD = RcaExtended

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rca.models.resizing import resize_maps, size_of
+
 REACH = 3
 """A position is shown with the cells of its region that lie up to so many cells away."""
 
@@ -123,9 +125,9 @@ def share_alike(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
     Returns:
         (B, R, h, w); where the shares sum to 1, so do the results.
     """
-    size = (features.shape[2], features.shape[3])
+    size = size_of(features)
     alike = functional.normalize(features.flatten(2), dim=1).transpose(1, 2)
-    values = functional.interpolate(shares, size, mode="bilinear") if shares.shape[2:] != size else shares
+    values = resize_maps(shares, size)
     mixed = functional.scaled_dot_product_attention(
         alike, alike, values.flatten(2).transpose(1, 2), scale=1 / temperature
     )
