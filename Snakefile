@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from rca.core.errors import UserError
-from rca.pipeline.plan import MARKER, load_plan, make_plan, name_rule, save_plan
+from rca.pipeline.plan import MARKER, load_plan, make_plan, merge_pending, name_rule
 
 if config:
     sys.exit(
@@ -76,18 +76,10 @@ for job in plan.jobs:
             "{params.python:q} -m rca.pipeline.run_job {params.job:q} --gpus {resources.gpu}"
 
 
-onstart:
-    save_plan(Path(), plan)
-
-
-# Importing DVC here keeps it out of jobs on other machines.
+# What the jobs recorded goes into dvc.lock. After a kill, the next start does this.
 onsuccess:
-    from rca.pipeline.dvc_project import DvcProject
-
-    DvcProject(Path()).sort_lock()
+    merge_pending(Path())
 
 
 onerror:
-    from rca.pipeline.dvc_project import DvcProject
-
-    DvcProject(Path()).sort_lock()
+    merge_pending(Path())

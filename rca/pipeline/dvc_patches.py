@@ -1,24 +1,23 @@
 """All replacements of DVC's own behaviour.
 
-They are a repository lock that waits, atomic writes of dvc.lock, and the name under which `rwlock` lists a process.
+They are locks that wait, a dvc.lock that is parsed once and written atomically, and stages that run without a lock.
 tests/pipeline/test_dvc_contract.py tests the parts of DVC that the package uses.
 """
 
 import os
-import re
-import socket
-import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dvc.dependency.param
 import dvc.dvcfile
-import psutil
+import dvc.output
+import dvc.rwlock
+import dvc.stage.run
+import dvc.utils.serialize
 from dvc.lock import LockBase, LockError
-from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 
 from rca.core.errors import UserError
@@ -28,10 +27,7 @@ Result = TypeVar("Result")
 
 
 class PatientLock(LockBase):  # type: ignore[misc]  # DVC is untyped
-    """DVC's repository lock, with a timeout long enough for another process to record large outputs.
-
-    DVC takes the lock again after a stage's command ends: giving up then would lose hours of work.
-    """
+    """DVC's repository lock, with a timeout long enough for another process to record large outputs."""
 
     def __init__(self, inner: LockBase, patience: float = PATIENCE) -> None:
         self.inner = inner
@@ -55,6 +51,27 @@ class PatientLock(LockBase):  # type: ignore[misc]  # DVC is untyped
 
     def __exit__(self, *_: object) -> None:
         self.unlock()
+
+
+class HeldLock(LockBase):  # type: ignore[misc]
+    """A repository lock for a process that needs none: it neither reads nor writes what the real one guards."""
+
+    is_locked = True
+
+    def __init__(self) -> None:
+        pass
+
+    def lock(self) -> None:
+        """Do nothing."""
+
+    def unlock(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def retry_locked(action: Callable[[], Result], patience: float = PATIENCE) -> Result:
@@ -83,47 +100,50 @@ def describe_error(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def name_process(stage: str) -> None:
-    """Make DVC's `rwlock` list stage and host with this process's pid, which means nothing on other hosts."""
-    sys.argv = ["rca-stage", stage, "on", socket.gethostname()]
+def list_no_files() -> None:
+    """Make DVC list no files in `rwlock`: it rewrites that file twice for each question about a stage."""
+    dvc.rwlock.rwlock = lambda *_: nullcontext()
 
 
-def is_alive(entry: Mapping[str, Any], written: float) -> bool:
-    """Whether the process of an entry of `rwlock` may still run; `written` is when that file was last modified."""
-    host = re.fullmatch(r"rca-stage \S+ on (\S+)", entry["cmd"])
-    if host and host[1] != socket.gethostname():
-        return True
-    try:
-        process = psutil.Process(entry["pid"])
-        # A process younger than the file did not write the entry. One second allows for rounded times.
-        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + 1)
-    except psutil.NoSuchProcess:
-        return False
+def run_alone() -> None:
+    """Make a stage run without the repository lock and without git: who merges its record writes .gitignore files."""
+    list_no_files()
+    dvc.stage.run.unlocked_repo = lambda function: function
+    dvc.output.Output.ignore = lambda out: None
+    dvc.dvcfile.is_git_ignored = lambda repo, path: False
 
 
-def write_lock_whole() -> None:
-    """Make DVC replace dvc.lock atomically, and parse it in C.
+def parse_once() -> None:
+    """Make DVC parse dvc.lock and files of parameters once, not for each question and each stage."""
+    dvc.dvcfile.Lockfile.load = lambda file: read_lock(Path(file.path))
+    load, parsed = dvc.utils.serialize.load_path, {}
 
-    DVC writes the file in place, so a kill during the write would lose the record of every stage. It also parses and
-    writes the file in Python to keep comments, which takes seven seconds per finished stage with two hundred stages.
+    def load_once(path: str, fs: Any, **options: Any) -> Any:
+        state = os.stat(path)
+        key = (path, state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in parsed:
+            parsed[key] = load(path, fs, **options)
+        return parsed[key]
+
+    dvc.dependency.param.load_path = load_once
+
+
+_parsed: dict[Path, tuple[bytes, dict[str, Any]]] = {}
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The content of a dvc.lock, which the caller must not change; empty if there is no such file.
+
+    Raises:
+        UserError: It is no YAML.
     """
-    dvc.dvcfile.modify_yaml = _modify_lock
-
-
-@contextmanager
-def _modify_lock(path: str, fs: object = None) -> Iterator[Any]:
-    data = load_yaml(path) if os.path.exists(path) else {}
-    yield data
-    copy = Path(path).with_name(".dvc") / "tmp" / f"{Path(path).name}.new"
-    with copy.open("w", encoding="utf-8") as stream:
-        _build_writer().dump(data, stream)
-    copy.replace(path)
-
-
-def _build_writer() -> YAML:
-    """A writer of plain data in DVC's format."""
-    writer = YAML(typ="safe")
-    writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
-    writer.Representer.add_representer(OrderedDict, writer.Representer.represent_dict)
-    return writer
+    text = path.read_bytes() if path.exists() else b""
+    if path not in _parsed or _parsed[path][0] != text:
+        try:
+            content = YAML(typ="safe").load(text) or {}
+        except Exception as error:  # ruamel.yaml raises errors of several kinds
+            raise UserError(f"{path} is not valid: {describe_error(error)}.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("stages", {}), dict):
+            raise UserError(f"{path} is not valid: restore it from git, or delete it.")
+        _parsed[path] = (text, content)
+    return _parsed[path][1]

@@ -1,34 +1,39 @@
 """The DVC project, opened so that many processes can share it and a killed process blocks no other.
 
-Only this module and `rca.pipeline.dvc_patches` use DVC. DVC keeps two locks in .dvc/tmp: `lock`, held briefly while it
-reads or records, and `rwlock`, a list of the files that running stages read and write, each with its process.
+`rca.pipeline.dvc_job` runs single stages of it.
 """
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from dvc.dvcfile import LOCK_FILE, PROJECT_FILE, ProjectFile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.scm import SCMError
 from dvc.stage import PipelineStage
-from dvc.utils.serialize import dumps_yaml, load_yaml
+from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
+from dvc.utils.serialize import dumps_yaml
 
 from rca.core.errors import UserError
+from rca.pipeline.dvc_job import load_stage
 from rca.pipeline.dvc_patches import (
     PATIENCE,
     PatientLock,
     describe_error,
-    is_alive,
-    name_process,
-    retry_locked,
-    write_lock_whole,
+    list_no_files,
+    parse_once,
+    read_lock,
 )
+from rca.pipeline.rwlock import FileList
+from rca.pipeline.tasks import Record, Task, list_records, read_record, write_record, write_tasks, write_whole
 
+# What DVC's answers depend on besides the files of the stages.
+OF_PROJECT = ("dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config", ".dvc/config.local", ".dvcignore")
 DIRECTORY = "directory"  # the label of an out that is a folder
 
 
@@ -99,11 +104,20 @@ class DvcProject:
             except SCMError:
                 raise UserError(f"DVC needs a git repository, but {self.root} is not one: run `git init`.") from None
         self.repo.lock = PatientLock(self.repo.lock, patience)
-        write_lock_whole()
+        self.files = FileList(self.root, self.repo.config["core"].get("hardlink_lock", False), patience)
+        list_no_files()
+        parse_once()
 
-    @property
-    def _tmp(self) -> Path:
-        return self.root / ".dvc/tmp"
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Take DVC's repository lock; what DVC reads of dvc.yaml is kept while the context lasts.
+
+        Raises:
+            UserError: DVC refuses what is done in the context.
+        """
+        # DVC looks for parts of the project in the current folder.
+        with report_errors(), chdir(self.root), lock_repo(self.repo):
+            yield
 
     def list_declared(self) -> list[Declared]:
         """The stages of the root's dvc.yaml, in the order in which `dvc repro` would run them.
@@ -111,20 +125,23 @@ class DvcProject:
         Raises:
             UserError: dvc.yaml is not valid.
         """
-        return [self._describe(stage) for stage in self._list_stages()]
+        with self.lock():
+            return [self._describe(stage) for stage in self._list_stages()]
 
-    def ask_status(self) -> tuple[list[Declared], set[str]]:
-        """The declared stages and the names of those that DVC reports as changed, under one lock.
+    def list_tasks(self) -> list[Task]:
+        """What the job of each stage needs of dvc.yaml and dvc.lock."""
+        with self.lock():
+            recorded = self._read_recorded()
+            return [self._make_task(stage, recorded) for stage in self._list_stages()]
+
+    def list_changed(self) -> set[str]:
+        """The names of the stages that DVC reports as changed.
 
         Raises:
-            UserError: dvc.yaml is not valid, or a stage is running.
+            UserError: dvc.yaml is not valid.
         """
-        self.check_idle()
-        with report_errors(), lock_repo(self.repo):
-            stages = self._list_stages()
-            changed = self.repo.status()
-        names = {stage.name for stage in stages if stage.addressing in changed}
-        return [self._describe(stage) for stage in stages], names
+        with self.lock():
+            return {stage.name for stage in self._list_stages() if stage.status()}
 
     def is_changed(self, name: str) -> bool:
         """Whether a stage of this name exists and DVC reports it as changed.
@@ -132,86 +149,85 @@ class DvcProject:
         Raises:
             UserError: dvc.yaml is not valid.
         """
-        with report_errors(), lock_repo(self.repo):
-            stages = [stage for stage in self._list_stages() if stage.name == name]
-            return any(bool(stage.status()) for stage in stages)
-
-    def reproduce(self, name: str) -> None:
-        """Reproduce one stage without its upstream stages.
-
-        Raises:
-            UserError: The stage failed.
-        """
-        name_process(name)
-        with report_errors():
-            retry_locked(lambda: self.repo.reproduce(targets=[name], single_item=True))
+        with self.lock():
+            return any(stage.name == name and bool(stage.status()) for stage in self._list_stages())
 
     def record(self, name: str) -> None:
-        """Record a stage's present files in dvc.lock, after its command ran.
+        """Record a stage's present files, after its command ran.
 
         Raises:
             UserError: An out is missing.
         """
-        with report_errors():
-            retry_locked(lambda: self.repo.commit(name, force=True))
+        with self.lock():
+            (stage,) = (stage for stage in self._list_stages() if stage.name == name)
+            stage.save()
+            stage.commit()
+            write_record(
+                self.root, Record(self._make_task(stage, self._read_recorded()), to_single_stage_lockfile(stage))
+            )
+            self.merge_records()
 
-    def check_idle(self) -> None:
-        """Remove entries of dead processes from DVC's `rwlock`, and refuse to continue while a stage is running.
+    def list_watched(self) -> list[str] | None:
+        """The files and folders on which the answers of `list_declared` and `list_changed` depend.
 
-        DVC itself removes an entry only if its pid is dead. It takes a zombie, or a pid reused after a reboot, for
-        alive, and it fails if a kill left the file half written.
+        Returns:
+            Paths, relative to the root where they lie in it; None if DVC has to be asked each time.
+        """
+        with self.lock():
+            stages = self._list_stages()
+            files = {*OF_PROJECT, *list_vars(ProjectFile(self.repo, str(self.root / PROJECT_FILE)).contents)}
+            if any("${" in file for file in files) or not all(map(is_watchable, stages)):
+                return None
+            files.update(self._relate(item.fs_path) for stage in stages for item in (*stage.deps, *stage.outs))
+            return sorted(files)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of DVC's cache."""
+        return Path(self.repo.cache.local.path)
+
+    def merge_records(self, order: Iterable[str] = ()) -> None:
+        """Move the records of jobs into dvc.lock, and list their outs in .gitignore files.
+
+        A record is dropped if dvc.lock has another entry than the job was handed: DVC recorded it in the meantime.
+
+        Args:
+            order: The names of all stages in the order in which `dvc repro` records them. Jobs end in another one,
+                which would show as a change in git after each run. By default, new stages come last.
 
         Raises:
-            UserError: A running process writes outputs.
+            UserError: dvc.lock is not valid, or git tracks an out.
         """
-        path = self._tmp / "rwlock"
-        with self.repo.lock:
-            if not path.exists():
-                return
-            written = path.stat().st_mtime
-            try:
-                entries = json.loads(path.read_text())
-            except json.JSONDecodeError:
+        with self.lock():
+            paths = list_records(self.root)
+            records = [read_record(path) for path in paths]
+            lock = self.root / LOCK_FILE
+            content = {"schema": "2.0", **read_lock(lock)}
+            before = content.get("stages", {})
+            stages = dict(before)
+            for record in records:
+                if stages.get(record.task.name, {}) == record.task.recorded:
+                    stages[record.task.name] = record.after
+            stages = sort_entries(stages, order)
+            if stages != before or list(stages) != list(before):
+                write_whole(lock, dumps_yaml({**content, "stages": stages}))
+            for record, path in zip(records, paths, strict=True):
+                load_stage(self.repo, record.task, record.after).ignore_outs()
+                write_tasks(self.root, [replace(record.task, recorded=stages[record.task.name])])
                 path.unlink()
-                return
-            writers = {file: who for file, who in entries.get("write", {}).items() if is_alive(who, written)}
-            readers = {
-                file: [who for who in several if is_alive(who, written)]
-                for file, several in entries.get("read", {}).items()
-            }
-            readers = {file: several for file, several in readers.items() if several}
-            path.write_text(json.dumps({"write": writers, "read": readers}))
-        for who in writers.values():
-            raise UserError(
-                f"The pipeline is running: process {who['pid']} ({who['cmd']}); wait for it or stop it"
-                " (if its machine is gone, remove .dvc/tmp/rwlock)."
-            )
-
-    def sort_lock(self) -> None:
-        """Sort dvc.lock into the order in which `dvc repro` writes it.
-
-        Parallel stages are recorded in the order in which they end, which would show as a change in git after each
-        run.
-        """
-        with report_errors(), lock_repo(self.repo):
-            path = self.root / "dvc.lock"
-            if not path.exists():
-                return
-            content = load_yaml(path)
-            recorded = content["stages"]
-            order = [stage.name for stage in self._list_stages() if stage.name in recorded]
-            content["stages"] = {name: recorded[name] for name in [*order, *sorted(set(recorded) - set(order))]}
-            text = dumps_yaml(content)
-            if text != path.read_text():
-                copy = self._tmp / "dvc.lock.new"
-                copy.write_text(text)
-                copy.replace(path)
 
     def _list_stages(self) -> list[PipelineStage]:
-        with report_errors(), lock_repo(self.repo):
-            ordered = plan_repro(get_active_graph(self.repo.index.graph), self.repo.index.stages)
-        path = str(self.root / "dvc.yaml")
+        ordered = plan_repro(get_active_graph(self.repo.index.graph), self.repo.index.stages)
+        path = str(self.root / PROJECT_FILE)
         return [stage for stage in ordered if isinstance(stage, PipelineStage) and stage.path == path]
+
+    def _read_recorded(self) -> Mapping[str, Any]:
+        stages: Mapping[str, Any] = read_lock(self.root / LOCK_FILE).get("stages", {})
+        return stages
+
+    def _make_task(self, stage: PipelineStage, recorded: Mapping[str, Any]) -> Task:
+        entry = to_pipeline_file(stage)[stage.name]
+        return Task(stage.name, entry, recorded.get(stage.name, {}), self.repo.site_cache_dir)
 
     def _describe(self, stage: PipelineStage) -> Declared:
         local = [dep for dep in stage.deps if dep.protocol == "local"]
@@ -229,3 +245,27 @@ class DvcProject:
 
     def _relate(self, path: str) -> str:
         return Path(os.path.relpath(path, self.root)).as_posix()
+
+
+def list_vars(content: object) -> Iterator[str]:
+    """The files that `vars` name anywhere in dvc.yaml."""
+    if isinstance(content, Mapping):
+        listed = content.get("vars")
+        yield from (item.partition(":")[0] for item in listed or () if isinstance(item, str))
+        content = list(content.values())
+    if isinstance(content, list):
+        for value in content:
+            yield from list_vars(value)
+
+
+def is_watchable(stage: PipelineStage) -> bool:
+    """Whether the state of a stage is in files of this machine."""
+    local = all(item.protocol == "local" for item in (*stage.deps, *stage.outs))
+    return local and not stage.always_changed and not stage.is_callback
+
+
+def sort_entries(stages: dict[str, Any], order: Iterable[str]) -> dict[str, Any]:
+    """Put the entries of dvc.lock in an order; those that it does not name come last, sorted if it names any."""
+    ordered = [name for name in order if name in stages]
+    rest = set(stages) - set(ordered)
+    return {name: stages[name] for name in [*ordered, *(sorted(rest) if ordered else stages)]}

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pynvml
-from filelock import FileLock, Timeout
 
 from rca.core.errors import UserError
 
@@ -62,6 +61,8 @@ def list_devices(environment: Mapping[str, str]) -> list[str]:
 
 def wait_for_devices(devices: list[str], count: int, leases: ExitStack) -> list[str]:
     """Lock `count` of the GPUs, all or none, so that two waiting jobs cannot deadlock."""
+    from filelock import FileLock, Timeout  # imported late: most jobs use no GPU
+
     folder = Path(tempfile.gettempdir(), f"rca-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rca.core.errors import UserError
-from rca.pipeline.resolve import Job, build_jobs
+from rca.pipeline.resolve import INSTANCES, Job, build_jobs
+from rca.pipeline.seen import sign_files
+from rca.pipeline.tasks import FOLDER, list_records, write_tasks, write_whole
 
 if TYPE_CHECKING:
     from rca.pipeline.dvc_project import DvcProject
 
-FOLDER = Path(".rca")
 MARKER = FOLDER / "stale"  # an input, always newer than the outputs, of each changed stage
 SAVED = FOLDER / "dag.json"
+RWLOCK = Path(".dvc/tmp/rwlock")  # DVC's list of what running stages use, "{}" or absent if none runs
 # The stage that pins code and settings, and the command that updates its outputs and the list of instances.
 PIN, REFRESH = "pin_stages", ("-m", "rca.params.pin", "--refresh")
 
@@ -41,41 +43,98 @@ class Plan:
 def make_plan(root: Path) -> Plan:
     """Resolve dvc.yaml, ask DVC which stages changed, and write the marker that makes Snakemake run them.
 
+    DVC is asked only if a file changed since the last plan.
+
     Raises:
         UserError: The pipeline is invalid or already running.
     """
+    plan = recall_plan(root) or ask_dvc(root)
+    check_sources(root, plan.jobs)
+    # The content must be new, since Snakemake ignores a newer file with known content.
+    (root / MARKER).write_text(uuid.uuid4().hex)
+    return plan
+
+
+def recall_plan(root: Path) -> Plan | None:
+    """The last plan, if no job has run and no file has changed since DVC was asked."""
+    path, running = root / SAVED, root / RWLOCK
+    if not path.exists() or list_records(root) or (running.exists() and running.read_text() != "{}"):
+        return None
+    content = json.loads(path.read_text())
+    watched = content.get("watched")
+    if watched is None or sign_files(root, watched, Path(content["cache"])) != content["signature"]:
+        return None
+    return restore_plan(content)
+
+
+def ask_dvc(root: Path) -> Plan:
+    """Ask DVC, and save its answer: the plan, and a task for each job."""
     # Imported late: DVC takes a second, and Snakemake's jobs, which call `load_plan`, do not need it.
     from rca.pipeline.dvc_project import DvcProject
 
-    declared, changed = refresh_pins(DvcProject(root)).ask_status()
-    jobs = build_jobs(root, declared)
-    check_rule_names(jobs)
-    check_sources(root, jobs)
-    marker = root / MARKER
-    marker.parent.mkdir(exist_ok=True)
-    # The content must be new, since Snakemake ignores a newer file with known content.
-    marker.write_text(uuid.uuid4().hex)
-    return Plan(jobs, frozenset(changed), frozenset(find_affected(jobs, changed)))
+    project = DvcProject(root)
+    project.files.check_idle()
+    project.merge_records(list_order(root))
+    with project.lock():
+        plan = None if project.is_changed(PIN) else save_answer(project)
+    if plan is None:
+        refresh_pins(root)
+        project = DvcProject(root)  # opened again, since dvc.yaml may resolve to other stages now
+        project.record(PIN)
+        with project.lock():
+            plan = save_answer(project)
+    return plan
 
 
-def refresh_pins(project: "DvcProject") -> "DvcProject":
+def refresh_pins(root: Path) -> None:
     """Pin code and settings before asking DVC what changed; with `dvc repro`, the first stage does it.
-
-    Returns:
-        The project, opened again if the pins changed, since dvc.yaml may then resolve to other stages.
 
     Raises:
         UserError: params.yaml is not valid.
     """
-    project.check_idle()
-    if not project.is_changed(PIN):
-        return project
-    done = subprocess.run([sys.executable, *REFRESH], cwd=project.root, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, *REFRESH], cwd=root, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(done.stderr.strip().removeprefix("error: ") or f"{PIN} failed.")
-    reopened = type(project)(project.root)
-    reopened.record(PIN)
-    return reopened
+
+
+def save_answer(project: "DvcProject") -> Plan:
+    """Ask an open project, and save what it says."""
+    files = project.list_watched()
+    watched = None if files is None else [*files, INSTANCES.as_posix()]
+    # Signed before DVC looks: what changes meanwhile has another signature.
+    signature = sign_files(project.root, watched or (), project.cache)
+    changed = project.list_changed()
+    jobs = build_jobs(project.root, project.list_declared())
+    check_rule_names(jobs)
+    plan = Plan(jobs, frozenset(changed), frozenset(find_affected(jobs, changed)))
+    write_tasks(project.root, project.list_tasks())
+    content = {
+        "jobs": [asdict(job) for job in jobs],
+        "changed": sorted(plan.changed),
+        "affected": sorted(plan.affected),
+        "watched": watched,
+        "cache": str(project.cache),
+        "signature": signature,
+    }
+    write_whole(project.root / SAVED, json.dumps(content))
+    return plan
+
+
+def merge_pending(root: Path) -> None:
+    """Merge what the jobs of a killed Snakemake process recorded into dvc.lock.
+
+    Raises:
+        UserError: dvc.lock is not valid.
+    """
+    if list_records(root):
+        from rca.pipeline.dvc_project import DvcProject
+
+        DvcProject(root).merge_records(list_order(root))
+
+
+def list_order(root: Path) -> list[str]:
+    """The names of the last plan's jobs, in the order in which `dvc repro` would record them."""
+    return [job.name for job in load_plan(root).jobs] if (root / SAVED).exists() else []
 
 
 def find_affected(jobs: Iterable[Job], changed: Iterable[str]) -> set[str]:
@@ -87,18 +146,6 @@ def find_affected(jobs: Iterable[Job], changed: Iterable[str]) -> set[str]:
     return affected
 
 
-def save_plan(root: Path, plan: Plan) -> None:
-    """Write the plan to a file that jobs on other machines read."""
-    content = {
-        "jobs": [asdict(job) for job in plan.jobs],
-        "changed": sorted(plan.changed),
-        "affected": sorted(plan.affected),
-    }
-    part = (root / SAVED).with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(root / SAVED)
-
-
 def load_plan(root: Path) -> Plan:
     """Read the plan of the Snakemake process that started this job.
 
@@ -106,15 +153,16 @@ def load_plan(root: Path) -> Plan:
         UserError: There is no plan.
     """
     try:
-        content = json.loads((root / SAVED).read_text())
+        return restore_plan(json.loads((root / SAVED).read_text()))
     except FileNotFoundError as error:
         message = f"There is no {SAVED} in {root.resolve()}: a job needs the plan of its Snakemake process."
         raise UserError(message) from error
-    return Plan(
-        tuple(map(restore_job, content["jobs"])),
-        frozenset(content["changed"]),
-        frozenset(content["affected"]),
-    )
+
+
+def restore_plan(content: dict[str, Any]) -> Plan:
+    """Build a plan from its JSON."""
+    jobs = tuple(map(restore_job, content["jobs"]))
+    return Plan(jobs, frozenset(content["changed"]), frozenset(content["affected"]))
 
 
 def restore_job(content: dict[str, Any]) -> Job:

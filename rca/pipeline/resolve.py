@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rca.core.errors import UserError
+from rca.pipeline.tasks import name_log
 
 if TYPE_CHECKING:
     from rca.pipeline.dvc_project import Declared
@@ -137,11 +138,6 @@ def expand_dep(dep: str, owners: Collection[str], inside: Mapping[str, list[str]
     """Return the outputs that a dep refers to: the dep or a folder above it, or else the outputs below it."""
     above = [path for path in (dep, *list_folders(dep)) if path in owners]
     return above or inside.get(dep) or [dep]
-
-
-def name_log(stage: str) -> str:
-    """Return the path of a stage's log, with "." for "@", which is awkward in shells."""
-    return f"logs/{stage.replace('@', '.')}.log"
 
 
 def read_meta(stage: str, meta: object, reserved: Mapping[str, object]) -> dict[str, Any]:

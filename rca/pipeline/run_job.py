@@ -2,7 +2,7 @@
 
     python -m rca.pipeline.run_job train_cam@rca-0 --gpus 1
 
-DVC checks again whether the stage must run, runs it or restores its outputs, and records it in dvc.lock.
+DVC checks again whether the stage must run, runs it or restores its outputs, and writes a record of it.
 """
 
 import argparse
@@ -14,16 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from rca.core.errors import UserError
-from rca.pipeline.dvc_project import DvcProject
+from rca.pipeline.dvc_job import reproduce
 from rca.pipeline.gpus import lease_gpus
-from rca.pipeline.resolve import name_log
+from rca.pipeline.tasks import name_log, read_task
 
 
 def run_job(name: str, gpus: int) -> None:
-    """Reproduce one job of the dvc.yaml in the current folder, without its upstream jobs.
+    """Reproduce one job of the plan in the current folder, without its upstream jobs.
 
     Args:
         name: DVC's name of the stage.
@@ -32,12 +30,12 @@ def run_job(name: str, gpus: int) -> None:
     Raises:
         UserError: There is no such stage, or it failed.
     """
-    project = DvcProject(Path())
+    task = read_task(Path(), name)
     with lease_gpus(gpus) as variables:
         # DVC passes the environment to the stage's command. Jobs share the terminal, so progress is printed in lines.
         os.environ.update(variables, RCA_PROGRESS="lines")
         try:
-            project.reproduce(name)
+            reproduce(Path(), task)
         except UserError as error:
             reason = str(error).removeprefix("DVC: ")
             raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error
@@ -73,6 +71,8 @@ def append_log(log: Path, text: str) -> None:
 
 def stop_children(number: int, _: object) -> None:
     """Pass a stop signal on to the stage's command, so that DVC sees it fail and releases its locks."""
+    import psutil  # imported late, since few jobs are stopped
+
     children = psutil.Process().children(recursive=True)
     for child in children:
         child.terminate()
@@ -101,3 +101,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the record is written: nothing is left to tidy up, module by module

@@ -8,19 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections import OrderedDict
 from contextlib import ExitStack
+from datetime import date
 from zipfile import ZipFile
 
 import psutil
 import pynvml
 import pytest
-from projects import is_running, wait_until
+from projects import ROOT, is_running, wait_until
 
 from rca.core.errors import UserError
 from rca.pipeline.gpus import lease_gpus
-from rca.pipeline.plan import name_rule
+from rca.pipeline.plan import merge_pending, name_rule
 from rca.pipeline.resolve import find_undeclared, read_meta, resolve_jobs
+from rca.pipeline.tasks import Task, list_records, read_task, write_tasks
 
 NOTHING = "Nothing to be done"
 BRANCH = ["score@rca-0-0", "score@rca-0-1", "tabulate", "train@rca-0"]
@@ -29,6 +31,11 @@ EVERYTHING = sorted([*BRANCH, "prepare", "train@cam-0", "score@cam-0-0", "score@
 
 def start_job(toy, name: str, gpus: int = 0, **variables: str) -> subprocess.Popen[str]:
     return toy.start(sys.executable, "-m", "rca.pipeline.run_job", name, "--gpus", str(gpus), **variables)
+
+
+def plan(toy) -> None:
+    """Make the plan that a job needs, as Snakemake does."""
+    toy.run(sys.executable, "-c", "from pathlib import Path; from rca.pipeline.plan import *; make_plan(Path())")
 
 
 def hold(toy, stages: str) -> None:
@@ -101,6 +108,7 @@ def test_a_killed_run_loses_only_what_was_unfinished(finished):
 def test_a_terminated_stage_stops_its_command_and_frees_its_locks(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     hold(finished, "train")
+    plan(finished)
     process = start_job(finished, "train@rca-0")
     wait_for_command(finished, "train@rca-0")
     children = psutil.Process(process.pid).children(recursive=True)
@@ -124,6 +132,7 @@ def test_a_failing_stage_shows_its_sentence_under_both_engines(finished):
 
 
 def test_a_failure_of_dvc_is_one_sentence_in_the_log(toy):
+    plan(toy)
     text = toy.run(sys.executable, "-m", "rca.pipeline.run_job", "score@cam-0-0", code=1)
     sentence = "Stage score@cam-0-0 did not succeed: [Errno 2] No such file or directory:"
     assert text.startswith(sentence)
@@ -131,12 +140,13 @@ def test_a_failure_of_dvc_is_one_sentence_in_the_log(toy):
     assert text.count("\n") == 1
     assert sentence in (toy.path / "logs/score.cam-0-0.log").read_text()
     text = toy.run(sys.executable, "-m", "rca.pipeline.run_job", "train@nobody", code=1)
-    assert "Stage 'train@nobody' not found" in text
+    assert "There is no stage train@nobody in the plan of a Snakemake process" in text
     assert text.count("\n") == 1
 
 
-def test_stages_run_at_once_wait_for_the_lock(toy):
+def test_stages_run_at_once_are_all_recorded(toy):
     toy.run("dvc", "repro", "-q", "prepare")
+    plan(toy)
     for wave in (
         ["train@cam-0", "train@rca-0"],
         [f"score@{run}-0-{shard}" for run in ("cam", "rca") for shard in "01"],
@@ -144,25 +154,114 @@ def test_stages_run_at_once_wait_for_the_lock(toy):
         for name, process in [(name, start_job(toy, name)) for name in wave]:
             text, _ = process.communicate(timeout=60)
             assert process.returncode == 0, (name, text)
+    merge_pending(toy.path)
     assert toy.run("dvc", "repro", "--dry").count("Running stage") == 1  # tabulate
 
 
-def test_a_result_is_kept_when_a_neighbour_holds_the_lock_for_long(finished):
+def test_a_job_does_not_wait_for_the_lock_of_the_repository(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
-    hold(finished, "train")
-    process = start_job(finished, "train@rca-0")
-    wait_for_command(finished, "train@rca-0")
-    inode = (finished.path / "dvc.lock").stat().st_ino
+    plan(finished)
+    inode, before = (finished.path / "dvc.lock").stat().st_ino, (finished.path / "dvc.lock").read_bytes()
     with (finished.path / ".dvc/tmp/lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        let_go(finished)
-        time.sleep(4.5)  # DVC alone gives up after 3 s
-        assert process.poll() is None
-    text, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, text
-    assert finished.list_ran() == ["train@rca-0"]
+        text, _ = start_job(finished, "train@rca-0").communicate(timeout=120)
+        assert finished.list_ran() == ["train@rca-0"], text
+    assert (finished.path / "dvc.lock").read_bytes() == before
+    assert len(list_records(finished.path)) == 1
+    merge_pending(finished.path)
+    assert list_records(finished.path) == []
     assert "train@rca-0" not in finished.run("dvc", "status", "train@rca-0")
     assert (finished.path / "dvc.lock").stat().st_ino != inode  # replaced, not written in place
+    merged = (finished.path / "dvc.lock").read_bytes()
+    finished.run("git", "checkout", "-q", "dvc.lock")
+    finished.run("dvc", "repro", "-q", "train@rca-0")
+    assert (finished.path / "dvc.lock").read_bytes() == merged
+
+
+def test_a_second_try_starts_from_the_record_of_the_first(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    plan(finished)
+    for ran in (["train@rca-0"], []):
+        start_job(finished, "train@rca-0").communicate(timeout=120)
+        assert finished.list_ran() == ran
+        assert len(list_records(finished.path)) == 1
+
+
+def test_a_record_gives_way_to_what_dvc_recorded_after_it(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    plan(finished)
+    start_job(finished, "train@rca-0").communicate(timeout=120)
+    finished.edit("params.yaml", "rate: 3", "rate: 4")
+    finished.run("dvc", "repro", "-q", "train@rca-0")
+    newest = (finished.path / "dvc.lock").read_bytes()
+    merge_pending(finished.path)
+    assert (finished.path / "dvc.lock").read_bytes() == newest
+    assert list_records(finished.path) == []
+
+
+def test_dvc_loses_no_work_of_a_killed_run_that_is_not_merged(finished):
+    finished.edit("params.yaml", "rate: 2", "rate: 3")
+    hold(finished, "score")
+    process = finished.start("snakemake", "--cores", "2")
+    wait_for_command(finished, "score@rca-0-0", "score@rca-0-1")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    let_go(finished)
+    assert len(list_records(finished.path)) == 1
+    finished.list_ran()
+    finished.run("dvc", "repro", "-q")
+    assert finished.list_ran() == ["score@rca-0-0", "score@rca-0-1", "tabulate"]
+    lock = (finished.path / "dvc.lock").read_bytes()
+    assert NOTHING in finished.snakemake()
+    assert (finished.path / "dvc.lock").read_bytes() == lock
+
+
+def test_dvc_is_asked_only_if_a_file_changed(finished):
+    blocker = finished.outside / "blocker"
+    blocker.mkdir()
+    (blocker / "dvc.py").write_text("raise RuntimeError('DVC was imported')")
+
+    def is_asked() -> bool:
+        script = "from pathlib import Path; from rca.pipeline.plan import *; print(recall_plan(Path()) is None)"
+        asked = finished.run(sys.executable, "-c", script, PYTHONPATH=f"{blocker}:{ROOT}").strip() == "True"
+        plan(finished)
+        return asked
+
+    def touch(name: str) -> None:
+        os.utime(finished.path / name, (1e9, 1e9))
+
+    assert is_asked()
+    assert not is_asked()
+    for name in ("dvc.yaml", "params.yaml", "dvc.lock", "data/images/1.txt", "runs/rca-0/model.txt"):
+        touch(name)
+        assert is_asked(), name
+    (finished.path / "runs/cam-0/model.txt").unlink()
+    assert is_asked()
+    assert is_asked() is False
+    next((finished.path / ".dvc/cache/files/md5").glob("??/*")).unlink()
+    assert is_asked()
+    (finished.path / "more.yaml").write_text("more: 1\n")
+    finished.edit("dvc.yaml", "stages:\n", "vars: [more.yaml]\nstages:\n")
+    assert is_asked()
+    touch("more.yaml")
+    assert is_asked()
+    assert NOTHING not in finished.snakemake("--dry-run")  # the model is still missing
+    assert "score@cam" not in finished.run("dvc", "status")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, 2.5, None, True, "text"]},
+        {"a": {1: "cat"}},
+        {"a": date(2020, 1, 2)},
+        {"a": OrderedDict({2: [date.min]})},
+    ],
+)
+def test_tasks_keep_the_values_of_parameters(tmp_path, value):
+    task = Task("train@rca-0/1", {"cmd": "true"}, {"params": value}, "/state")
+    write_tasks(tmp_path, [task])
+    assert read_task(tmp_path, task.name) == task
 
 
 def test_retry_gives_up_with_a_sentence():
@@ -189,24 +288,24 @@ def test_leftovers_of_dead_processes_are_dropped(finished):
 
     write(os.getpid(), "dvc repro")
     with pytest.raises(UserError, match=f"process {os.getpid()} \\(dvc repro\\)"):
-        project.check_idle()
+        project.files.check_idle()
     os.utime(path, (1e9, 1e9))  # now the pid must have been given away again
-    project.check_idle()
-    assert json.loads(path.read_text()) == {"write": {}, "read": {}}
+    project.files.check_idle()
+    assert json.loads(path.read_text()) == {}
 
     child = subprocess.Popen(["true"])
     child.wait()
     write(child.pid, "dvc repro")
-    project.check_idle()
-    assert json.loads(path.read_text()) == {"write": {}, "read": {}}
+    project.files.check_idle()
+    assert json.loads(path.read_text()) == {}
 
     write(child.pid, "rca-stage train@rca-0 on another-machine")
     with pytest.raises(UserError, match="train@rca-0 on another-machine"):
-        project.check_idle()
+        project.files.check_idle()
 
     path.write_text('{"write": {"/a": {"pi')
-    project.check_idle()
-    assert not path.exists()
+    project.files.check_idle()
+    assert json.loads(path.read_text()) == {}
 
 
 def test_stages_are_resolved_with_their_files_and_resources(finished):
@@ -333,6 +432,7 @@ def test_jobs_at_once_get_different_gpus(finished):
 
     ledger.unlink()
     finished.edit("params.yaml", "cam: {rate: 7}", "cam: {rate: 8}")
+    plan(finished)
     start_job(finished, "train@cam-0", 1, CUDA_VISIBLE_DEVICES="5", SLURM_JOB_ID="1").communicate()
     assert ledger.read_text() == "train@cam-0 5\n"
 
@@ -384,7 +484,7 @@ def test_jobs_on_other_machines_do_without_dvc(finished):
     text = finished.run(
         *["snakemake", "--mode", "remote", "--cores", "1", "--nolock", "--dry-run", "--force"],
         *["--allowed-rules", "train_rca_0", "--target-jobs", "train_rca_0:", "--workflow-profile", "none"],
-        PYTHONPATH=str(blocker),
+        PYTHONPATH=f"{blocker}:{ROOT}",
     )
     assert "Job 0: train@rca-0" in text
     let_go(finished)

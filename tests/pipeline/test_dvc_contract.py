@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 import threading
 import time
 from importlib.metadata import version
@@ -16,6 +17,15 @@ from projects import Toy
 from rca.core.errors import UserError
 from rca.pipeline.dvc_patches import PatientLock
 from rca.pipeline.dvc_project import DvcProject
+
+META = "{resources: {mem_mb: 1, runtime: 1}}"
+LONG = "echo " + " ".join(f"word-{number:03}" for number in range(60)) + " > one"
+VALUES = """\
+values:
+  texts: ['yes', 'on', '1_000', '12:30', '', ' a', "it's: #", "two\\nlines", 'ünï', '2020-01-01', '~', '0x1', '1e3']
+  numbers: [1, -2.5, 1.0e-7, 1e10, .inf, 0o17]
+  others: [true, null, {}, [], {1: one, 2: {b: [c]}}]
+"""
 
 
 def test_the_version_is_in_the_range() -> None:
@@ -30,15 +40,31 @@ def test_the_lock_file_is_replaced_whole_and_in_the_form_of_dvc(finished: Toy) -
     finished.run("dvc", "repro", "-q", "train@rca-0")
     by_dvc, inode = lock.read_bytes(), lock.stat().st_ino
     finished.run("git", "checkout", "-q", "dvc.lock")
-    project = DvcProject(finished.path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(finished.path)
-        patch.setenv("TOY", str(finished.outside))
-        project.reproduce("train@rca-0")
-        assert lock.read_bytes() == by_dvc
-        assert lock.stat().st_ino != inode  # DVC itself writes in place
-        project.record("train@rca-0")
-        assert lock.read_bytes() == by_dvc
+    DvcProject(finished.path).record("train@rca-0")
+    assert lock.read_bytes() == by_dvc
+    assert lock.stat().st_ino != inode  # DVC itself writes in place
+
+
+def test_values_of_every_kind_are_written_as_dvc_writes_them(toy: Toy) -> None:
+    (toy.path / "dvc.yaml").write_text(
+        "stages:\n"
+        f"  one: {{cmd: '{LONG}', params: [kinds.yaml: [values]], deps: [step.py], outs: [one], meta: {META}}}\n"
+        f"  two: {{cmd: ['echo 1 > two', 'echo 2 >> two'], wdir: sub, deps: [../one], outs: [two], meta: {META}}}\n"
+        f"  three: {{cmd: touch 3.csv 4.json, plots: [3.csv: {{cache: false, x: a}}], metrics: [4.json],"
+        f" params: [other.yaml: ], meta: {META}}}\n"
+    )
+    (toy.path / "kinds.yaml").write_text(VALUES)
+    (toy.path / "other.yaml").write_text("a: {b: 1.0e-7, c: 'no'}\n")
+    (toy.path / "sub").mkdir()
+    toy.run("dvc", "repro", "-q")
+    lock, ignored = (toy.path / "dvc.lock").read_bytes(), (toy.path / "sub/.gitignore").read_bytes()
+    for name in ("dvc.lock", "one", "sub/two", "3.csv", "4.json", ".dvc/cache", "sub/.gitignore"):
+        path = toy.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    toy.snakemake()
+    assert (toy.path / "dvc.lock").read_bytes() == lock
+    assert (toy.path / "sub/.gitignore").read_bytes() == ignored
+    assert "up to date" in toy.run("dvc", "status")
 
 
 def test_the_repository_lock_is_taken_where_it_is_replaced(finished: Toy) -> None:
@@ -72,11 +98,11 @@ def test_stages_have_what_is_read_of_them(finished: Toy) -> None:
 
 def test_status_names_changed_stages(finished: Toy) -> None:
     project = DvcProject(finished.path)
-    assert project.ask_status()[1] == set()
+    assert project.list_changed() == set()
     assert not project.is_changed("train@rca-0")
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     project = DvcProject(finished.path)
-    assert project.ask_status()[1] == {"train@rca-0"}
+    assert project.list_changed() == {"train@rca-0"}
     assert project.is_changed("train@rca-0")
     assert not project.is_changed("nobody")
 
@@ -115,6 +141,6 @@ def test_running_stages_are_listed_with_their_process(finished: Toy) -> None:
     assert {who["pid"] for who in entries["write"].values()} == {process.pid}
     assert all("dvc" in who["cmd"] for who in entries["write"].values())
     with pytest.raises(UserError, match="The pipeline is running"):
-        DvcProject(finished.path).check_idle()
+        DvcProject(finished.path).files.check_idle()
     (finished.outside / "wait").unlink()
     process.communicate(timeout=60)
