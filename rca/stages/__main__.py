@@ -5,6 +5,7 @@ dvc.yaml calls these commands. A stage prints to the terminal and to `logs/<name
 """
 
 import argparse
+import atexit
 import os
 import resource
 import sys
@@ -142,4 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # Python would take up to a second to take torch down, object by object. What is registered for the end still runs.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
