@@ -25,6 +25,7 @@ from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
 from rca.params.validate import list_used_splits
+from rca.pipeline.plan import merge_pending
 from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.layout import Layout
 from rca.stages.choose_threshold import ChooseThresholdSettings
@@ -67,6 +68,7 @@ def check(params: Path, out: Path | None = None, json: str | None = None, pictur
 
 def _check(settings: Params, params: Path, out: Path | None, report: Callable[[Examination], None]) -> None:
     """Check settings, and give what was understood of their data to `report` before it is judged."""
+    merge_pending(Path.cwd())
     if params == PARAMS and write_instances(settings):
         print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")

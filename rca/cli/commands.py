@@ -12,6 +12,7 @@ from rca.core.files import write_json
 from rca.evaluation.scoring import format_scores, list_figures, score_folders
 from rca.params.pin import pin
 from rca.params.read import read_params
+from rca.pipeline.plan import merge_pending
 from rca.prediction.folder import predict_folder as predict
 from rca.stages.__main__ import run_instance
 from rca.stages.base.layout import LOGS, Layout
@@ -40,6 +41,7 @@ def show() -> None:
     Raises:
         UserError: the pipeline has not run.
     """
+    merge_pending(Path.cwd())
     layout = Layout(read_params().dataset.name)
     table = layout.results / "table.md"
     if not table.is_file():
