@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
         ("train_step", "--backbone small --side 65 --batch 2 --steps 1 --classes 3", "3 classes"),
         ("references", "--backbone small --side 64 --images 3 --repeats 1", "5"),
         ("walk", "--size 96 72 --memory 8", "96x72"),
+        ("jobs", "--jobs 6 10 --repeats 1 --cluster 2 --slots 2", "2 jobs of one second in 2 slots"),
         ("scale", "--images 20 40 --repeats 1", "evaluate: slope"),
         pytest.param("crf", "--images 1 --repeats 1 --workers 1", "81", marks=needs_shared),
     ],
