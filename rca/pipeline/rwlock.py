@@ -9,7 +9,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,13 @@ class FileList:
             UserError: They were in use for too long.
         """
         # The pid means nothing on other hosts.
-        me = {"pid": os.getpid(), "cmd": f"rca-stage {stage} on {socket.gethostname()}"}
-        retry_locked(lambda: self._enter(me, reads, writes), self.patience)
+        me = {"pid": os.getpid(), "cmd": name_holder(stage, socket.gethostname())}
+        retry_locked(lambda: self._enter(me, stage, reads, writes), self.patience)
         try:
             yield
         finally:
             with self._edit() as (writers, readers):
-                for path in [path for path, entry in writers.items() if entry == me]:
-                    del writers[path]
-                for path in list(readers):
-                    readers[path] = [entry for entry in readers[path] if entry != me]
+                drop(writers, readers, lambda entry: entry == me)
 
     def check_idle(self) -> None:
         """Remove the entries of dead processes, and refuse to continue while a stage is running.
@@ -71,18 +68,17 @@ class FileList:
             return
         written = self.path.stat().st_mtime
         with self._edit() as (writers, readers):
-            for path in [path for path, entry in writers.items() if not is_alive(entry, written)]:
-                del writers[path]
-            for path in readers:
-                readers[path] = [entry for entry in readers[path] if is_alive(entry, written)]
+            drop(writers, readers, lambda entry: not is_alive(entry, written))
         for who in writers.values():
             raise UserError(
                 f"The pipeline is running: process {who['pid']} ({who['cmd']}); wait for it or stop it"
                 " (if its machine is gone, remove .dvc/tmp/rwlock)."
             )
 
-    def _enter(self, me: Entry, reads: Collection[str], writes: Collection[str]) -> None:
+    def _enter(self, me: Entry, stage: str, reads: Collection[str], writes: Collection[str]) -> None:
         with self._edit() as (writers, readers):
+            # A stage is tried again once its first try has ended, perhaps with its machine.
+            drop(writers, readers, lambda entry: is_elsewhere(entry, re.escape(stage)))
             written = self.path.stat().st_mtime if self.path.exists() else 0.0
             used = [(path, entry) for path, entry in writers.items() if overlaps(path, (*reads, *writes))]
             used += [(path, entry) for path in readers if overlaps(path, writes) for entry in readers[path]]
@@ -121,12 +117,30 @@ def overlaps(path: str, others: Collection[str]) -> bool:
     return any(path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/") for other in others)
 
 
+def drop(writers: dict[str, Entry], readers: dict[str, list[Entry]], unwanted: Callable[[Entry], bool]) -> None:
+    """Remove entries from the list."""
+    for path in [path for path, entry in writers.items() if unwanted(entry)]:
+        del writers[path]
+    for path, entries in readers.items():
+        readers[path] = [entry for entry in entries if not unwanted(entry)]
+
+
+def name_holder(stage: str, host: str) -> str:
+    """What the list says of a job's process; DVC has its command there."""
+    return f"rca-stage {stage} on {host}"
+
+
+def is_elsewhere(entry: Entry, stage: str = r"\S+") -> bool:
+    """Whether an entry is of a job on another host, of one stage or of any."""
+    host = re.fullmatch(name_holder(stage, r"(\S+)"), entry["cmd"])
+    return host is not None and host[1] != socket.gethostname()
+
+
 def is_alive(entry: Entry, written: float) -> bool:
     """Whether the process of an entry may still run; `written` is when the list was last modified."""
     import psutil  # imported late: a job without neighbours asks after nobody
 
-    host = re.fullmatch(r"rca-stage \S+ on (\S+)", entry["cmd"])
-    if host and host[1] != socket.gethostname():
+    if is_elsewhere(entry):
         return True
     try:
         process = psutil.Process(entry["pid"])

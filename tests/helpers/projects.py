@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from rca.data.shapes.dataset import CLASS_NAMES, draw_image
 
 ROOT = Path(__file__).parents[2]
+WAIT = 600.0  # seconds until a command hangs, on a machine that is busy with something else
 DVC_YAML = """\
 stages:
   prepare:
@@ -146,7 +147,7 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = WAIT / 2) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up
@@ -177,7 +178,7 @@ class Project:
             start_new_session=True,
         )
 
-    def run(self, *command: str, code: int = 0, timeout: float = 120, **variables: str) -> str:
+    def run(self, *command: str, code: int = 0, timeout: float = WAIT, **variables: str) -> str:
         """Run a command in the project, check its exit code and return what it printed."""
         process = self.start(*command, **variables)
         text, _ = process.communicate(timeout=timeout)
@@ -254,14 +255,14 @@ class RealProject(Project):
         return self.run(sys.executable, "-m", "rca.cli.main", *arguments, code=code)
 
     def snakemake(self, *arguments: str, code: int = 0, **variables: Any) -> str:
-        return super().snakemake(*arguments, "--resources", "gpu=2", code=code, **{"timeout": 600, **variables})
+        return super().snakemake(*arguments, "--resources", "gpu=2", code=code, **{"timeout": WAIT, **variables})
 
     def refresh(self) -> None:
         """Bring the list of instances up to date, as `rca check` does."""
         self.run(sys.executable, "-m", "rca.params.pin", "--refresh")
 
     def repro(self, *arguments: str, code: int = 0) -> str:
-        return self.run("dvc", "repro", *arguments, code=code, timeout=600)
+        return self.run("dvc", "repro", *arguments, code=code, timeout=WAIT)
 
     def set_params(self, values: dict[str, Any]) -> None:
         """Change values in params.yaml by their dotted keys."""

@@ -16,12 +16,13 @@ from zipfile import ZipFile
 import psutil
 import pynvml
 import pytest
-from projects import ROOT, is_running, wait_until
+from projects import ROOT, WAIT, is_running, wait_until
 
 from rca.core.errors import UserError
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.plan import merge_pending, name_rule
 from rca.pipeline.resolve import find_undeclared, read_meta, resolve_jobs
+from rca.pipeline.rwlock import FileList
 from rca.pipeline.tasks import Task, list_records, read_task, write_tasks
 
 NOTHING = "Nothing to be done"
@@ -113,7 +114,7 @@ def test_a_terminated_stage_stops_its_command_and_frees_its_locks(finished):
     wait_for_command(finished, "train@rca-0")
     children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
-    text, _ = process.communicate(timeout=30)
+    text, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 1, text
     assert children
     # They were told to stop and may still be at it; a zombie has stopped, though nobody has asked after it.
@@ -152,7 +153,7 @@ def test_stages_run_at_once_are_all_recorded(toy):
         [f"score@{run}-0-{shard}" for run in ("cam", "rca") for shard in "01"],
     ):
         for name, process in [(name, start_job(toy, name)) for name in wave]:
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=WAIT)
             assert process.returncode == 0, (name, text)
     merge_pending(toy.path)
     assert toy.run("dvc", "repro", "--dry").count("Running stage") == 1  # tabulate
@@ -164,7 +165,7 @@ def test_a_job_does_not_wait_for_the_lock_of_the_repository(finished):
     inode, before = (finished.path / "dvc.lock").stat().st_ino, (finished.path / "dvc.lock").read_bytes()
     with (finished.path / ".dvc/tmp/lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        text, _ = start_job(finished, "train@rca-0").communicate(timeout=120)
+        text, _ = start_job(finished, "train@rca-0").communicate(timeout=WAIT)
         assert finished.list_ran() == ["train@rca-0"], text
     assert (finished.path / "dvc.lock").read_bytes() == before
     assert len(list_records(finished.path)) == 1
@@ -182,7 +183,7 @@ def test_a_second_try_starts_from_the_record_of_the_first(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     plan(finished)
     for ran in (["train@rca-0"], []):
-        start_job(finished, "train@rca-0").communicate(timeout=120)
+        start_job(finished, "train@rca-0").communicate(timeout=WAIT)
         assert finished.list_ran() == ran
         assert len(list_records(finished.path)) == 1
 
@@ -190,7 +191,7 @@ def test_a_second_try_starts_from_the_record_of_the_first(finished):
 def test_a_record_gives_way_to_what_dvc_recorded_after_it(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     plan(finished)
-    start_job(finished, "train@rca-0").communicate(timeout=120)
+    start_job(finished, "train@rca-0").communicate(timeout=WAIT)
     finished.edit("params.yaml", "rate: 3", "rate: 4")
     finished.run("dvc", "repro", "-q", "train@rca-0")
     newest = (finished.path / "dvc.lock").read_bytes()
@@ -305,6 +306,21 @@ def test_leftovers_of_dead_processes_are_dropped(finished):
     path.write_text('{"write": {"/a": {"pi')
     project.files.check_idle()
     assert json.loads(path.read_text()) == {}
+
+
+def test_a_second_try_does_not_wait_for_a_machine_that_is_gone(tmp_path):
+    files = FileList(tmp_path, patience=0.2)
+    files.path.parent.mkdir(parents=True)
+    gone = {"pid": 1, "cmd": "rca-stage train@rca-0 on another-machine"}
+    files.path.write_text(json.dumps({"write": {"/model": gone}, "read": {"/images": [gone]}}))
+    busy = r"/model is in use by process 1 \(rca-stage train@rca-0 on another-machine\)"
+    with pytest.raises(UserError, match=busy), files.hold("score@rca-0-0", ["/model"], ["/scores"]):
+        pass
+    with files.hold("train@rca-0", ["/images"], ["/model"]):
+        held = json.loads(files.path.read_text())
+        assert held["write"]["/model"]["pid"] == os.getpid()
+        assert held["read"] == {"/images": [held["write"]["/model"]]}
+    assert json.loads(files.path.read_text()) == {}
 
 
 def test_stages_are_resolved_with_their_files_and_resources(finished):
@@ -425,7 +441,7 @@ def test_jobs_at_once_get_different_gpus(finished):
     wait_for_command(finished, "train@cam-0", "train@rca-0")
     assert sorted(line.split()[1] for line in ledger.read_text().splitlines()) == ["0", "1"]
     let_go(finished)
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, text
     assert "score@rca-0-0 \n" in ledger.read_text()  # it asks for none and sees none
 
@@ -487,7 +503,7 @@ def test_jobs_on_other_machines_do_without_dvc(finished):
     )
     assert "Job 0: train@rca-0" in text
     let_go(finished)
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT)
     assert process.returncode == 0
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import pytest
 from dvc.lock import LockBase, LockError
 from dvc.repo import Repo
-from projects import Toy
+from projects import WAIT, Toy
 
 from rca.core.errors import UserError
 from rca.pipeline.dvc_patches import PatientLock
@@ -133,7 +133,7 @@ def test_running_stages_are_listed_with_their_process(finished: Toy) -> None:
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     process = finished.start("dvc", "repro", "train@rca-0")
     path = finished.path / ".dvc/tmp/rwlock"
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + WAIT
     while not (path.exists() and json.loads(path.read_text() or "{}").get("write")):
         assert time.monotonic() < give_up
         time.sleep(0.05)
@@ -143,4 +143,4 @@ def test_running_stages_are_listed_with_their_process(finished: Toy) -> None:
     with pytest.raises(UserError, match="The pipeline is running"):
         DvcProject(finished.path).files.check_idle()
     (finished.outside / "wait").unlink()
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT)
