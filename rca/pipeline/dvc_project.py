@@ -189,6 +189,7 @@ class DvcProject:
     def merge_records(self, order: Iterable[str] = ()) -> None:
         """Move the records of jobs into dvc.lock, and list their outs in .gitignore files.
 
+        Without records dvc.lock stays as DVC wrote it: `order` may be older than that.
         A record is dropped if dvc.lock has another entry than the job was handed: DVC recorded it in the meantime.
 
         Args:
@@ -200,6 +201,8 @@ class DvcProject:
         """
         with self.lock():
             paths = list_records(self.root)
+            if not paths:
+                return
             records = [read_record(path) for path in paths]
             lock = self.root / LOCK_FILE
             content = {"schema": "2.0", **read_lock(lock)}
@@ -213,7 +216,7 @@ class DvcProject:
                 write_whole(lock, dumps_yaml({**content, "stages": stages}))
             for record, path in zip(records, paths, strict=True):
                 load_stage(self.repo, record.task, record.after).ignore_outs()
-                write_tasks(self.root, [replace(record.task, recorded=stages[record.task.name])])
+                write_tasks(self.root, [replace(record.task, recorded=stages.get(record.task.name, {}))])
                 path.unlink()
 
     def _list_stages(self) -> list[PipelineStage]:
@@ -265,7 +268,5 @@ def is_watchable(stage: PipelineStage) -> bool:
 
 
 def sort_entries(stages: dict[str, Any], order: Iterable[str]) -> dict[str, Any]:
-    """Put the entries of dvc.lock in an order; those that it does not name come last, sorted if it names any."""
-    ordered = [name for name in order if name in stages]
-    rest = set(stages) - set(ordered)
-    return {name: stages[name] for name in [*ordered, *(sorted(rest) if ordered else stages)]}
+    """Put the entries of dvc.lock in an order; those that it does not name come last, as they are."""
+    return {name: stages[name] for name in (*order, *stages) if name in stages}

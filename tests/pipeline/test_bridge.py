@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from zipfile import ZipFile
 
@@ -23,7 +24,7 @@ from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.plan import merge_pending, name_rule
 from rca.pipeline.resolve import find_undeclared, read_meta, resolve_jobs
 from rca.pipeline.rwlock import FileList
-from rca.pipeline.tasks import Task, list_records, read_task, write_tasks
+from rca.pipeline.tasks import Record, Task, list_records, read_task, write_record, write_tasks
 
 NOTHING = "Nothing to be done"
 BRANCH = ["score@rca-0-0", "score@rca-0-1", "tabulate", "train@rca-0"]
@@ -200,6 +201,18 @@ def test_a_record_gives_way_to_what_dvc_recorded_after_it(finished):
     assert list_records(finished.path) == []
 
 
+def test_a_record_is_dropped_with_the_lock_file_that_it_rests_on(finished):
+    from rca.pipeline.dvc_project import DvcProject
+
+    (task,) = (task for task in DvcProject(finished.path).list_tasks() if task.name == "train@rca-0")
+    write_record(finished.path, Record(task, {**task.recorded, "cmd": "true"}))
+    (finished.path / "dvc.lock").unlink()
+    merge_pending(finished.path)
+    assert list_records(finished.path) == []
+    assert not (finished.path / "dvc.lock").exists()
+    assert read_task(finished.path, task.name) == replace(task, recorded={})
+
+
 def test_dvc_loses_no_work_of_a_killed_run_that_is_not_merged(finished):
     finished.edit("params.yaml", "rate: 2", "rate: 3")
     hold(finished, "score")
@@ -215,6 +228,16 @@ def test_dvc_loses_no_work_of_a_killed_run_that_is_not_merged(finished):
     lock = (finished.path / "dvc.lock").read_bytes()
     finished.snakemake("--unlock")
     assert NOTHING in finished.snakemake()
+    assert (finished.path / "dvc.lock").read_bytes() == lock
+
+
+def test_what_dvc_recorded_of_a_new_run_stays_in_its_order(finished):
+    plan(finished)
+    finished.edit("params.yaml", "runs: [cam, rca]", "runs: [cam, rca, new]")
+    finished.edit("params.yaml", "run:\n", "run:\n  new: {rate: 5}\n")
+    finished.run("dvc", "repro", "-q")
+    lock = (finished.path / "dvc.lock").read_bytes()
+    plan(finished)
     assert (finished.path / "dvc.lock").read_bytes() == lock
 
 
