@@ -49,6 +49,12 @@ def wait_for_command(toy, *stages: str) -> None:
     wait_until(lambda: all((toy.outside / f"waiting-{stage}").exists() for stage in stages))
 
 
+def list_users(toy) -> set[int]:
+    """The processes in DVC's list of files in use."""
+    content = json.loads((toy.path / ".dvc/tmp/rwlock").read_text())
+    return {entry["pid"] for entry in content["write"].values()}
+
+
 def let_go(toy) -> None:
     (toy.outside / "wait").unlink()
 
@@ -218,8 +224,11 @@ def test_dvc_loses_no_work_of_a_killed_run_that_is_not_merged(finished):
     hold(finished, "score")
     process = finished.start("snakemake", "--cores", "2")
     wait_for_command(finished, "score@rca-0-0", "score@rca-0-1")
+    users = list_users(finished)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    # DVC takes a process for alive until init has reaped it, which some do late.
+    wait_until(lambda: not any(map(psutil.pid_exists, users)))
     let_go(finished)
     assert len(list_records(finished.path)) == 1
     finished.list_ran()
