@@ -191,9 +191,10 @@ def test_every_run_that_a_preset_describes_can_be_made(preset: Path, tmp_path: P
 
 
 def find_changes() -> list[tuple[str, list[str]]]:
-    """The presets and changes of all commands in the README and on the experiments."""
+    """The presets and changes of all commands in the README and on the user's pages."""
+    pages = ("README.md", *(f"docs/{page}.md" for page in ("photographs", "published_datasets", "running")))
     found = []
-    for file, preset in (("README.md", ""), ("docs/experiments.md", "research")):
+    for file, preset in (*((page, "") for page in pages), ("docs/experiments.md", "research")):
         for block, span in re.findall(r"```\w*\n(.*?)```|`([^`]+)`", (ROOT / file).read_text(), re.DOTALL):
             # A block holds a command a line, a span one command that may go on in the next line.
             for command in block.splitlines() or [" ".join(span.split())]:

@@ -1,4 +1,4 @@
-"""The README's commands, run in its order: those for a folder and for VOC on generated miniatures."""
+"""The commands of the user's pages, run in their order: those for a folder and for VOC on generated miniatures."""
 
 import re
 import shutil
@@ -10,12 +10,14 @@ from projects import ROOT, SMALL, SMALL_NETS, RealProject, build_real, make_fold
 from rca.data.shapes.dataset import generate_shapes
 
 # What sets up or tests this very environment, needs a cluster, or only says where Python is.
+PAGES = ("photographs", "published_datasets", "running", "results")
 ELSEWHERE = ("make run", "make test", "make setup", "source ", "snakemake --profile profiles/slurm")
 
 
-def list_commands(readme: str) -> list[str]:
-    """The command lines of the README's shell blocks, without their comments; blocks of `sh` need data of one's own."""
-    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+def list_commands(*files: str) -> list[str]:
+    """The command lines of the shell blocks of pages, without comments; blocks of `sh` need data of one's own."""
+    text = "\n".join((ROOT / file).read_text() for file in files)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith(ELSEWHERE)]
 
@@ -42,9 +44,14 @@ def shrink_preset(project: RealProject, name: str, values: dict[str, str]) -> No
     shutil.copy(project.path / "params.yaml", project.path / "workflow" / "presets" / f"{name}.yaml")
 
 
+def list_all() -> list[str]:
+    return list_commands(*(f"docs/{page}.md" for page in PAGES))
+
+
 def test_every_command_is_found() -> None:
-    commands = list_commands((ROOT / "README.md").read_text())
-    assert {"rca preset folder", "rca preset voc2012", "dvc repro", "dvc metrics diff", "rca clean"} <= set(commands)
+    commands = set(list_all())
+    assert commands >= {"rca preset folder", "rca preset voc2012", "dvc repro", "dvc metrics diff", "rca clean"}
+    assert commands >= set(list_commands("README.md"))
 
 
 @pytest.mark.slow
@@ -60,7 +67,7 @@ def test_commands_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shrink_preset(project, "shapes", SMALL)
     project.snakemake()
     project.commit("shapes, before anything is changed")
-    script = "\n".join(["set -ex", *list_commands((ROOT / "README.md").read_text())])
+    script = "\n".join(["set -ex", *list_all()])
     printed = project.run("bash", "-c", script, timeout=1200)
     for line in ("data/mine: val: ", "data/voc2012: trainaug: 24 images"):  # rca check has read the miniatures
         assert line in printed
