@@ -1,16 +1,37 @@
 """Weakly supervised semantic segmentation: image-level tags in, pixel masks and a segmentation model out."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rca.evaluation.results import Results
+    from rca.prediction.cam import ScoredImage
+    from rca.prediction.inputs import ImageLike
     from rca.prediction.model import Model
 
 
 def load(model: str | Path, device: str = "auto") -> "Model":
     """Load a segmentation model, as `rca.prediction.model.load_model` does."""
+    loaded: Model = _find("rca.prediction.model", "load_model")(model, device)
+    return loaded
+
+
+def cam(
+    network: str | Path, image: "ImageLike", tags: Sequence[str], device: str = "auto", **options: object
+) -> "ScoredImage":
+    """Score a tagged image with a classification network, as `rca.prediction.cam.score_image` does."""
+    scored: ScoredImage = _find("rca.prediction.cam", "score_image")(network, image, tags, device, **options)
+    return scored
+
+
+def results(project: str | Path = ".") -> "Results":
+    """The results of a project as frames of pandas, as `rca.evaluation.results.read_results` reads them."""
+    read: Results = _find("rca.evaluation.results", "read_results")(project)
+    return read
+
+
+def _find(module: str, name: str) -> Any:
     # By name and late: each stage imports this file, and none should wait for, or depend on, what predicts.
-    load_model: Callable[[str | Path, str], Model] = importlib.import_module("rca.prediction.model").load_model
-    return load_model(model, device)
+    return getattr(importlib.import_module(module), name)

@@ -19,8 +19,9 @@ from rca.core.files import write_file, write_json, write_mask
 from rca.core.progress import track
 from rca.core.reading import check_target
 from rca.prediction.inputs import find_images, read_image, read_size
-from rca.prediction.model import Model, Prediction, load_model, read_options
+from rca.prediction.model import Model, load_model, read_options
 from rca.prediction.overlays import draw_overlay
+from rca.prediction.result import Prediction
 
 SUMMARY = "predictions.json"
 # In photographs this many times larger than those of the training, objects are too large for the network.

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError, explain, quote
@@ -28,7 +30,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-ImageLike = str | Path | Image.Image | UInt8Array
+ImageLike = str | Path | Image.Image | UInt8Array | Tensor
 
 
 def find_images(names: Sequence[str], skipped: Path | None = None) -> list[Path]:
@@ -128,8 +130,8 @@ def read_image(image: ImageLike) -> UInt8Array:
     """Read a photograph.
 
     Args:
-        image: A path or a Pillow image, which is rotated as its EXIF orientation says, or an array (H, W, 3), uint8,
-            RGB.
+        image: A path or a Pillow image, which is rotated as its EXIF orientation says, an array (H, W, 3), uint8, RGB,
+            or a tensor (3, H, W), RGB, of uint8 or of floats of 0..1, which are rounded to 8 bits.
 
     Returns:
         (H, W, 3), uint8, RGB.
@@ -137,6 +139,8 @@ def read_image(image: ImageLike) -> UInt8Array:
     Raises:
         UserError: the file is missing or broken, or the image does not have 8 bits a channel.
     """
+    if isinstance(image, Tensor):
+        image = _read_tensor(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise UserError(f"An image must be an array (H, W, 3) of uint8, not {image.shape} of {image.dtype}.")
@@ -147,6 +151,18 @@ def read_image(image: ImageLike) -> UInt8Array:
         return _decode(image)
     with open_image(Path(image)) as opened:
         return _decode(opened)
+
+
+def _read_tensor(image: Tensor) -> UInt8Array:
+    """The pixels (H, W, 3) of a tensor (3, H, W)."""
+    if image.ndim != 3 or len(image) != 3 or not image.numel():
+        raise UserError(f"An image must be a tensor (3, H, W), not {tuple(image.shape)}.")
+    if image.is_floating_point():
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise UserError("An image of floats must lie in 0..1: undo its normalisation, or give it as uint8.")
+        image = (255 * image.detach()).round().to(torch.uint8)
+    array: UInt8Array = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    return array
 
 
 def is_upright(image: Image.Image) -> bool:

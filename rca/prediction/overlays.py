@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rca.core.arrays import UInt8Array
 from rca.core.files import PALETTE
-from rca.prediction.model import LabelSummary
+from rca.prediction.labels import LabelSummary
 from rca.report.pictures import blend_mask, scale_mask
 
 # The picture's longest side in pixels; a small photograph is enlarged to LEAST_WIDTH, to make its legend readable.

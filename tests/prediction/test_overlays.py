@@ -4,7 +4,7 @@ from PIL import Image
 
 from rca.core.files import PALETTE
 from rca.prediction import overlays
-from rca.prediction.model import LabelSummary
+from rca.prediction.labels import LabelSummary
 
 
 def find(*labels: int) -> list[LabelSummary]:
