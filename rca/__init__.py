@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rca.evaluation.results import Results
     from rca.prediction.cam import ScoredImage
     from rca.prediction.inputs import ImageLike
     from rca.prediction.model import Model
+    from rca.stages.base.results import Results
 
 
 def load(model: str | Path, device: str = "auto") -> "Model":
@@ -27,8 +27,8 @@ def cam(
 
 
 def results(project: str | Path = ".") -> "Results":
-    """The results of a project as frames of pandas, as `rca.evaluation.results.read_results` reads them."""
-    read: Results = _find("rca.evaluation.results", "read_results")(project)
+    """The results of a project as frames of pandas, as `rca.stages.base.results.read_results` reads them."""
+    read: Results = _find("rca.stages.base.results", "read_results")(project)
     return read
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from rca.core.errors import UserError
 from rca.core.files import read_json
 from rca.evaluation.tables import flatten, take_apart
+from rca.stages.base.layout import RESULTS
 
-RESULTS = "results"
 NAME = re.compile(r"(?P<run>.+)-(?P<seed>\d+)")
 
 
