@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rca.cli.check import check
+from rca.cli.compare import compare
 from rca.cli.export import export
 from rca.cli.inspect import inspect
 from rca.cli.preset import apply_preset
@@ -18,7 +19,7 @@ from rca.stages.__main__ import run_instance
 from rca.stages.base.layout import LOGS, Layout
 from rca.stages.base.pins import Instance, read_pins
 
-__all__ = ["check", "clean", "export", "inspect", "predict", "preset", "run_by_hand", "score", "show"]
+__all__ = ["check", "clean", "compare", "export", "inspect", "predict", "preset", "run_by_hand", "score", "show"]
 
 
 def preset(name: str, changes: list[str], force: bool) -> None:

@@ -70,12 +70,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="convert a model or masks to the formats of other tools"))
 
     commands.add_parser("show", help="print the table and the path of the report")
+    _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
     clean = commands.add_parser("clean", help="list this dataset's files that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
 
     for stage in list_stages():
         add_arguments(commands.add_parser(stage, help=f"run the stage {stage} by hand"))
     return parser
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca compare`."""
+    parser.add_argument("first", metavar="RUN", help="a run of params.yaml")
+    parser.add_argument("second", nargs="?", metavar="RUN", help="the run to compare with it (default: the same)")
+    revision = "the commit of the first run, e.g. HEAD~1; it must hold params.yaml and results/"
+    parser.add_argument("--rev", dest="revision", metavar="COMMIT", help=revision)
+    kind = "the masks whose classes are compared, e.g. seed (default: the last that both have)"
+    parser.add_argument("--masks", dest="kind", metavar="KIND", help=kind)
+    parser.add_argument("--split", help="the split of these masks (default: the last)")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
