@@ -63,8 +63,8 @@ def format_comparison(differences: Sequence[Difference], header: Sequence[str]) 
     """
     lines = [[*header, "difference", f"{CONFIDENCE:.0%} interval"]]
     for each in differences:
-        interval = "" if np.isnan(each.low) else f"[{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-        points = f"{100 * each.difference:+.1f}"
+        interval = "" if np.isnan(each.low) else f"[{100 * each.low:+z.1f}, {100 * each.high:+z.1f}]"
+        points = f"{100 * each.difference:+z.1f}"
         certain = each.difference == 0 or each.low > 0 or each.high < 0
         means = [f"{100 * mean:.1f}" for mean in (each.first, each.second)]
         lines.append([" ".join(filter(None, each.name)), *means, points if certain else f"({points})", interval])

@@ -234,7 +234,7 @@ def format_mean(row: Row, plus_minus: str) -> str:
 
 def format_difference(row: Row) -> str:
     """A row's difference and its interval in points, e.g. `+2.0 [+0.9, +3.1]`."""
-    return f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    return f"{100 * row.difference:+z.1f} [{100 * row.low:+z.1f}, {100 * row.high:+z.1f}]"
 
 
 def _draw(lines: list[list[str]]) -> str:
