@@ -10,6 +10,8 @@ from rca.models.resizing import resize_maps, size_of
 
 REACH = 3
 """A position is shown with the cells of its region that lie up to so many cells away."""
+BLOCK = 256
+"""Positions are compared in blocks of so many, each pair of blocks once: their cosines are the same both ways."""
 
 
 def find_objects(shares: Tensor, tags: Tensor, threshold: float) -> Tensor:
@@ -126,12 +128,20 @@ def share_alike(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
         (B, R, h, w); where the shares sum to 1, so do the results.
     """
     size = size_of(features)
-    alike = functional.normalize(features.flatten(2), dim=1).transpose(1, 2)
-    values = resize_maps(shares, size)
-    mixed = functional.scaled_dot_product_attention(
-        alike, alike, values.flatten(2).transpose(1, 2), scale=1 / temperature
-    )
-    return torch.unflatten(mixed.transpose(1, 2), 2, size)
+    alike = functional.normalize(features.flatten(2), dim=1).transpose(1, 2).contiguous()
+    values = functional.pad(resize_maps(shares, size).flatten(2).transpose(1, 2), (0, 1), value=1.0)
+    sums = torch.zeros_like(values)  # the last column sums the weights
+    blocks = list(zip(*(tensor.split(BLOCK, 1) for tensor in (alike, values, sums)), strict=True))
+    for number, (rows, row_values, row_sums) in enumerate(blocks):
+        for columns, column_values, column_sums in blocks[number:]:
+            # No cosine exceeds 1, so that the weights need no maximum of their row and are the same both ways.
+            weights = (rows @ columns.transpose(1, 2)).sub_(1).div_(temperature).exp_()
+            row_sums += weights @ column_values
+            if column_sums is not row_sums:
+                column_sums += weights.transpose(1, 2) @ row_values
+    # A feature of zeros resembles all positions alike; its weights may vanish.
+    mixed = torch.where(sums[..., -1:] > 0, sums / sums[..., -1:], values.mean(1, keepdim=True))
+    return torch.unflatten(mixed[..., :-1].transpose(1, 2), 2, size)
 
 
 def find_odds(shares: Tensor, background: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from slow_maps import resize, softmax, unit
 from torch import Tensor
 
+from rca.methods.parts import positions
 from rca.methods.parts.positions import (
     REACH,
     allot_slots,
@@ -132,7 +133,11 @@ def test_a_set_does_not_win_by_its_size() -> None:
 
 
 @pytest.mark.parametrize("size", [(3, 4), (5, 7)])
-def test_positions_share_with_those_that_they_resemble(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("block", [5, 256])
+def test_positions_share_with_those_that_they_resemble(
+    size: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "BLOCK", block)
     features, shares = draw(8, 2, 6, 3, 4) - 0.5, draw(9, 2, 5, *size).softmax(1)
     found = share_alike(features, shares, 0.2)
     assert found.shape == (2, 5, 3, 4)
@@ -145,3 +150,11 @@ def test_positions_share_with_those_that_they_resemble(size: tuple[int, int]) ->
             expected = sum(weight * values[:, v, u] for weight, (v, u) in zip(weights, places, strict=True))
             np.testing.assert_allclose(found[image, :, y, x], expected, rtol=1e-9)
     torch.testing.assert_close(found.sum(1), torch.ones(2, 3, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.1])
+def test_a_position_without_features_takes_the_mean_of_all(temperature: float) -> None:
+    features, shares = draw(8, 1, 6, 3, 4), draw(9, 1, 5, 3, 4).softmax(1)
+    features[..., 1, 2] = 0
+    found = share_alike(features, shares, temperature)
+    torch.testing.assert_close(found[..., 1, 2], shares.mean((2, 3)))
