@@ -24,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rca.core.files import read_photograph
+from rca.core.heap import keep_freed_memory
 from rca.labels.background import PowerBackground
 from rca.labels.crf import CrfSettings
-from rca.labels.crf_fast import keep_freed_memory, refine_masks
+from rca.labels.crf_fast import refine_masks
 from rca.labels.score_maps import enlarge
 
 WIDTH, HEIGHT = 640, 480

@@ -1,9 +1,7 @@
 """The CRF of `rca.labels.crf`, faster: several masks of a photograph share one field, and iterations end early."""
 
-import ctypes
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +43,6 @@ def refine_masks(
     field = build_field(photograph, len(unary), crf)
     numbers = _infer(field, unary, len(probabilities), len(labels), crf)
     return [labels[number].reshape(height, width).astype(np.uint8) for number in numbers]
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, if its C library is glibc.
-
-    A CRF uses some hundred megabytes per image; fetching them from the system each time costs more than a twentieth of
-    the CRF's time.
-    """
-    with suppress(OSError, AttributeError):
-        adjust = ctypes.CDLL(None).mallopt
-        adjust(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
-        adjust(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the end of the heap is not returned
 
 
 def _compute_energies(probabilities: Sequence[FloatArray]) -> Float32Array:

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from rca.core.errors import UserError, explain
 from rca.core.files import write_json
+from rca.core.heap import keep_freed_memory
 from rca.core.progress import print_anything
 from rca.core.settings import Settings
 from rca.stages.base.context import Context
@@ -65,6 +66,7 @@ def run_instance(instance: Instance, pins: Pins) -> int:
     Returns:
         The exit code: 0 on success, 1 after an unexpected exception, 2 on bad input or an error of the system.
     """
+    keep_freed_memory()
     try:
         return run_stage(*pins.prepare(instance))
     except UserError as error:

@@ -13,12 +13,13 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from rca.core.files import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
+from rca.core.heap import keep_freed_memory
 from rca.core.progress import track
 from rca.core.settings import Plain, Settings, Supervision, Unpinned
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.crf import CrfSettings, score_labels
-from rca.labels.crf_fast import keep_freed_memory, refine_masks
+from rca.labels.crf_fast import refine_masks
 from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_shard
 from rca.labels.thresholds import CHOICES, name_folder
 from rca.stages.base.context import Context

@@ -9,7 +9,7 @@ from crf_scenes import CRF, HEIGHT, LABELS, WIDTH, draw_scene, refine_directly
 from pydensecrf import densecrf
 
 from rca.labels.crf import CrfSettings, refine_mask
-from rca.labels.crf_fast import SAMPLED, keep_freed_memory, refine_masks
+from rca.labels.crf_fast import SAMPLED, refine_masks
 
 SETTINGS = {
     "default": CRF,
@@ -33,13 +33,6 @@ def test_the_fast_path_agrees_with_the_plain_algorithm(masks: int, count: int, c
         plain = refine_mask(photograph, of_mask, labels, crf)
         assert mask.dtype == plain.dtype == np.uint8
         assert (mask == plain).mean() > 0.9995
-
-
-def test_keeping_freed_memory_changes_nothing() -> None:
-    photograph, probabilities = draw_scene(0)
-    expected = refine_masks(photograph, [probabilities], LABELS, CRF)[0]
-    keep_freed_memory()
-    np.testing.assert_array_equal(refine_masks(photograph, [probabilities], LABELS, CRF)[0], expected)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
