@@ -1,6 +1,7 @@
 """All replacements of DVC's own behaviour.
 
 They are locks that wait, a dvc.lock that is parsed once and written atomically, and stages that run without a lock.
+`rca.pipeline.whole_lock` has the one for the command `dvc`.
 tests/pipeline/test_dvc_contract.py tests the parts of DVC that the package uses.
 """
 
@@ -21,6 +22,7 @@ from dvc.lock import LockBase, LockError
 from ruamel.yaml import YAML
 
 from rca.core.errors import UserError
+from rca.pipeline.lockfile import check_content, refuse
 
 PATIENCE = 600.0  # seconds; DVC itself gives up after three
 Result = TypeVar("Result")
@@ -135,15 +137,16 @@ def read_lock(path: Path) -> dict[str, Any]:
     """The content of a dvc.lock, which the caller must not change; empty if there is no such file.
 
     Raises:
-        UserError: It is no YAML.
+        UserError: It is cut off or damaged.
     """
-    text = path.read_bytes() if path.exists() else b""
+    if not path.exists():
+        return {}
+    text = path.read_bytes()
     if path not in _parsed or _parsed[path][0] != text:
         try:
-            content = YAML(typ="safe").load(text) or {}
+            content = YAML(typ="safe").load(text)
         except Exception as error:  # ruamel.yaml raises errors of several kinds
-            raise UserError(f"{path} is not valid: {describe_error(error)}.") from error
-        if not isinstance(content, dict) or not isinstance(content.get("stages", {}), dict):
-            raise UserError(f"{path} is not valid: restore it from git, or delete it.")
+            raise refuse(path, "is no YAML") from error
+        check_content(path, text, content)
         _parsed[path] = (text, content)
     return _parsed[path][1]

@@ -29,8 +29,9 @@ from rca.pipeline.dvc_patches import (
     parse_once,
     read_lock,
 )
+from rca.pipeline.lockfile import replace_file
 from rca.pipeline.rwlock import FileList
-from rca.pipeline.tasks import Record, Task, list_records, read_record, write_record, write_tasks, write_whole
+from rca.pipeline.tasks import Record, Task, list_records, read_record, write_record, write_tasks
 
 # What DVC's answers depend on besides the files of the stages.
 OF_PROJECT = ("dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config", ".dvc/config.local", ".dvcignore")
@@ -213,7 +214,7 @@ class DvcProject:
                     stages[record.task.name] = record.after
             stages = sort_entries(stages, order)
             if stages != before or list(stages) != list(before):
-                write_whole(lock, dumps_yaml({**content, "stages": stages}))
+                replace_file(lock, dumps_yaml({**content, "stages": stages}))
             for record, path in zip(records, paths, strict=True):
                 load_stage(self.repo, record.task, record.after).ignore_outs()
                 write_tasks(self.root, [replace(record.task, recorded=stages.get(record.task.name, {}))])

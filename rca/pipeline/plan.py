@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rca.core.errors import UserError
+from rca.pipeline.lockfile import check_lock
 from rca.pipeline.resolve import INSTANCES, Job, build_jobs
 from rca.pipeline.seen import sign_files
 from rca.pipeline.tasks import FOLDER, list_records, write_tasks, write_whole
@@ -74,6 +75,7 @@ def ask_dvc(root: Path) -> Plan:
 
     project = DvcProject(root)
     project.files.check_idle()
+    check_lock(root)
     project.merge_records(list_order(root))
     with project.lock():
         plan = None if project.is_changed(PIN) else save_answer(project)
@@ -121,11 +123,12 @@ def save_answer(project: "DvcProject") -> Plan:
 
 
 def merge_pending(root: Path) -> None:
-    """Merge what the jobs of a killed Snakemake process recorded into dvc.lock.
+    """Check dvc.lock, and merge what the jobs of a killed Snakemake process recorded into it.
 
     Raises:
-        UserError: dvc.lock is not valid.
+        UserError: dvc.lock is cut off or damaged.
     """
+    check_lock(root)
     if list_records(root):
         from rca.pipeline.dvc_project import DvcProject
 

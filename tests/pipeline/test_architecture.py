@@ -44,6 +44,8 @@ ROOMS = (
 )
 # What knows the params file, the stages and the pipeline's paths. All else is the library.
 FRONT = ("stages", "params", "cli", "pipeline")
+# The modules that may import DVC.
+ADAPTER = {"dvc_project", "dvc_patches", "dvc_job", "rwlock", "whole_lock"}
 LIBRARY = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in FRONT]
 
 
@@ -129,7 +131,7 @@ def test_tests_mirror_the_rooms() -> None:
 def test_only_the_adapter_knows_dvc() -> None:
     for path in MODULES:
         known = {name for name in list_imports(path) if name.split(".")[0] in {"dvc", "snakemake"}}
-        adapter = path.parent.name == "pipeline" and path.stem in {"dvc_project", "dvc_patches", "dvc_job", "rwlock"}
+        adapter = path.parent.name == "pipeline" and path.stem in ADAPTER
         assert adapter or not known, f"{relate(path)} imports {sorted(known)}"
     for path in (PACKAGE / "pipeline").glob("*.py"):
         inner = {name for name in list_imports(path) if name.startswith("rca.")}

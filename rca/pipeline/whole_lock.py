@@ -1,0 +1,39 @@
+"""Make the command `dvc` write its files whole or not at all.
+
+DVC rewrites dvc.lock in place after each stage, for seconds if it is long: whatever stops `dvc repro` meanwhile, Ctrl+C
+included, leaves a part of it. Python imports this module as it starts `dvc`: workflow/rca_whole_lock.pth, which is
+installed with the package, tells it to.
+"""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import dvc.utils.serialize._common as common
+from dvc.utils.serialize import _json, _toml, _yaml
+
+from rca.pipeline.lockfile import replace_file
+
+MODULES = (common, _json, _toml, _yaml)
+dump_in_place: Callable[..., None] = common._dump_data
+
+
+def dump_whole(path: str, data: Any, dumper: Callable[..., Any], fs: Any = None, **options: Any) -> None:
+    """Write data to a file as DVC's own function does, which it replaces."""
+    if fs is not None and fs.protocol != "local":
+        dump_in_place(path, data, dumper, fs=fs, **options)
+        return
+    text = StringIO()
+    dumper(data, text, **options)
+    replace_file(Path(path), text.getvalue())
+
+
+def install() -> None:
+    """Put the function in the place of DVC's own wherever that was imported."""
+    for module in MODULES:
+        if hasattr(module, "_dump_data"):
+            module._dump_data = dump_whole
+
+
+install()

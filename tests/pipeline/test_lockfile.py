@@ -1,0 +1,153 @@
+"""dvc.lock under both engines: written whole or not at all, named where it is damaged, and nothing of it is lost."""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import ROOT, Toy, wait_until
+
+from rca.cli.main import main
+from rca.core.errors import UserError
+from rca.pipeline.lockfile import check_lock
+from rca.pipeline.plan import merge_pending
+
+ENGINES = {"dvc": ("dvc", "repro"), "snakemake": ("snakemake", "--cores", "2")}
+# The command `dvc` as it is installed, but it stops after the first bytes of each dvc.lock that it writes.
+SLOW = """
+import io, pathlib, site, sys, time
+folder, ledger, *arguments = sys.argv[1:]
+sys.orig_argv = [sys.executable, "bin/dvc", *arguments]
+site.addsitedir(folder)
+from dvc.cli import main
+from dvc.utils.serialize import _yaml
+
+write = _yaml._dump
+
+def dump(data, stream):
+    text = io.StringIO()
+    write(data, text)
+    text = text.getvalue()
+    stream.write(text[:5])
+    if "stages" in data:
+        stream.flush()
+        pathlib.Path(ledger, "half").touch()
+        time.sleep(600)
+    stream.write(text[5:])
+
+_yaml._dump = dump
+sys.exit(main(arguments))
+"""
+
+
+def break_off(toy: Toy, number: int, installed: Path) -> None:
+    """Send `dvc repro` a signal while it writes dvc.lock."""
+    toy.edit("params.yaml", "rate: 2", "rate: 3")
+    process = toy.start(sys.executable, "-c", SLOW, str(installed), str(toy.outside), "repro")
+    wait_until(lambda: (toy.outside / "half").exists() or process.poll() is not None)
+    assert (toy.outside / "half").exists(), process.communicate()[0]
+    process.send_signal(number)
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_dvc_writes_the_lock_whole_or_not_at_all(finished, number):
+    before = (finished.path / "dvc.lock").read_bytes()
+    break_off(finished, number, ROOT / "workflow")
+    assert (finished.path / "dvc.lock").read_bytes() == before
+    (finished.outside / "half").unlink()
+    assert finished.list_ran() == ["train@rca-0"]
+    finished.run("dvc", "repro", "-q")
+    assert finished.list_ran() == ["score@rca-0-0", "score@rca-0-1", "tabulate"]  # the training is in DVC's cache
+    status = finished.run("git", "status", "--porcelain").split("\n")
+    assert [line[3:] for line in status if line] == ["dvc.lock", "params.yaml", "results/table.json"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lock_that_was_cut_is_named_and_nothing_runs_again(finished, tmp_path, engine):
+    (tmp_path / "nothing").mkdir()
+    break_off(finished, signal.SIGKILL, tmp_path / "nothing")  # without the file that is installed
+    text = finished.run(*ENGINES[engine], code={"dvc": 255, "snakemake": 1}[engine])
+    assert "Traceback" not in text
+    if engine == "snakemake":
+        assert "restore it with `git checkout dvc.lock`, or delete it" in text
+    with pytest.raises(UserError, match=r"dvc\.lock .*restore it with `git checkout dvc\.lock`, or delete it"):
+        merge_pending(finished.path)
+    finished.list_ran()
+    (finished.path / "dvc.lock").unlink()
+    finished.run(*ENGINES[engine])
+    assert finished.list_ran() == ["score@rca-0-0", "score@rca-0-1", "tabulate"]
+    assert "Data and pipelines are up to date." in finished.run("dvc", "status")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_entries_that_are_gone_come_back_from_the_cache(finished, engine):
+    lock = finished.path / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[: whole.index(b"  score@cam-0-1:")])
+    shutil.rmtree(finished.path / "runs")
+    finished.run(*ENGINES[engine])
+    assert finished.list_ran() == []
+    assert lock.read_bytes() == whole
+
+
+def find_refusal(root: Path) -> UserError | None:
+    try:
+        check_lock(root)
+    except UserError as error:
+        return error
+    return None
+
+
+def test_every_cut_is_refused_but_one_between_entries(finished_template, tmp_path):
+    whole = (finished_template.path / "dvc.lock").read_bytes()
+    entries = yaml.safe_load(whole)["stages"]
+    lock, accepted = tmp_path / "dvc.lock", []
+    for length in range(len(whole) + 1):
+        lock.write_bytes(whole[:length])
+        if find_refusal(tmp_path) is None:
+            accepted.append(dict(yaml.safe_load(whole[:length])["stages"]))
+    assert accepted[-1] == entries
+    assert all(entries[name] == entry for part in accepted for name, entry in part.items())
+    assert len(accepted) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "damage"),
+    [
+        ("", "is empty"),
+        ("\0" * 100, "is no YAML"),
+        ("<<<<<<< HEAD\nschema: '2.0'\n=======\n", "is no YAML"),
+        ("schema: '2.0'\n", "lists no stages"),
+        ("[1]\n", "lists no stages"),
+        ("schema: '2.0'\nstages:\n  a: 1\n", "is incomplete at stage a"),
+        ("schema: '2.0'\nstages:\n  a: {cmd: b}\n", "is incomplete at stage a"),
+        ("schema: '2.0'\nstages: {}", "ends in the middle of a line"),
+    ],
+)
+def test_what_is_wrong_with_a_lock_is_one_sentence(text, damage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_text(text)
+    assert main(["show"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {Path.cwd()}/dvc.lock {damage}: restore it with `git checkout dvc.lock`")
+    assert error.count("\n") == 1
+
+
+def test_a_project_without_a_lock_is_in_order(tmp_path):
+    check_lock(tmp_path)
+
+
+def test_the_lock_keeps_its_mode_and_a_link_stays(tmp_path):
+    from rca.pipeline.lockfile import replace_file
+
+    kept, link = tmp_path / "kept", tmp_path / "dvc.lock"
+    kept.write_text("old")
+    kept.chmod(0o640)
+    link.symlink_to(kept)
+    replace_file(link, "new")
+    assert (link.is_symlink(), kept.read_text(), kept.stat().st_mode & 0o777) == (True, "new", 0o640)
+    assert sorted(os.listdir(tmp_path)) == ["dvc.lock", "kept"]
