@@ -3,6 +3,8 @@
 Without a process group, the functions neither copy, scale nor send anything.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import BackwardCFunction
@@ -37,6 +39,26 @@ def count_rows(tensor: Tensor) -> int:
     if world_size() == 1:
         return len(tensor)
     return int(sum_over_ranks(torch.tensor(len(tensor), device=tensor.device)))
+
+
+def find_first_row(tensor: Tensor) -> int:
+    """The place of this rank's first row (dimension 0) among the rows of all ranks, in rank order."""
+    if world_size() == 1:
+        return 0
+    (ranks,) = gather_rows(torch.full((len(tensor),), rank(), device=tensor.device))
+    return int((ranks < rank()).sum())
+
+
+def draw_once(draw: Callable[[], Tensor]) -> Tensor:
+    """What rank 0 draws, on each rank: draws for the whole batch are then those of one process.
+
+    Args:
+        draw: Draws a tensor, of the same shape on each rank.
+    """
+    drawn = draw()
+    if world_size() > 1:
+        distributed.broadcast(drawn, 0)
+    return drawn
 
 
 @torch.no_grad()

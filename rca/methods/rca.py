@@ -12,7 +12,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rca.core.distributed import count_rows, gather_rows, mean_of_rows, rank, world_size
+from rca.core.distributed import (
+    count_rows,
+    draw_once,
+    find_first_row,
+    gather_rows,
+    gather_with_gradient,
+    mean_of_rows,
+    rank,
+    world_size,
+)
 from rca.core.settings import Settings
 from rca.data.loading.images import Sample
 from rca.hosts.base import MakeHost
@@ -198,7 +207,12 @@ class Rca(Method):
         image, row = ((batch.tags > 0) & masks.flatten(2).any(2)).nonzero(as_tuple=True)
         if contrast.weight and epoch >= contrast.start_epoch and count_rows(row):
             queries = self._pool_queries(output.features, masks, image, row)
-            losses["contrast"] = contrast.weight * self._contrast(queries, image, row)
+            place = image + find_first_row(batch.tags)  # in the batch of all ranks
+            if contrast.mixup is None:
+                term = self._contrast(queries, place, row)
+            else:
+                term = self._contrast_mixed(queries, place, row, contrast.mixup)
+            losses["contrast"] = contrast.weight * term
         regions = self._pool(output, masks, image, row, batch)
         # Every rank adds the regions of all ranks, so that each bank equals the bank of a single process.
         sure = Regions(*gather_rows(*regions.select(regions.confidence > self.options.memory.gate)))
@@ -221,7 +235,7 @@ class Rca(Method):
         return Regions(embedding, row, batch.position[image], confidence, box, region)
 
     def _contrast(self, queries: Tensor, image: Tensor, row: Tensor) -> Tensor:
-        """The contrast of the batch's regions, reduced."""
+        """The contrast of this rank's regions, reduced."""
         options = self.options.contrast
         (entries, entry_rows), own = self.memory.read(), None
         if self.memory.size == 0:
@@ -229,17 +243,26 @@ class Rca(Method):
             entries, entry_rows, numbers = gather_rows(queries, row, number)
             own = number[:, None] == numbers
         memory = (functional.normalize(entries, dim=1), entry_rows, options.temperature)
-        if options.mixup is None:
-            queries = functional.normalize(queries, dim=1)
-            losses = contrast_regions(queries, row, *memory, options.hard_negatives, own)
-        else:
-            share = torch.distributions.Beta(options.mixup, options.mixup).sample((len(queries), 1)).to(queries)
-            partner = draw_partners(image)
-            losses = contrast_mixed(queries, row, *memory, share, partner, options.hard_negatives, own)
+        losses = contrast_regions(functional.normalize(queries, dim=1), row, *memory, options.hard_negatives, own)
         if options.reduction == "mean":
             return mean_of_rows(losses)
         # The ranks' losses are averaged afterwards: their sum is the loss of a single process.
         return world_size() * (losses / image.bincount()[image]).sum()
+
+    def _contrast_mixed(self, queries: Tensor, image: Tensor, row: Tensor, mixup: float) -> Tensor:
+        """The contrast of mixed regions, reduced: on each rank that of the whole batch, from which partners come."""
+        options = self.options.contrast
+        queries, (image, row) = gather_with_gradient(queries), gather_rows(image, row)
+        (entries, entry_rows), own = self.memory.read(), None
+        if self.memory.size == 0:
+            entries, entry_rows = queries.detach(), row
+            own = torch.eye(len(row), dtype=torch.bool, device=row.device)
+        beta = torch.distributions.Beta(mixup, mixup)
+        share = draw_once(lambda: beta.sample((len(queries), 1)).to(queries))
+        partner = draw_once(lambda: draw_partners(image))
+        memory = (functional.normalize(entries, dim=1), entry_rows, options.temperature)
+        losses = contrast_mixed(queries, row, *memory, share, partner, options.hard_negatives, own)
+        return losses.mean() if options.reduction == "mean" else (losses / image.bincount()[image]).sum()
 
     def start_epoch(self, epoch: int, seed: int) -> None:
         """Cluster the memory into prototypes."""

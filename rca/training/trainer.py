@@ -4,7 +4,7 @@ Order, augmentation and torch's own generator are seeded by (seed, epoch) alone.
 state, and a training that was stopped between two epochs ends with the same weights as one that was not.
 
 Several processes (`rca.core.launch`) share each batch and reach the weights and the memory of one process, up to
-rounding. Only the draws that a method makes for its own rows (the mixing in RCA's contrast) differ between processes.
+rounding: tests/training/test_processes.py compares their losses step by step.
 """
 
 import math
