@@ -17,6 +17,7 @@ from pathlib import Path
 from rca.core.errors import UserError
 from rca.pipeline.dvc_job import reproduce
 from rca.pipeline.gpus import lease_gpus
+from rca.pipeline.orphans import end_with_starter
 from rca.pipeline.tasks import name_log, read_task
 
 
@@ -90,6 +91,7 @@ def main() -> None:
         parser.error(f"--gpus must be at least 0, not {arguments.gpus}")
     name = arguments.stage
     signal.signal(signal.SIGTERM, stop_children)
+    end_with_starter()
     log = Path(name_log(name))
     try:
         with record_messages(log):

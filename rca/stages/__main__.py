@@ -19,6 +19,7 @@ from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
 from rca.core.progress import print_anything
 from rca.core.settings import Settings
+from rca.pipeline.orphans import end_with_starter
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS
 from rca.stages.base.pins import Instance, Pins, read_pins
@@ -136,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", help="a module of rca/stages")
     add_arguments(parser)
     print_anything()
+    if "DVC_STAGE" in os.environ:  # an engine started it: `dvc repro`, or a job of Snakemake
+        end_with_starter()
     try:
         pins = read_pins()
     except UserError as error:
