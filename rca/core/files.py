@@ -5,12 +5,13 @@ Masks are 8-bit palette PNGs in the colours of PASCAL VOC, with 255 for ignore, 
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,18 +38,11 @@ def write_file(path: Path) -> Iterator[Path]:
     """
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _name_beside(path)
-    try:
-        with _name_target(temporary, path):
-            # Not mkstemp: here the user's umask decides who may read the file, from its first byte on.
-            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            mode = os.fstat(handle).st_mode
-            os.close(handle)
-            yield temporary
-            os.chmod(temporary, mode)  # libraries may have put a file of their own there
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _claim(path, _make_file) as temporary, _name_target(temporary, path):
+        mode = temporary.stat().st_mode
+        yield temporary
+        os.chmod(temporary, mode)  # libraries may have put a file of their own there
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -60,16 +54,11 @@ def write_directory(path: Path) -> Iterator[Path]:
     """
     check_target(path, "folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _name_beside(path)
-    temporary.mkdir()
-    try:
-        with _name_target(temporary, path):
-            yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _claim(path, _make_directory) as temporary, _name_target(temporary, path):
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -86,9 +75,91 @@ def _name_target(temporary: Path, path: Path) -> Iterator[None]:
         raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
-def _name_beside(path: Path) -> Path:
-    """A new hidden name in the same folder; a long name is cut, since file systems allow 255 bytes."""
-    return path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}"
+@contextmanager
+def _claim(path: Path, make: Callable[[Path], int]) -> Iterator[Path]:
+    """Make a hidden file or folder beside a path, which is gone after the block unless it was moved away.
+
+    A process that is killed leaves it behind, without the lock that it held: who writes the path next removes it. Under
+    a name of its own it would stay, and count as input of a stage that reads the whole folder.
+
+    Args:
+        path: The path to write. A long name is cut, since file systems allow 255 bytes.
+        make: Makes and opens it.
+    """
+    for number in itertools.count():
+        temporary = path.parent / f".{path.name[:40]}.part{number or ''}"
+        if _is_left(temporary):
+            _remove(temporary)
+        try:
+            with _name_target(temporary, path):
+                handle = make(temporary)
+        except FileExistsError:
+            continue  # another process is writing it
+        try:
+            if _lock(handle) and _is_at(handle, temporary):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # another process took it for a dead one's in the meantime
+    try:
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _make_file(path: Path) -> int:
+    # Not mkstemp: here the user's umask decides who may read the file, from its first byte on.
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+
+
+def _make_directory(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file or folder for as long as it is open; False if another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: nobody is kept from it
+        return True
+    return True
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file or folder is there and no process has locked it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # of a living process, or on a file system that does not tell
+        return False
+    else:
+        return True
+    finally:
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

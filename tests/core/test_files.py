@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,37 @@ def test_the_umask_decides_who_may_read_a_file(tmp_path: Path, mask: int) -> Non
 def test_a_long_name_has_a_temporary_one(tmp_path: Path) -> None:
     write_json(tmp_path / ("ü" * 125 + ".json"), {})
     assert len(list_all(tmp_path)) == 1
+
+
+WRITER = """
+import pathlib, sys, time
+from rca.core.files import write_directory, write_file
+with write_file(pathlib.Path("out/file")) as file, write_directory(pathlib.Path("out/folder")) as folder:
+    file.write_text("killed")
+    (folder / "inner").write_text("killed")
+    pathlib.Path("writing").touch()
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_leaves_is_gone_with_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", WRITER])
+    while not Path("writing").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+    def write(text: str) -> list[str]:
+        with write_file(Path("out/file")) as file, write_directory(Path("out/folder")) as folder:
+            file.write_text(text)
+            (folder / "inner").write_text(text)
+        assert Path("out/file").read_text() == Path("out/folder/inner").read_text() == text
+        return sorted(path.name for path in Path("out").iterdir())
+
+    beside = write("while another process writes")
+    assert len(beside) == 4  # its own are left alone
+    process.kill()
+    process.wait()
+    assert write("after it") == ["file", "folder"]
