@@ -55,7 +55,7 @@ def draw_once(draw: Callable[[], Tensor]) -> Tensor:
     Args:
         draw: Draws a tensor, of the same shape on each rank.
     """
-    drawn = draw()
+    drawn = draw().contiguous()  # a collective reads plain memory
     if world_size() > 1:
         distributed.broadcast(drawn, 0)
     return drawn
