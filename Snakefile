@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rca.core.errors import UserError
 from rca.pipeline.plan import MARKER, load_plan, make_plan, merge_pending, name_rule
+from rca.pipeline.running import hold_project
 
 if config:
     sys.exit(
@@ -16,6 +17,8 @@ if config:
     )
 
 try:
+    if workflow.is_main_process:
+        hold_project(Path(), workflow.snakemake_tmp_dir)
     # Jobs on other machines read the plan of this process instead of asking DVC again.
     plan = make_plan(Path()) if workflow.is_main_process else load_plan(Path())
 except UserError as error:

@@ -5,7 +5,9 @@ DVC itself says of a part of it that validation failed, or takes it for all.
 
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rca.core.errors import UserError
@@ -97,6 +99,20 @@ def replace_file(path: Path, text: str) -> None:
     if path.exists():
         part.chmod(path.stat().st_mode)
     part.replace(path)
+
+
+def drop_empty_runs(cache: Path) -> None:
+    """Remove the empty folders in which DVC looks for the last run of a stage, and fails.
+
+    A kill leaves one while DVC records a run there. What is younger than a second may be another process's.
+
+    Args:
+        cache: The folder of DVC's cache.
+    """
+    for folder in (cache / "runs").glob("*/*"):
+        with suppress(OSError):  # it is not empty
+            if folder.stat().st_mtime < time.time() - 1:
+                folder.rmdir()
 
 
 def refuse(path: Path, damage: str) -> UserError:

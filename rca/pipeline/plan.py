@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rca.core.errors import UserError
-from rca.pipeline.lockfile import check_lock
+from rca.pipeline.lockfile import check_lock, drop_empty_runs
 from rca.pipeline.resolve import INSTANCES, Job, build_jobs
 from rca.pipeline.seen import sign_files
 from rca.pipeline.tasks import FOLDER, list_records, write_tasks, write_whole
@@ -76,6 +76,7 @@ def ask_dvc(root: Path) -> Plan:
     project = DvcProject(root)
     project.files.check_idle()
     check_lock(root)
+    drop_empty_runs(project.cache.parents[1])
     project.merge_records(list_order(root))
     with project.lock():
         plan = None if project.is_changed(PIN) else save_answer(project)

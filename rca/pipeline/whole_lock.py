@@ -5,6 +5,7 @@ included, leaves a part of it. Python imports this module as it starts `dvc`: wo
 installed with the package, tells it to.
 """
 
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import dvc.utils.serialize._common as common
 from dvc.utils.serialize import _json, _toml, _yaml
 
-from rca.pipeline.lockfile import replace_file
+from rca.pipeline.lockfile import drop_empty_runs, replace_file
 
 MODULES = (common, _json, _toml, _yaml)
 dump_in_place: Callable[..., None] = common._dump_data
@@ -30,10 +31,13 @@ def dump_whole(path: str, data: Any, dumper: Callable[..., Any], fs: Any = None,
 
 
 def install() -> None:
-    """Put the function in the place of DVC's own wherever that was imported."""
+    """Put the function in the place of DVC's own wherever that was imported, and tidy up before a run."""
     for module in MODULES:
         if hasattr(module, "_dump_data"):
             module._dump_data = dump_whole
+    if "repro" in sys.orig_argv:
+        root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), Path.cwd())
+        drop_empty_runs(root / ".dvc/cache")
 
 
 install()

@@ -16,7 +16,15 @@ from rca.pipeline.lockfile import check_lock
 from rca.pipeline.plan import merge_pending
 
 ENGINES = {"dvc": ("dvc", "repro"), "snakemake": ("snakemake", "--cores", "2")}
-# The command `dvc` as it is installed, but it stops after the first bytes of each dvc.lock that it writes.
+# The command `dvc` as it is installed, and one that stops after the first bytes of each dvc.lock that it writes.
+START = """
+import site, sys
+folder, *arguments = sys.argv[1:]
+sys.orig_argv = [sys.executable, "bin/dvc", *arguments]
+site.addsitedir(folder)
+from dvc.cli import main
+sys.exit(main(arguments))
+"""
 SLOW = """
 import io, pathlib, site, sys, time
 folder, ledger, *arguments = sys.argv[1:]
@@ -92,6 +100,21 @@ def test_entries_that_are_gone_come_back_from_the_cache(finished, engine):
     finished.run(*ENGINES[engine])
     assert finished.list_ran() == []
     assert lock.read_bytes() == whole
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_folder_of_the_run_cache_is_no_matter(finished, engine):
+    shutil.rmtree(finished.path / "runs/rca-0")
+    (finished.path / "dvc.lock").unlink()
+    for run in (finished.path / ".dvc/cache/runs").rglob("*"):
+        if run.is_file() and "train@rca-0" in run.read_text():
+            run.unlink()
+            os.utime(run.parent, (1e9, 1e9))
+    if engine == "dvc":
+        finished.run(sys.executable, "-c", START, str(ROOT / "workflow"), "repro")
+    else:
+        finished.run(*ENGINES[engine])
+    assert finished.list_ran() == ["train@rca-0"]
 
 
 def find_refusal(root: Path) -> UserError | None:

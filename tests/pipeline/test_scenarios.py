@@ -240,7 +240,6 @@ def test_a_killed_run_loses_only_the_unfinished_training(real, real_template, tm
     reached = ("refine_crf", "pin_masks", "train_seg")
     assert real.list_ran() == sorted(list_stages("cam", *reached) + list_stages("rca", *reached))
 
-    real.snakemake("--unlock")
     real.snakemake()
     assert real.list_ran() == sorted([*(f"{stage}@{run}-0" for stage in OF_RUN for run in ("cam", "rca")), *END])
     for run in ("cam", "rca"):
