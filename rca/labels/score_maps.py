@@ -29,13 +29,14 @@ from safetensors.numpy import save_file
 
 from rca.core.arrays import Float32Array, FloatArray, UInt8Array
 from rca.core.errors import UserError
-from rca.core.files import write_file
+from rca.core.files import hash_file, write_file
 from rca.core.settings import Plain
 from rca.core.tensors import TensorFile, explain_failure, merge_files
 
 Tags = Literal["given", "predicted"]
 PART_SIZE, PARTS = 64, 256
 """Minimum images per part, and maximum parts per shard, since a process can open a limited number of files."""
+DIGITS = 16  # of a part's checksum
 Float16Array = NDArray[np.float16]
 GenericArray = NDArray[np.generic]
 TABLES = ("logits", "tags", "predicted_tags")
@@ -102,13 +103,18 @@ class ShardWriter:
 
     Attributes:
         done: The ids of the images whose maps are on disk.
+
+    Raises:
+        UserError: a part is broken.
     """
 
     def __init__(self, parts: Path, images: int) -> None:
         self.parts, self.part_size = parts, max(PART_SIZE, -(-images // PARTS))
-        self.files = sorted(parts.glob("*.safetensors"))
+        self.files = sorted(parts.glob("*-*.safetensors"))
         self.done: set[str] = set()
         for file in self.files:
+            if file.stem.rpartition("-")[2] != hash_file(file)[:DIGITS]:
+                raise UserError(f"The score maps {file} of a stopped stage are broken: delete this file.")
             with open_shard(file) as part:
                 self.done.update(part.ids)
         self._maps: dict[str, ScoreMaps] = {}
@@ -127,8 +133,11 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        file = self.parts / f"{len(self.files):06}.safetensors"
-        write_shard(file, self._maps, {}, self._predicted)
+        draft = self.parts / "draft.safetensors"
+        write_shard(draft, self._maps, {}, self._predicted)
+        # Its name holds its checksum: the format has none, and no engine looks after this file.
+        file = self.parts / f"{len(self.files):06}-{hash_file(draft)[:DIGITS]}.safetensors"
+        draft.replace(file)
         self.files.append(file)
         self.done.update(self._maps)
         self._maps, self._predicted = {}, {}

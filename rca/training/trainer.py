@@ -4,12 +4,14 @@ Order, augmentation and torch's own generator are seeded by (seed, epoch) alone.
 state, and a training that was stopped between two epochs ends with the same weights as one that was not.
 
 Several processes (`rca.core.launch`) share each batch and reach the weights and the memory of one process, up to
-rounding: tests/training/test_processes.py compares their losses step by step.
+rounding: tests/training/test_processes.py compares their losses step by step. Only dropout, which the segmentation head
+deeplab_v1 has, is drawn by each process for its own rows.
 """
 
 import math
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +211,7 @@ class Trainer(Generic[Network]):
         """Load the checkpoint, if there is one; the number of the first epoch to train."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return 0
+        check_archive(self.checkpoint)
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         except Exception as error:  # torch.load raises anything on a broken file
@@ -244,6 +247,21 @@ def _move(batch: Sample, device: torch.device) -> Sample:
     if batch.features.numel():
         return batch._replace(features=batch.features.contiguous(memory_format=torch.channels_last))
     return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+def check_archive(path: Path) -> None:
+    """Check the checksums in a file of torch.save, which torch.load ignores.
+
+    Raises:
+        UserError: one is wrong, or the file is no such archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # zipfile raises anything on a broken file
+        raise UserError(f"The checkpoint {path} is broken ({error}): delete it.") from None
+    if broken is not None:
+        raise UserError(f"The checkpoint {path} is broken (the checksum of {broken} is wrong): delete it.")
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

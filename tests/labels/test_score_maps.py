@@ -116,6 +116,26 @@ def test_a_shard_that_is_written_part_by_part_is_the_same_shard(
     assert not (tmp_path / "parts").exists()
 
 
+def test_a_part_with_a_wrong_byte_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maps: dict[str, ScoreMaps]
+) -> None:
+    monkeypatch.setattr(score_maps, "PART_SIZE", 1)
+    first = dict([next(iter(maps.items()))])
+    ShardWriter(tmp_path / "parts", len(maps)).add(first, {})
+    (part,) = (tmp_path / "parts").iterdir()
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(UserError, match=f"The score maps {part} of a stopped stage are broken: delete this file"):
+        ShardWriter(tmp_path / "parts", len(maps))
+    part.unlink()
+    again = ShardWriter(tmp_path / "parts", len(maps))
+    again.add(maps, {})
+    again.finish(tmp_path / "s", {})
+    write_shard(tmp_path / "whole", maps, {})
+    assert (tmp_path / "s").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_a_shard_of_many_images_has_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_maps, "PART_SIZE", 2)
     monkeypatch.setattr(score_maps, "PARTS", 5)

@@ -12,7 +12,7 @@ from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
 from rca.training.optimisation import OptimisationSettings
-from rca.training.trainer import Trainer, derive_seed
+from rca.training.trainer import Trainer, check_archive, derive_seed
 
 EPOCHS = 4
 OPTIONS = {
@@ -90,6 +90,32 @@ def test_a_resumed_training_ends_with_the_same_weights(
     assert len(history) == EPOCHS
     assert history[-1].keys() >= {"loss_classification", "loss_auxiliary", "loss_contrast"}
     assert whole.method.prototypes_usable.any()
+
+
+def test_a_wrong_byte_in_a_checkpoint_is_named_or_changes_nothing(tmp_path: Path) -> None:
+    path, state = tmp_path / "state.pt", {"network": {"weight": torch.arange(40.0)}, "history": [{"loss": 1.5}]}
+    torch.save(state, path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            check_archive(path)
+        except UserError:
+            refused += 1
+        else:
+            try:
+                found = torch.load(path, weights_only=True)
+            except Exception:  # the trainer turns it into a sentence as well
+                refused += 1
+                continue
+            assert found["history"] == state["history"]
+            assert torch.equal(found["network"]["weight"], state["network"]["weight"]), place
+    assert refused > 10
+    for text in (whole[:-30], b"", b"text"):
+        path.write_bytes(text)
+        with pytest.raises(UserError, match=r"The checkpoint .*state\.pt is broken \(.*\): delete it\.$"):
+            check_archive(path)
 
 
 def test_a_finished_training_is_not_repeated(manifest: Manifest, tmp_path: Path) -> None:
