@@ -1,6 +1,7 @@
 # The pipeline's schedule: one rule for each stage instance that DVC resolves from dvc.yaml.
 #
 #     snakemake --cores 2 --resources gpu=1
+#     snakemake --cores 2 --until make_cam   # a stage's name stands for all its instances
 #
 # DVC decides what must run and records what ran; Snakemake runs it, in parallel where possible.
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from rca.core.errors import UserError
 from rca.pipeline.plan import MARKER, load_plan, make_plan, merge_pending, name_rule
 from rca.pipeline.running import hold_project
+from rca.pipeline.targets import follow_command_line, group_jobs
 
 if config:
     sys.exit(
@@ -20,9 +22,18 @@ try:
     if workflow.is_main_process:
         hold_project(Path(), workflow.snakemake_tmp_dir)
     # Jobs on other machines read the plan of this process instead of asking DVC again.
-    plan = make_plan(Path()) if workflow.is_main_process else load_plan(Path())
+    plan, left_out = (
+        follow_command_line(Path(), make_plan(Path()))
+        if workflow.is_main_process
+        else (load_plan(Path()), frozenset())
+    )
 except UserError as error:
     sys.exit(str(error))
+
+
+def list_outputs(jobs):
+    """The outputs of jobs, but for those that `--omit-from` leaves out."""
+    return [path for job in jobs if job.name not in left_out for path in job.outputs]
 
 
 def mark(job, path):
@@ -49,7 +60,18 @@ localrules:
 
 rule all:
     input:
-        [path for job in plan.jobs for path in job.outputs],
+        list_outputs(plan.jobs),
+
+
+# `snakemake train_seg` or `--until train_seg`: all instances of the stage.
+for stage, jobs in group_jobs(plan.jobs).items():
+
+    rule:
+        name:
+            stage
+        localrule: True
+        input:
+            list_outputs(jobs),
 
 
 for job in plan.jobs:

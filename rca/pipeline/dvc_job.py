@@ -62,8 +62,13 @@ class JobRepo:
                 del sys.modules[module.__name__]
 
 
-def reproduce(root: Path, task: Task) -> None:
+def reproduce(root: Path, task: Task, force: bool = False) -> None:
     """Run a stage's command or restore its outputs, where something changed, and write the record.
+
+    Args:
+        root: The project's root.
+        task: What the job needs of dvc.yaml and dvc.lock.
+        force: Run the command whatever changed, and restore nothing.
 
     Raises:
         UserError: The stage failed.
@@ -76,7 +81,7 @@ def reproduce(root: Path, task: Task) -> None:
         files = FileList(root, repo.config["core"].get("hardlink_lock", False))
         reads, writes = ([item.fs_path for item in items] for items in (stage.deps, stage.outs))
         with files.hold(task.name, reads, writes):
-            if stage.reproduce():
+            if stage.reproduce(force=force):
                 write_record(root, Record(task, to_single_stage_lockfile(stage)))
     except UserError:
         raise

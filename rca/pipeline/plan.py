@@ -192,8 +192,10 @@ def check_sources(root: Path, jobs: Iterable[Job]) -> None:
 
 
 def check_rule_names(jobs: Iterable[Job]) -> None:
-    """Raise a UserError if the rules of two jobs would have the same name."""
-    seen = {"all": "all"}
+    """Raise a UserError if two jobs, or a job and another stage, would have the same rule name."""
+    jobs = tuple(jobs)
+    # A stage of several instances has a rule of its own name, which asks for them all.
+    seen = {"all": "all"} | {job.name.partition("@")[0]: job.name for job in jobs if "@" in job.name}
     for job in jobs:
         rule = name_rule(job.name)
         if rule in seen:

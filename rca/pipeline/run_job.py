@@ -18,7 +18,7 @@ from rca.core.errors import UserError
 from rca.pipeline.dvc_job import reproduce
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.orphans import end_with_starter
-from rca.pipeline.tasks import name_log, read_task
+from rca.pipeline.tasks import is_forced, name_log, read_task
 
 
 def run_job(name: str, gpus: int) -> None:
@@ -36,7 +36,7 @@ def run_job(name: str, gpus: int) -> None:
         # DVC passes the environment to the stage's command. Jobs share the terminal, so progress is printed in lines.
         os.environ.update(variables, RCA_PROGRESS="lines")
         try:
-            reproduce(Path(), task)
+            reproduce(Path(), task, is_forced(Path(), name))
         except UserError as error:
             reason = str(error).removeprefix("DVC: ")
             raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error

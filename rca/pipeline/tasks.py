@@ -16,6 +16,7 @@ from rca.core.errors import UserError
 FOLDER = Path(".rca")
 TASKS = FOLDER / "tasks"
 RECORDS = FOLDER / "records"
+FORCED = FOLDER / "forced.json"  # the jobs that run whatever changed, in the present run of Snakemake
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def find_recorded(root: Path, task: Task) -> Mapping[str, Any]:
 def list_records(root: Path) -> list[Path]:
     """The files of all records that are not merged yet."""
     return sorted((root / RECORDS).glob("*.json"))
+
+
+def is_forced(root: Path, name: str) -> bool:
+    """Whether the present run of Snakemake forces a job to run (`-R`), even if nothing changed."""
+    path = root / FORCED
+    return path.exists() and name in json.loads(path.read_text(encoding="utf-8"))
 
 
 def name_log(stage: str) -> str:
