@@ -88,6 +88,8 @@ def _set(document: Any, change: str, yaml: YAML) -> None:
         value = yaml.load(text)
     except YAMLError:
         raise UserError(f"--set {change}: {text} is not valid YAML.") from None
+    if any(getattr(event, "anchor", None) for event in yaml.parse(text)):
+        raise UserError(f"--set {change}: write values out: `dvc exp run -S` changes all places that share an anchor.")
     *parents, last = dotted.split(".")
     place = document
     for part in parents:

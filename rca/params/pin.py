@@ -15,6 +15,7 @@ from rca.core.errors import UserError, explain
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
 from rca.core.settings import Plain, Settings, list_pinned
+from rca.params.experiment import find_home, link_data
 from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params, Run, load_stages
@@ -26,7 +27,7 @@ REGISTRY = PACKAGE / "classifier/registry.py"
 
 
 def pin(path: Path = PARAMS) -> bool:
-    """Write the pins, and update the list of instances.
+    """Write the pins, update the list of instances, and link the data of an experiment in a folder of its own.
 
     Returns:
         Whether that list was out of date, so that dvc.yaml has to be read again.
@@ -35,6 +36,9 @@ def pin(path: Path = PARAMS) -> bool:
         UserError: the params are not valid.
     """
     params = read_params(path)
+    home = find_home()
+    if home is not None:
+        link_data(params, home)
     write_json(PINS, collect_pins(params))
     return write_instances(params)
 
@@ -84,6 +88,13 @@ def list_code(stage: str, run: Run | None, closures: Closures) -> list[Path]:
     return closure
 
 
+def name_remedy() -> str:
+    """What to do after the list of instances changed while DVC ran: its copy of dvc.yaml is out of date."""
+    if find_home() is None:
+        return f"{INSTANCES} is updated, run this again"
+    return f"edit it in the project itself, run `rca check`, then this without -S, which takes {INSTANCES} along"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pins; return exit code 2 if the params are invalid or if DVC has to read dvc.yaml again."""
     parser = argparse.ArgumentParser(prog="python -m rca.params.pin", description=__doc__.split("\n")[0])
@@ -91,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refresh = parser.parse_args(arguments).refresh
     try:
         if pin() and not refresh:
-            raise UserError(f"{PARAMS} changes the instances of stages: {INSTANCES} is updated, run this again.")
+            raise UserError(f"{PARAMS} changes the instances of stages: {name_remedy()}.")
     except (UserError, OSError) as error:
         print(f"error: {explain(error) or error}", file=sys.stderr)
         return 2
