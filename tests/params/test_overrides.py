@@ -1,4 +1,4 @@
-"""`dvc exp run -S` reaches each key of a params file, and no other: DVC's own code writes into what `rca preset` writes."""
+"""`dvc exp run -S` reaches each key of a params file, and no other: DVC's own code changes what `rca preset` wrote."""
 
 import shutil
 from collections.abc import Iterator

@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_error_of_snakemake(toy: Toy) -> None:
 def test_a_stage_that_is_switched_off_is_named(tmp_path: Path) -> None:
     path = tmp_path / "instances.yaml"
     path.write_text("stages:\n  train_seg: {runs: []}\n")
-    with pytest.raises(UserError, match="The stage train_seg has nothing to do: params.yaml"):
+    with pytest.raises(UserError, match="The stage train_seg has nothing to do: "):
         check_words(["train_seg"], [], path)
     check_words(["train_seg"], [make_job("train_seg@cam-0")], path)
     check_words(["train", "stages", "seg.*"], [], path)

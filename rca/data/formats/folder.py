@@ -7,7 +7,8 @@ masks/cow_1.png, masks/trip/day2.png, ...       of any images: 0 background, n t
 labelmap.txt                                    the classes' colours, if masks hold colours
 saliency/cow_1.png, ...                         of any images
 
-Without `tags.csv`, a photograph's tag is the folder that it lies in: `cat/1.jpg` or `images/cat/1.jpg`.
+In place of `tags.csv`, an export of CVAT or Label Studio may give the tags (see `rca.data.formats.tag_exports`).
+Without either, a photograph's tag is the folder that it lies in: `cat/1.jpg` or `images/cat/1.jpg`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ from rca.data.formats.colours import choose_classes, find_mask
 from rca.data.formats.files import Index, check_folder, drop_suffix, find_pictures, index_pictures
 from rca.data.formats.splitting import is_held_out, propose_seed
 from rca.data.formats.tables import TagRow, read_table
+from rca.data.formats.tag_exports import list_exports, read_export
 from rca.data.listing import DRAWN, Entry, Listing
 
 
@@ -120,7 +122,7 @@ def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Li
         (
             *(names.notes if names else _note_order(root, tags, masks)),
             *found.notes,
-            *_list_notes(root, rows, unused, settings, masks),
+            *_list_notes(root, found.source, rows, unused, settings, masks),
         ),
         (*repeats, *found.faults, *(names.faults if names else ())),
         lists=dict.fromkeys(settings.splits, found.source),
@@ -151,32 +153,37 @@ def _drop_repeats(table: Path, rows: Iterable[Row]) -> tuple[list[Row], tuple[Fa
 
 
 def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -> Rows:
-    """Read `tags.csv` or, where there is none, the class folders.
+    """Read `tags.csv` or, where there is none, an annotation tool's export or else the class folders.
 
     An image in a folder below `images` is named with that folder, and `--` replaces the slash in its id. Suffixes are
     optional.
 
     Raises:
-        UserError: there is neither, or the table is broken.
+        UserError: there is none, or what there is is broken.
     """
     path = root / "tags.csv"
-    if not path.exists():
+    exports = list_exports(root)
+    index = index_pictures(root / "images")
+    if path.exists():
+        table = read_table(path, classes)
+    elif exports:
+        path, table = exports[0], read_export(exports, index)
+    else:
         skipped = {source.path or name for name, source in settings.sources.items()}
         folders = find_class_folders(root, settings.splits, skipped)
         if folders is None:
             raise UserError(f"{path} does not exist, and no class folders (cat/1.jpg, ...): add one of the two.")
         rows = [_place(row, folders.folder, row.name) for row in folders.rows]
         return Rows(root / folders.folder, rows, (), ())
-    table = read_table(path, classes)
-    index = index_pictures(root / "images")
-    images, faults = [], []
+    images, faults = [], list(table.faults)
     for row in table.rows:
         files = find_pictures(index, row.name)
         images.append(_place(row, "images", files[0] if files else _guess_file(row.name)))
         if len(files) > 1:
             statement = f"{path}, line {row.line}: {row.name} may be {' or '.join(files)}"
             faults.append(Fault("ambiguous name", str(path), statement, images[-1].id))
-    return Rows(path, images, table.notes, tuple(faults))
+    unread = (f"{export} is not read, since there is {path.name}." for export in exports if export != path)
+    return Rows(path, images, (*table.notes, *unread), tuple(faults))
 
 
 def _place(row: TagRow, folder: str, file: str) -> Row:
@@ -196,7 +203,9 @@ def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
     return (settings.splits[held_out],)
 
 
-def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettings, masks: Index) -> Iterator[str]:
+def _list_notes(
+    root: Path, source: Path, rows: list[Row], unused: int, settings: FolderSettings, masks: Index
+) -> Iterator[str]:
     if unused:
         yield f"{unused} images belong to no split in dataset.splits and are left out."
     listed = {row.file for row in rows}
@@ -206,8 +215,8 @@ def _list_notes(root: Path, rows: list[Row], unused: int, settings: FolderSettin
         for one in files
         if (file := f"images/{one}") not in listed
     ]
-    if extra and (root / "tags.csv").exists():
-        yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in tags.csv and are left out."
+    if extra and source.is_file():
+        yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in {source.name} and are left out."
     without = sorted(masks.keys() - {row.stem for row in rows})
     if without:
         first = root / "masks" / masks[without[0]][0]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from rca.core.errors import UserError
+from rca.data.faults import Fault
 from rca.data.formats.files import read_text
 from rca.data.names import find_role, fold
 
@@ -50,10 +51,12 @@ class TagTable(NamedTuple):
     Attributes:
         rows: Its lines.
         notes: What was left out, in sentences.
+        faults: What is wrong with single lines.
     """
 
     rows: list[TagRow]
     notes: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
 
 
 def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
-from xml.etree import ElementTree
 
 from pydantic import Field
 
 from rca.core.errors import UserError
+from rca.core.plain_xml import read_xml
 from rca.data.base import BaseDatasetSettings
 from rca.data.faults import Fault
 from rca.data.formats.colours import CLASS_LIST, Colour, choose_classes, find_mask
@@ -180,11 +180,9 @@ def read_objects(path: Path, difficult: bool = True) -> tuple[str, ...]:
         UserError: the file is missing or broken, or an object has no name.
     """
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
+        objects = [element for element in read_xml(path) if element.tag == "object"]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: restore it, or set dataset.tags to masks.") from None
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is not valid XML ({error}): replace it, or set dataset.tags to masks.") from None
     counted = [element for element in objects if difficult or element.findtext("difficult") != "1"]
     names = [element.findtext("name", "").strip() for element in counted]
     if not all(names):
