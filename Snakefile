@@ -7,7 +7,7 @@
 import sys
 from pathlib import Path
 
-from rca.core.errors import UserError
+from rca.core.errors import end_with_sentence
 from rca.pipeline.plan import MARKER, load_plan, make_plan, merge_pending, name_rule
 from rca.pipeline.running import hold_project
 from rca.pipeline.targets import follow_command_line, group_jobs
@@ -18,7 +18,7 @@ if config:
         "`rca preset NAME --set KEY=VALUE`."
     )
 
-try:
+with end_with_sentence():
     if workflow.is_main_process:
         hold_project(Path(), workflow.snakemake_tmp_dir)
     # Jobs on other machines read the plan of this process instead of asking DVC again.
@@ -27,8 +27,6 @@ try:
         if workflow.is_main_process
         else (load_plan(Path()), frozenset())
     )
-except UserError as error:
-    sys.exit(str(error))
 
 
 def list_outputs(jobs):
@@ -103,8 +101,10 @@ for job in plan.jobs:
 
 # What the jobs recorded goes into dvc.lock. After a kill, the next start does this.
 onsuccess:
-    merge_pending(Path())
+    with end_with_sentence():
+        merge_pending(Path())
 
 
 onerror:
-    merge_pending(Path())
+    with end_with_sentence():
+        merge_pending(Path())

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rca.core.errors import UserError, explain
+from rca.core.errors import tell
 from rca.core.progress import print_anything
 from rca.stages.__main__ import add_arguments
 from rca.stages.base.pins import Instance
@@ -176,14 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return commands.run_by_hand(Instance(command, **parsed))
         getattr(commands, command)(**parsed)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         _drop_output()
         return 1
     except Exception as error:
-        sentence = explain(error)
+        sentence = tell(error)
         if sentence is None:
             raise
         _drop_output()

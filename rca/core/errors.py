@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 # What to do about an error of the operating system.
 _ADVICE = {
@@ -64,6 +66,30 @@ def explain(error: BaseException) -> str | None:
     path, number = cause.filename, cause.errno or 0
     what = "A file" if path is None else "The output" if isinstance(path, int) else quote(path)
     return f"{what} cannot be used ({cause.strerror or os.strerror(number)}): {_ADVICE.get(number, 'name another')}."
+
+
+def tell(error: BaseException) -> str | None:
+    """The one place that turns errors into what a user reads.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        A sentence for bad input or an error of the operating system; None for an error of the program itself.
+    """
+    return str(error) if isinstance(error, UserError) else explain(error)
+
+
+@contextmanager
+def end_with_sentence() -> Iterator[None]:
+    """End the process with a sentence on stderr, as `sys.exit` does, where `tell` knows one."""
+    try:
+        yield
+    except Exception as error:
+        sentence = tell(error)
+        if sentence is None:
+            raise
+        sys.exit(sentence)
 
 
 def find_cause(error: BaseException) -> OSError | None:

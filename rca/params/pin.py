@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rca.core.errors import UserError, explain
+from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.imports import PACKAGE, Closures
 from rca.core.settings import Plain, Settings, list_pinned
@@ -103,8 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if pin() and not refresh:
             raise UserError(f"{PARAMS} changes the instances of stages: {name_remedy()}.")
-    except (UserError, OSError) as error:
-        print(f"error: {explain(error) or error}", file=sys.stderr)
+    except Exception as error:
+        sentence = tell(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
     return 0
 

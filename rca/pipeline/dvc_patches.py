@@ -21,7 +21,7 @@ import dvc.utils.serialize
 from dvc.lock import LockBase, LockError
 from ruamel.yaml import YAML
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, explain
 from rca.pipeline.lockfile import check_content, refuse
 
 PATIENCE = 600.0  # seconds; DVC itself gives up after three
@@ -96,7 +96,10 @@ def retry_locked(action: Callable[[], Result], patience: float = PATIENCE) -> Re
 
 
 def describe_error(error: BaseException) -> str:
-    """The root cause of an error of DVC, on one line."""
+    """The root cause of an error of DVC, on one line; of one of the operating system, its sentence."""
+    sentence = explain(error)
+    if sentence is not None:
+        return sentence
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__

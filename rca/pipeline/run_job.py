@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rca.core.errors import UserError
+from rca.core.errors import UserError, end_with_sentence, tell
 from rca.pipeline.dvc_job import reproduce
 from rca.pipeline.gpus import lease_gpus
 from rca.pipeline.orphans import end_with_starter
@@ -38,7 +38,7 @@ def run_job(name: str, gpus: int) -> None:
         try:
             reproduce(Path(), task, is_forced(Path(), name))
         except UserError as error:
-            reason = str(error).removeprefix("DVC: ")
+            reason = str(error).removeprefix("DVC: ").removesuffix(".")
             raise UserError(f"Stage {name} did not succeed: {reason}; its log is {name_log(name)}.") from error
 
 
@@ -93,12 +93,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_children)
     end_with_starter()
     log = Path(name_log(name))
-    try:
-        with record_messages(log):
-            run_job(name, arguments.gpus)
-    except UserError as error:
-        append_log(log, str(error))
-        sys.exit(str(error))
+    with end_with_sentence():
+        try:
+            with record_messages(log):
+                run_job(name, arguments.gpus)
+        except Exception as error:
+            sentence = tell(error)
+            if sentence is not None:
+                append_log(log, sentence)
+            raise
 
 
 if __name__ == "__main__":

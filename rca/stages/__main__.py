@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
-from rca.core.errors import UserError, explain
+from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
 from rca.core.progress import print_anything
@@ -70,10 +70,11 @@ def run_instance(instance: Instance, pins: Pins) -> int:
     keep_freed_memory()
     try:
         return run_stage(*pins.prepare(instance))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:  # before the stage began: its log cannot be written
-        print(f"error: {explain(error) or error}", file=sys.stderr)
+    except Exception as error:  # before the stage began, e.g. its log cannot be written
+        sentence = tell(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
     return 2
 
 
@@ -90,13 +91,11 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
         try:
             stage.run(context, task)
             write_json(LOGS / f"{context.name}.json", measure(context, time.monotonic() - start))
-        except UserError as error:
-            print(f"error: {context.name}: {error} (log: {log_file})", file=sys.stderr)
-            return 2
         except Exception as error:
-            sentence = explain(error)
+            sentence = tell(error)
             if sentence is not None:
-                traceback.print_exc(file=log)  # the place is of use to a developer only
+                if not isinstance(error, UserError):
+                    traceback.print_exc(file=log)  # the place is of use to a developer only
                 print(f"error: {context.name}: {sentence} (log: {log_file})", file=sys.stderr)
                 return 2
             traceback.print_exc()
@@ -141,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end_with_starter()
     try:
         pins = read_pins()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {tell(error)}", file=sys.stderr)
         return 2
     return run_instance(Instance(**vars(parser.parse_args(arguments))), pins)
 

@@ -4,14 +4,13 @@ import io
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from fuzzing import CELLS, EXAMPLES, PLAIN, damage, explore
 from hypothesis import strategies as st
 from pictures import encode
 from PIL import Image
@@ -19,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from segmenters import write_model
 
 import rca
-from rca.core.errors import UserError, explain
 from rca.core.files import read_json, read_mask, read_photograph
 from rca.core.tensors import read_about
 from rca.data.formats.dataset import build_dataset_settings, list_dataset
@@ -28,60 +26,7 @@ from rca.params.read import read_params
 from rca.prediction.inputs import read_image, read_size
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
 PRESET = (ROOT / "workflow/presets/shapes.yaml").read_bytes()
-
-
-def explore(read: Callable[[], object], write: Callable[[Any], object], inputs: st.SearchStrategy[Any], examples: int):
-    """Write each input and read it."""
-
-    @settings(
-        max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
-    @given(inputs)
-    def check(value: object) -> None:
-        write(value)
-        try:
-            read()
-        except (UserError, OSError) as error:
-            text = str(error) if isinstance(error, UserError) else explain(error)
-            assert text is not None
-            assert "\n" not in text
-            assert len(text) < 1000
-
-    check()
-
-
-@st.composite
-def damage(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes of which parts are cut out, doubled or replaced."""
-    data = bytearray(whole)
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(data)))
-        length = draw(st.sampled_from([0, 1, 2, 4, 8, 30, len(data)]))
-        kind = draw(st.sampled_from(["replace", "double", "extreme"]))
-        if kind == "replace":
-            data[start : start + length] = draw(st.binary(max_size=12))
-        elif kind == "double":
-            data[start:start] = data[start : start + length]
-        else:
-            data[start : start + length] = draw(st.sampled_from([b"\xff", b"\0", b"\x7f", b"9", b"["])) * length
-    return bytes(data)
-
-
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats()
-    | st.text(max_size=12)
-    | st.sampled_from(["1:30", "..", "/", "train", "voc", "a;b", "9" * 5000, "~", "<<", "*a", "-1"])
-)
-PLAIN = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -121,11 +66,6 @@ def test_json(place: Path, examples: int) -> None:
     path = place / "x.json"
     good = json.dumps({"a": [1, 2.5, None, "ü"], "b": {"c": True}}).encode()
     explore(lambda: read_json(path), path.write_bytes, damage(good) | st.binary(max_size=99), examples)
-
-
-CELLS = st.text(max_size=9) | st.sampled_from(
-    ["a", "cat", "cat;dog", "..", "/x", "train", "", " ", "\0", '"', "\ufeff"]
-)
 
 
 @EXAMPLES

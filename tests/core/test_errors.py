@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from rca.core.errors import explain, quote
+from rca.core.errors import UserError, end_with_sentence, explain, quote, tell
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
@@ -41,3 +41,18 @@ def test_a_name_in_a_message_is_one_short_line(name: object) -> None:
     text = quote(name)
     assert text.isprintable()
     assert 0 < len(text) <= 300
+
+
+def test_what_a_user_reads_comes_from_one_place() -> None:
+    assert tell(UserError("a: b.")) == "a: b."
+    assert "some/file cannot be used" in str(tell(OSError(errno.ENOSPC, "No space left on device", "some/file")))
+    assert tell(KeyError(1)) is None
+
+
+def test_a_process_ends_with_the_sentence_or_with_the_error_of_the_program() -> None:
+    for error in (UserError("a: b."), PermissionError(errno.EACCES, "Permission denied", "some/file")):
+        with pytest.raises(SystemExit) as ended, end_with_sentence():
+            raise error
+        assert ended.value.code == tell(error)
+    with pytest.raises(KeyError), end_with_sentence():
+        raise KeyError(1)

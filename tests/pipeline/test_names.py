@@ -10,6 +10,7 @@ import pytest
 import yaml
 from projects import ROOT, RealProject, build_once, copy_project
 
+from rca.core.errors import UserError
 from rca.pipeline.resolve import resolve_jobs
 
 EVIL = "0; touch EVIL #"
@@ -99,3 +100,39 @@ def test_a_command_holds_each_name_as_one_word(project: RealProject, key: str) -
     for command in commands:
         words = shlex.split(command)
         assert words[words.index(f"--{key.removesuffix('s')}") + 1] == name, command
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", {EVIL: 1}),
+        ("seeds", [{EVIL: 1}]),
+        ("seeds", [[EVIL]]),
+        ("seeds", [[{EVIL: 1}]]),
+        ("shards", {EVIL: 1}),
+        ("shards", [{EVIL: 1}]),
+    ],
+)
+def test_no_command_holds_a_key_as_it_is(project: RealProject, key: str, value: object) -> None:
+    """DVC quotes values, but not keys: those of a mapping are its list, and any below are refused with the stage."""
+    path = project.path / "params.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), key: value}))
+    if not isinstance(value, dict):
+        with pytest.raises(UserError, match="Cannot interpolate"):
+            resolve_jobs(project.path)
+        return
+    commands = [job.command for job in resolve_jobs(project.path) if "touch" in job.command]
+    assert commands
+    for command in commands:
+        assert EVIL in shlex.split(command), command
+
+
+@pytest.mark.parametrize("value", [{EVIL: 1}, [{EVIL: 1}]], ids=["mapping", "list of mappings"])
+def test_a_single_stage_runs_no_key(project: RealProject, value: object) -> None:
+    path = project.path / "params.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "seeds": value}))
+    name = f"train_cam@cam-{EVIL}" if isinstance(value, dict) else "train_cam@cam-seed0"
+    assert project.repro("--single-item", name, code=255)
+    check_clean(project)
+    assert "seeds" in project.snakemake(code=1)
+    check_clean(project)
