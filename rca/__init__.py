@@ -13,7 +13,23 @@ if TYPE_CHECKING:
 
 
 def load(model: str | Path, device: str = "auto") -> "Model":
-    """Load a segmentation model, as `rca.prediction.model.load_model` does."""
+    """Load a segmentation model, as `rca.prediction.model.load_model` does.
+
+    A process that has predicted must not be forked to predict in the child: PyTorch's threads do not survive a fork,
+    and the child waits for them for ever. Start workers afresh and load the model in each:
+    `multiprocessing.get_context("spawn").Pool(...)`, `DataLoader(..., multiprocessing_context="spawn")`. Processes that
+    were forked before the first prediction are safe.
+
+    Args:
+        model: A file `segmenter.safetensors` of the stage train_seg.
+        device: "auto" for a GPU if there is one, or torch's name, e.g. "cpu" or "cuda:1".
+
+    Returns:
+        The model; its `predict` takes a photograph, or a list of them.
+
+    Raises:
+        UserError: the file is missing or holds no segmentation network, or there is no such device.
+    """
     loaded: Model = _find("rca.prediction.model", "load_model")(model, device)
     return loaded
 

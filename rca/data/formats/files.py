@@ -159,8 +159,12 @@ def find_pictures(index: Index, name: str) -> tuple[str, ...]:
 
 
 def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[str]) -> str | None:
-    """The first of an image's possible files that exists, relative to the root; None if none does."""
-    candidates = (f"{folder}/{stem}{suffix}" for folder in folders for suffix in suffixes)
+    """The first of an image's possible files that exists, relative to the root; None if none does.
+
+    Suffixes are written as `.png`, `.PNG` or `.Png`.
+    """
+    cased = [one for suffix in suffixes for one in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}")]
+    candidates = (f"{folder}/{stem}{suffix}" for folder in folders for suffix in cased)
     return next((candidate for candidate in candidates if (root / candidate).is_file()), None)
 
 
