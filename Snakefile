@@ -4,6 +4,7 @@
 #     snakemake --cores 2 --until make_cam   # a stage's name stands for all its instances
 #
 # DVC decides what must run and records what ran; Snakemake runs it, in parallel where possible.
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ if config:
         f"--config {next(iter(config))}: settings are in params.yaml: edit it, or write it with "
         "`rca preset NAME --set KEY=VALUE`."
     )
+
+# Busy-waiting threads of one job slow down other jobs on the same cores (up to 60 times).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 with end_with_sentence():
     if workflow.is_main_process:

@@ -1,15 +1,19 @@
-"""What pyproject.toml cannot say: one file goes beside the installed packages, wherever this Python keeps them.
+"""What pyproject.toml cannot say: what is installed besides the package's own files.
 
-It makes the command `dvc` write dvc.lock whole or not at all, see rca/pipeline/whole_lock.py.
+The project's files (dvc.yaml, Snakefile, ...) are in the wheel as `rca/project`. They stay where a project has them, at
+the top of the repository, and exist once. And one file goes beside the installed packages, wherever this Python keeps
+them: it makes the command `dvc` write dvc.lock whole or not at all, see rca/pipeline/whole_lock.py.
 """
 
 import os
 import sys
 import sysconfig
 
-from setuptools import Distribution, setup
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.build_py import build_py
 
 PACKAGES = os.path.relpath(sysconfig.get_path("purelib"), sys.prefix)
+PROJECT = "rca.project"
 
 
 class WithData(Distribution):
@@ -20,4 +24,32 @@ class WithData(Distribution):
         return bool(self.has_data_files())
 
 
-setup(distclass=WithData, data_files=[(PACKAGES, ["workflow/rca_whole_lock.pth"])])
+class BuildPackages(build_py):
+    """Take no code from the top of the repository, where this file lies."""
+
+    def find_package_modules(self, package, package_dir):
+        """List the modules of a package."""
+        return [] if package == PROJECT else super().find_package_modules(package, package_dir)
+
+
+setup(
+    distclass=WithData,
+    cmdclass={"build_py": BuildPackages},
+    packages=[*find_packages(include=["rca", "rca.*"]), PROJECT],
+    package_dir={PROJECT: "."},
+    package_data={
+        "rca": ["report/*", "py.typed"],
+        PROJECT: [
+            "dvc.yaml",
+            "Snakefile",
+            ".dvcignore",
+            ".dvc/plots/*.json",
+            "profiles/*/config.yaml",
+            "workflow/captions/*.rst",
+            "workflow/presets/*.yaml",
+            "workflow/project/*",
+        ],
+    },
+    data_files=[(PACKAGES, ["workflow/rca_whole_lock.pth"])],
+    include_package_data=False,
+)

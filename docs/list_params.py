@@ -4,14 +4,13 @@ Keys, defaults and meanings come from the settings classes and their docstrings.
 """
 
 import json
-import re
 import types
 import typing
 from collections.abc import Iterator
-from inspect import cleandoc
 from pathlib import Path
 
 from rca.core.settings import Settings
+from rca.params.json_schema import read_attributes
 from rca.params.project import ProjectSettings, ResourceSettings, RunSettings
 from rca.params.schema import load_stages
 
@@ -26,17 +25,6 @@ documented beside their code: [seam](../rca/hosts/seam.py), [eps](../rca/hosts/e
 [rca](../rca/methods/rca.py), [rca_extended](../rca/methods/rca_extended.py), [hsc](../rca/methods/hsc.py),
 [mcis](../rca/methods/mcis.py).
 """
-
-
-def read_attributes(kind: type[Settings]) -> dict[str, str]:
-    """The meaning of each field, from the docstrings of a class and of its bases."""
-    meanings: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if issubclass(base, Settings) and base.__doc__ and "Attributes:" in base.__doc__:
-            text = cleandoc(base.__doc__).split("Attributes:\n")[1]
-            for name, meaning in re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", text, re.DOTALL | re.MULTILINE):
-                meanings[name] = " ".join(meaning.split())
-    return meanings
 
 
 def list_kinds(annotation: object) -> list[type[Settings]]:

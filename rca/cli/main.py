@@ -8,19 +8,33 @@ from pathlib import Path
 
 from rca.core.errors import tell
 from rca.core.progress import print_anything
-from rca.stages.__main__ import add_arguments
-from rca.stages.base.pins import Instance
-from rca.stages.base.stage import list_stages
+from rca.stages.base.names import add_arguments, list_stages
 
 DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
 
-The whole pipeline runs with `dvc repro` (one stage after another) or `snakemake --cores 8 --resources gpu=2` (in
-parallel). The commands here run one stage by hand, or help around it."""
+`rca init` makes a project and `rca run` runs it; `dvc repro` (one stage after another) and `snakemake --cores 8
+--resources gpu=2` (in parallel) run the same stages. The other commands run one stage by hand, or help around it."""
 
 CHECK = """Validate the params, read every photograph, mask and saliency map, and report every fault.
 
 Errors stop the pipeline (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine` in the params,
 images with an error are left out and listed in quarantine.csv beside the manifest, and do not stop it."""
+
+
+# The functions of commands that Python has words for.
+NAMES = {"set": "set_values", "get": "get_value"}
+CHANGE = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
+
+
+class ShowVersion(argparse.Action):
+    """Print the version, which takes time to find out, only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from importlib.metadata import version
+
+        print(f"rca {version('rca')}")
+        parser.exit()
 
 
 def name_path(name: str) -> Path:
@@ -35,12 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    _add_project(commands)
     preset = commands.add_parser("preset", help="write params.yaml from a preset and link its dataset")
-    preset.add_argument("name", help="the preset: a file in workflow/presets, without .yaml")
-    change = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
-    preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=change)
+    preset.add_argument("name", help="the preset: one of the package, or a file in workflow/presets without .yaml")
+    preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
     preset.add_argument("--force", action="store_true", help="overwrite params.yaml even with uncommitted edits")
 
     check = commands.add_parser(
@@ -88,6 +103,24 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     kind = "the masks whose classes are compared, e.g. seed (default: the last that both have)"
     parser.add_argument("--masks", dest="kind", metavar="KIND", help=kind)
     parser.add_argument("--split", help="the split of these masks (default: the last)")
+
+
+def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that make a project, and change and read its settings."""
+    init = commands.add_parser("init", help="make a project in a folder, or bring it up to date")
+    init.add_argument("folder", nargs="?", type=name_path, metavar="DIR", help="the folder of the project")
+    init.add_argument("--preset", default="folder", metavar="NAME", help="what to start from (default: %(default)s)")
+    init.add_argument("--data", type=name_path, metavar="FOLDER", help="the folder of the dataset, which is linked")
+    weights = "initial weights of the backbones: a .pth or .safetensors file of torchvision's model"
+    init.add_argument("--weights", type=name_path, metavar="FILE", help=weights)
+    init.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
+    upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"
+    init.add_argument("--upgrade", action="store_true", help=upgrade)
+    change = commands.add_parser("set", help="change values in params.yaml; its comments stay")
+    example = "e.g. train_cam.optimisation.epochs=5 or seeds='[0, 1]'"
+    change.add_argument("changes", nargs="+", metavar="KEY=YAML", help=example)
+    get = commands.add_parser("get", help="print a value of params.yaml, or its default")
+    get.add_argument("key", metavar="KEY", help="e.g. train_cam.optimisation.epochs or run.cam")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -168,13 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_anything()
     parsed = vars(build_parser().parse_args(arguments))
     command = parsed.pop("command")
-    # Imported late, so that `rca --help` does not wait for torch.
+    # Imported late, so that `rca --help` does not wait for it.
     from rca.cli import commands
 
     try:
         if command in list_stages():
-            return commands.run_by_hand(Instance(command, **parsed))
-        getattr(commands, command)(**parsed)
+            return commands.run_by_hand(command, **parsed)
+        code = getattr(commands, NAMES.get(command, command))(**parsed)
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_output()
@@ -186,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         print(f"error: {sentence}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 def _drop_output() -> None:

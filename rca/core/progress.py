@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -23,6 +21,8 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """
     # Bars of several jobs on one terminal would overwrite one another, so the scheduler asks for lines.
     if sys.stderr.isatty() and os.environ.get("RCA_PROGRESS") != "lines":
+        from tqdm import tqdm  # imported late: few commands show a bar
+
         terminal = getattr(sys.stderr, "terminal", sys.stderr)  # a bar does not belong in a log
         yield from tqdm(items, desc=label, total=total, leave=False, file=terminal)
         return

@@ -4,10 +4,11 @@ Each stage and each method declares its settings class beside the code that uses
 run's overrides into a section, and says in one sentence what is wrong.
 """
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +36,24 @@ class Settings(BaseModel):
                 if isinstance(number, int | float) and not -MOST <= number <= MOST:
                     raise ValueError(f"{name} is out of range: numbers lie between -{MOST} and {MOST}")
         return self
+
+    @classmethod
+    def list_inner(cls) -> list[type["Settings"]]:
+        """The settings classes that the fields hold."""
+        return [kind for field in cls.model_fields.values() for kind in list_kinds(field.annotation)]
+
+
+def list_kinds(annotation: object) -> list[type[Settings]]:
+    """The settings classes in a field's annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in list_kinds(part)]
+
+
+def name_nearest(word: str, words: Iterable[str]) -> str:
+    """What to add to a message on an unknown word: the nearest known one, or nothing."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f" ({near[0]}?)" if near else ""
 
 
 Scales = Annotated[tuple[Annotated[float, Field(ge=1 / 16, le=16)], ...], Field(min_length=1, max_length=32)]
@@ -125,18 +144,19 @@ def build_settings(kind: type[SettingsType], data: object, name: str, source: Pa
         # Through JSON: pydantic's strict mode then takes a list as a tuple, but still refuses "3" as 3.
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe(error, name)}") from None
+        raise UserError(f"{source}: {_describe(error, name, kind)}") from None
     except (TypeError, ValueError, RecursionError) as error:  # no plain data, too many digits, too deep
         raise UserError(f"{source}: {name or 'it'} holds a value that params cannot hold ({error}).") from None
 
 
-def _describe(error: ValidationError, name: str) -> str:
+def _describe(error: ValidationError, name: str, settings: type[Settings]) -> str:
     """The first error that pydantic reports, in one sentence."""
     first = error.errors(include_url=False)[0]
     key = ".".join([name, *(str(part) for part in first["loc"])]).removeprefix(".")
     kind = first["type"]
     if kind == "extra_forbidden":
-        return f"{key} is an unknown key: remove it or fix its spelling."
+        near = name_nearest(str(first["loc"][-1]), _list_names(settings))
+        return f"{key} is an unknown key: remove it or fix its spelling{near}."
     if kind == "missing":
         return f"{key} is missing: add it."
     reason = first["msg"].removeprefix("Value error, ")
@@ -144,3 +164,15 @@ def _describe(error: ValidationError, name: str) -> str:
     if kind == "value_error" or len(shown) > 60:
         return f"{key}: {reason}.".removeprefix(": ")
     return f"{key} is {shown}: {reason[:1].lower() + reason[1:]}."
+
+
+def _list_names(kind: type[Settings]) -> set[str]:
+    """The names of the fields of a class and of all settings that they hold."""
+    found: set[type[Settings]] = set()
+    waiting = [kind]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += one.list_inner()
+    return {name for one in found for name in one.model_fields}

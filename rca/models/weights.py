@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import Settings
 from rca.models.backbone import Trainable
-from rca.models.backbones import OutputStride, build_backbone, find_problem
+from rca.models.backbones import NAMES, OutputStride, build_backbone, find_problem
 from rca.models.storage import save_tensors
 
 Colour = tuple[float, float, float]
@@ -177,6 +178,34 @@ def check_file(weights: FileWeights) -> None:
     checksum = hash_file(path)
     if checksum != weights.sha256:
         raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 to it.")
+
+
+def find_backbone(path: Path, first: str) -> tuple[str, str]:
+    """Find the backbone whose weights a file holds.
+
+    Args:
+        path: The file, as `FileWeights` takes it.
+        first: The backbone to try first.
+
+    Returns:
+        The backbone's name, and the SHA-256 of the file.
+
+    Raises:
+        UserError: the file is missing or broken, or fits no backbone but those of timm, which are not tried.
+    """
+    if not path.is_file():
+        raise UserError(f"The weights file {path} does not exist: name the file.")
+    weights = FileWeights(source="file", path=path, sha256=hash_file(path))
+    state = _read_state(weights)
+    names = dict.fromkeys(name for name in (first, *NAMES) if name in NAMES and name != "small")
+    for name in names:
+        with suppress(UserError):
+            _fit(BackboneSettings(name=name, weights=weights), state, str(path))
+            return name, weights.sha256
+    raise UserError(
+        f"{path} fits none of the backbones {', '.join(names)}: name another file, or set train_cam.backbone and"
+        " train_seg.backbone to a model of timm."
+    )
 
 
 def _read_state(weights: FileWeights) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The list of each stage's instances for dvc.yaml, since DVC cannot compute it from params.yaml.
+"""The list of each stage's instances and the place of the code, for dvc.yaml, since DVC cannot compute them.
 
 `workflow/instances.yaml` depends only on params.yaml. `rca check`, `rca preset` and the Snakefile update it; the first
 stage of `dvc repro` updates it too, and stops if it was out of date.
@@ -10,10 +10,12 @@ from pathlib import Path
 import yaml
 
 from rca.core.files import write_text
+from rca.core.imports import PACKAGE
 from rca.core.settings import Plain, Settings
 from rca.params.project import ResourceSettings
 from rca.params.schema import Params, load_stages
 from rca.pipeline.resolve import INSTANCES
+from rca.stages.base.layout import CODE
 from rca.stages.base.stage import Stage
 
 HEADER = """\
@@ -52,16 +54,33 @@ def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     return {**lists, **resources.model_dump(), "threads": threads}
 
 
+def link_code() -> str:
+    """Name the package's code for dvc.yaml, relative to the project.
+
+    The repository holds the code. Another project gets a link to where it is installed: the first stage, which depends
+    on it, then sees an upgrade, and dvc.lock names no place of this machine.
+    """
+    if Path(PACKAGE.name).resolve() == PACKAGE.resolve():
+        return PACKAGE.name
+    if CODE.resolve() != PACKAGE.resolve():
+        CODE.parent.mkdir(parents=True, exist_ok=True)
+        new = CODE.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(PACKAGE.resolve(), target_is_directory=True)
+        new.replace(CODE)
+    return CODE.as_posix()
+
+
 def write_instances(params: Params, path: Path = INSTANCES) -> bool:
     """Update the file.
 
     Returns:
         Whether it was out of date.
     """
-    stages = list_instances(params)
+    stages, code = list_instances(params), link_code()
     flow = partial(yaml.safe_dump, default_flow_style=True, width=10_000, sort_keys=False)
     lines = [f"  {name}: {flow(instances)}" for name, instances in stages.items()]
-    text = f"{HEADER}stages:\n{''.join(lines)}"
+    text = f"{HEADER}code: {code}\nstages:\n{''.join(lines)}"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)

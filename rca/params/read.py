@@ -6,7 +6,7 @@ from pathlib import Path
 from rca.classifier.registry import check_pair, load_host, load_method, read_options
 from rca.core.errors import UserError, flatten
 from rca.core.files import hash_file
-from rca.core.settings import Plain, Settings, build_settings, load_params, merge
+from rca.core.settings import Plain, Settings, build_settings, load_params, merge, name_nearest
 from rca.params.project import ProjectSettings, RunSettings
 from rca.params.schema import Params, Run, load_stages
 from rca.params.validate import check_params
@@ -35,7 +35,7 @@ def _read(path: Path, source: Path) -> Params:
     kinds = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
     known = {*ProjectSettings.model_fields, *kinds}
     for key in data.keys() - known:
-        raise UserError(f"{source}: {key} is an unknown key: remove it or fix its spelling.")
+        raise UserError(f"{source}: {key} is an unknown key: remove it or fix its spelling{name_nearest(key, known)}.")
     project_data = {key: value for key, value in data.items() if key in ProjectSettings.model_fields}
     project = build_settings(ProjectSettings, project_data, "", source)
     filled = {name: fill_in(kind, data.get(name), name, source) for name, kind in kinds.items()}

@@ -22,6 +22,7 @@ from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS
+from rca.stages.base.names import add_arguments
 from rca.stages.base.pins import Instance, Pins, read_pins
 from rca.stages.base.stage import Stage
 
@@ -49,16 +50,6 @@ class Tee:
     def isatty(self) -> bool:
         """Whether the output goes to an interactive terminal."""
         return self.terminal.isatty()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name an instance of a stage."""
-    item = "the dataset or network, for a stage that has one instance for each"
-    parser.add_argument("item", nargs="?", default=argparse.SUPPRESS, help=item)
-    parser.add_argument("--item", help=argparse.SUPPRESS)  # how dvc.yaml names it
-    parser.add_argument("--run", help="one of the runs in params.yaml")
-    parser.add_argument("--seed", type=int, help="the run's random seed, a whole number")
-    parser.add_argument("--shard", type=int, help="which part of the images, counted from 0")
 
 
 def run_instance(instance: Instance, pins: Pins) -> int:

@@ -19,7 +19,7 @@ from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.stages.base.stage import list_stages
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
-COMMANDS = ["preset", "check", "inspect", "score", "predict", "export", "show", "clean", *list_stages()]
+COMMANDS = ["init", "set", "get", "preset", "check", "inspect", "score", "predict", "export", "show", "clean", *list_stages()]
 
 
 @pytest.fixture
@@ -75,6 +75,16 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "--predictions", "nowhere", "--truth", "."], "nowhere is no folder"),
         (["show"], "table.md does not exist: run the pipeline first"),
         (["preset", "huge"], "There is no preset huge"),
+        (["init"], "Name the folder of the project"),
+        (["init", "new", "--preset", "huge"], "There is no preset huge"),
+        (["init", "."], "params.yaml exists already"),
+        (["init", "--upgrade"], "There is no workflow/generated.json"),
+        (["init", "new", "--data", "nowhere"], "--data nowhere is no folder"),
+        (["init", "new", "--data", ".", "--weights", "nowhere.pth"], "The weights file nowhere.pth does not exist"),
+        (["init", "new", "--preset", "shapes", "--data", "."], "The preset shapes needs no --data"),
+        (["set", "sedes=[0]"], "sedes is an unknown key: remove it or fix its spelling (seeds?)."),
+        (["set", "seeds"], "rca set seeds: write dotted.key=value"),
+        (["get", "train_cam.optimisation.epoch"], "no key epoch in train_cam.optimisation (epochs?)"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_and_code_2(

@@ -8,6 +8,8 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
+CODE = Path("workflow/code")
+"""In a project without the package's code, the link to where it is installed."""
 MapKind = Literal["scores", "walked"]
 MaskKind = Literal["pseudo", "refined"]
 # Names of folders beside those of the runs: no run may have such a name.

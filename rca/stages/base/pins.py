@@ -12,6 +12,8 @@ from rca.core.errors import UserError
 from rca.core.files import read_json
 from rca.core.settings import Plain, Settings, build_settings
 from rca.stages.base.context import Context
+from rca.stages.base.layout import CODE
+from rca.stages.base.names import STAGES
 from rca.stages.base.stage import Stage, load_stage
 
 PINS = Path("runs/pins.json")
@@ -92,8 +94,10 @@ def read_pins(path: Path = PINS) -> Pins:
     """Read the pins.
 
     Raises:
-        UserError: they are missing or corrupt.
+        UserError: they are missing or corrupt, or of the code of another installation.
     """
+    if CODE.is_symlink() and CODE.resolve() != STAGES.parent.resolve():
+        raise UserError(f"{CODE} leads to another rca than this one, {STAGES.parent}: run `rca check`, which mends it.")
     if not path.is_file():
         raise UserError(f"{path} does not exist: run the first stage, `dvc repro pin_stages`.")
     data = read_json(path)

@@ -6,16 +6,15 @@ A stage is a module of `rca/stages` that defines `STAGE`, and an entry in dvc.ya
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, Literal
 
 from rca.core.errors import UserError
 from rca.core.settings import Plain, Settings, SettingsType
 from rca.stages.base.context import Context
+from rca.stages.base.names import list_stages as list_stages
 
 Axis = Literal["item", "run", "seed", "shard"]
-STAGES = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +48,6 @@ class Stage(Generic[SettingsType]):
     cores: str | None = None
     overridable: bool = True
     resources: str = "other"
-
-
-def list_stages() -> tuple[str, ...]:
-    """The names of all stages, sorted: each module of `rca/stages` is one."""
-    return tuple(sorted(path.stem for path in STAGES.glob("*.py") if not path.stem.startswith("__")))
 
 
 def load_stage(name: str) -> Stage[Settings]:
