@@ -206,7 +206,9 @@ def _find_effective(key: str, path: Path) -> object:
         if not isinstance(place, Mapping) or part not in place:
             known = list(place) if isinstance(place, Mapping) else []
             where = f" in {'.'.join(walked)}" if walked else ""
-            raise UserError(f"There is no key {part}{where}{name_nearest(part, known)}: `rca get SECTION` prints all keys of a section.")
+            raise UserError(
+                f"There is no key {part}{where}{name_nearest(part, known)}: `rca get SECTION` prints its keys."
+            )
         place = place[part]
         walked.append(part)
     return place

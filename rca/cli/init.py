@@ -47,18 +47,7 @@ def make_project(
                 f"{folder / name} exists already: name a new folder, or bring a project up to date with"
                 f" `cd {folder} && rca init --upgrade`."
             )
-    document = Document(find_preset(preset).read_text(encoding="utf-8"), PRESETS / f"{preset}.yaml")
-    for change in changes:
-        document.set(change)
-    if data is not None:
-        name_data(document, preset, data)
-    if weights is not None:
-        name_weights(document, weights)
-    text = drop_head(leave_out_runs(document.text, document))
-    with tempfile.TemporaryDirectory() as trial:  # nothing is made from params that are not valid
-        (Path(trial) / PARAMS).write_text(text, encoding="utf-8")
-        read_params(Path(trial) / PARAMS, Path(f"preset {preset}"))
-    links = find_links(document)
+    text, links = compose_params(preset, data, weights, changes)
     folder.mkdir(parents=True, exist_ok=True)
     with chdir(folder):
         fresh = start_engines()
@@ -69,6 +58,34 @@ def make_project(
         if fresh:
             commit(f"A project of rca {version('rca')}, from the preset {preset}")
     return [f"{folder} is a project now, from the preset {preset}.", *linked, f"Next: cd {folder} && rca run"]
+
+
+def compose_params(
+    preset: str, data: Path | None = None, weights: Path | None = None, changes: Sequence[str] = ()
+) -> tuple[str, dict[Path, Path]]:
+    """The text of a new project's params.yaml, and the links that it asks for.
+
+    Args:
+        preset: As for `make_project`.
+        data: As for `make_project`.
+        weights: As for `make_project`.
+        changes: As for `make_project`.
+
+    Raises:
+        UserError: as `make_project` does; nothing is made from params that are not valid.
+    """
+    document = Document(find_preset(preset).read_text(encoding="utf-8"), PRESETS / f"{preset}.yaml")
+    for change in changes:
+        document.set(change)
+    if data is not None:
+        name_data(document, preset, data)
+    if weights is not None:
+        name_weights(document, weights)
+    text = drop_head(leave_out_runs(document.text, document))
+    with tempfile.TemporaryDirectory() as trial:
+        (Path(trial) / PARAMS).write_text(text, encoding="utf-8")
+        read_params(Path(trial) / PARAMS, Path(f"preset {preset}"))
+    return text, find_links(document)
 
 
 def name_data(document: Document, preset: str, data: Path) -> None:
@@ -144,7 +161,9 @@ def drop_head(text: str) -> str:
     """Leave out the comment at the top of a preset, which says how to apply it."""
     lines = text.splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    head = "# Your settings: what is left out has its default, which `rca get KEY` prints. `rca set KEY=VALUE` checks a change.\n"
+    head = (
+        "# Your settings; what is left out has its default: `rca get KEY` prints any, `rca set KEY=VALUE` changes it.\n"
+    )
     return head + "".join(lines[first:])
 
 

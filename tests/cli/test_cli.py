@@ -19,7 +19,20 @@ from rca.labels.score_maps import ScoreMaps, write_shard
 from rca.stages.base.stage import list_stages
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
-COMMANDS = ["init", "set", "get", "preset", "check", "inspect", "score", "predict", "export", "show", "clean", *list_stages()]
+COMMANDS = [
+    "init",
+    "set",
+    "get",
+    "preset",
+    "check",
+    "inspect",
+    "score",
+    "predict",
+    "export",
+    "show",
+    "clean",
+    *list_stages(),
+]
 
 
 @pytest.fixture

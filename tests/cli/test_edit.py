@@ -28,7 +28,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def list_changed(before: str, after: str) -> list[str]:
     """The lines that two texts do not share, without their spaces."""
-    lines = difflib.ndiff([" ".join(x.split()) for x in before.splitlines()], [" ".join(x.split()) for x in after.splitlines()])
+    lines = difflib.ndiff(
+        [" ".join(x.split()) for x in before.splitlines()], [" ".join(x.split()) for x in after.splitlines()]
+    )
     return [line for line in lines if line[0] in "+-"]
 
 
@@ -88,7 +90,11 @@ def test_the_nearest_key_is_named(params: Path, change: str, nearest: str) -> No
 
 
 def test_what_two_commands_change_at_once_is_both_there(params: Path) -> None:
-    values = {"train_cam.optimisation.epochs": 31, "train_seg.optimisation.epochs": 32, "render_report.picture_width": 99}
+    values = {
+        "train_cam.optimisation.epochs": 31,
+        "train_seg.optimisation.epochs": 32,
+        "render_report.picture_width": 99,
+    }
     commands = [
         subprocess.Popen([sys.executable, "-m", "rca", "set", f"{key}={value}"], stdout=subprocess.DEVNULL)
         for key, value in values.items()

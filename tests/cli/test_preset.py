@@ -119,7 +119,7 @@ def test_a_bad_change_is_refused_and_leaves_everything_as_it_was(project: Path, 
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(project: Path) -> None:
-    with pytest.raises(UserError, match="no preset huge: choose one of coco2014, folder, linked, .*, tiny, voc2012"):
+    with pytest.raises(UserError, match=r"no preset huge: choose one of coco2014, folder, linked, .*, tiny, voc2012"):
         apply_preset("huge", [], force=False)
     check_untouched(project)
 

@@ -117,9 +117,13 @@ def test_every_key_has_a_meaning(validator: Draft7Validator) -> None:
 
     def visit(node: dict[str, Any]) -> None:
         if node.get("type") == "object" and node.get("additionalProperties") is False:
-            keys = {key for key, field in node["properties"].items() if "description" not in field and "$ref" not in field}
+            keys = {
+                key for key, field in node["properties"].items() if "description" not in field and "$ref" not in field
+            }
             # What tells one class from another needs no words, and a section has those of its class.
-            bare.extend(keys - {"kind", "source", "format"} - {key for key in keys if "anyOf" in node["properties"][key]})
+            bare.extend(
+                keys - {"kind", "source", "format"} - {key for key in keys if "anyOf" in node["properties"][key]}
+            )
 
     walk(validator.schema, visit)
     assert bare == []
