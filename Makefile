@@ -8,8 +8,6 @@ GPUS ?= 2
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Set-up compiles bytecode once; otherwise each of a hundred short jobs would.
 READY := $(VENV)/.ready
-# Busy-waiting threads of one job slow down other jobs on the same cores (up to 60 times).
-export OMP_WAIT_POLICY := PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup run test test-all test-cpu test-cpus test-dvc test-slurm lint docs hooks format lock
@@ -32,9 +30,7 @@ $(READY): requirements.lock pyproject.toml workflow/check_prerequisites.py
 	@touch $@
 
 run: setup  ## run the pipeline of params.yaml (by default two runs on the embedded dataset), then print the table
-	@rca check
-	@snakemake --cores $(CORES) --resources gpu=$(GPUS)
-	@rca show
+	@rca run --cores $(CORES) --gpus $(GPUS)
 
 # One thread per test process: two processes with two threads each would compete for two cores.
 test test-all: export OMP_NUM_THREADS := 1

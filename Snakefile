@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from rca.core.errors import end_with_sentence
+from rca.pipeline.events import report_events
 from rca.pipeline.plan import MARKER, load_plan, make_plan, merge_pending, name_rule
 from rca.pipeline.running import hold_project
 from rca.pipeline.targets import follow_command_line, group_jobs
@@ -21,6 +22,9 @@ if config:
 
 # Busy-waiting threads of one job slow down other jobs on the same cores (up to 60 times).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if workflow.is_main_process:
+    report_events()
 
 with end_with_sentence():
     if workflow.is_main_process:

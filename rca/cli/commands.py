@@ -35,6 +35,14 @@ def init(folder: Path | None, upgrade: bool, **arguments: Any) -> int:
     return 1 if edited else 0
 
 
+def run(**arguments: Any) -> None:
+    """Run the pipeline, then print the table."""
+    from rca.cli.run import run_pipeline
+
+    run_pipeline(**arguments)
+    show()
+
+
 def set_values(changes: list[str]) -> None:
     """Change values in params.yaml."""
     from rca.cli import edit

@@ -41,7 +41,7 @@ def make_project(
     Raises:
         UserError: there is a project already, or preset, data, weights or changes cannot be used.
     """
-    for name in (PARAMS, *GENERATED):
+    for name in (str(PARAMS), *GENERATED):
         if (folder / name).exists():
             raise UserError(
                 f"{folder / name} exists already: name a new folder, or bring a project up to date with"

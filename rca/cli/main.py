@@ -116,6 +116,13 @@ def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     init.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
     upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"
     init.add_argument("--upgrade", action="store_true", help=upgrade)
+    run = commands.add_parser("run", help="check the project, run its stages side by side, and show what they do")
+    run.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
+    run.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    run.add_argument("--verbose", action="store_true", help="show the output of the check and of Snakemake itself")
+    run.add_argument("--no-check", action="store_false", dest="check", help="do not check params and data first")
+    engine = "further arguments of Snakemake, after --, e.g. -- --profile profiles/slurm"
+    run.add_argument("engine", nargs="*", metavar="ARGUMENT", help=engine)
     change = commands.add_parser("set", help="change values in params.yaml; its comments stay")
     example = "e.g. train_cam.optimisation.epochs=5 or seeds='[0, 1]'"
     change.add_argument("changes", nargs="+", metavar="KEY=YAML", help=example)

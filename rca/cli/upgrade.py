@@ -45,7 +45,8 @@ def upgrade() -> tuple[list[str], list[str]]:
         )
     recorded = read_json(RECORD)
     written = recorded.get("files", {}) if isinstance(recorded, dict) else {}
-    lines, edited = [f"From rca {recorded.get('version')} to {version('rca')}."], []
+    old, new_version = recorded.get("version"), version("rca")
+    lines, edited = [f"From rca {old} to {new_version}." if old != new_version else f"rca {old}, as before."], []
     for name, text in read_generated().items():
         path, new = Path(name), _hash(text)
         present = path.read_text(encoding="utf-8") if path.is_file() else None

@@ -1,6 +1,7 @@
 """Progress of long loops, as a bar on a terminal and plain lines elsewhere; output that takes names in any locale."""
 
 import io
+import json
 import os
 import sys
 import time
@@ -8,16 +9,19 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
-SECONDS_BETWEEN_LINES = 20.0
+SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_NOTES = 20.0, 0.5
+STATUS = "RCA_STATUS"
+"""The variable that names a file, in which `track` notes how far it is for other processes."""
 
 
-def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+def track(items: Iterable[Item], label: str, total: int, part: tuple[int, int] = (0, 1)) -> Iterator[Item]:
     """Yield `items` while showing how far the loop is and how long it will take.
 
     Args:
         items: The items.
         label: What the loop does, e.g. "score maps".
         total: The number of items.
+        part: Which part this loop is of the whole work, counted from 0, and the number of parts.
     """
     # Bars of several jobs on one terminal would overwrite one another, so the scheduler asks for lines.
     if sys.stderr.isatty() and os.environ.get("RCA_PROGRESS") != "lines":
@@ -27,13 +31,41 @@ def track(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
         yield from tqdm(items, desc=label, total=total, leave=False, file=terminal)
         return
     start = shown = time.monotonic()
+    noted = 0.0
     for count, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
+        if now - noted >= SECONDS_BETWEEN_NOTES:
+            noted = now
+            note(label, (part[0] + count / max(total, count)) / part[1])
         if now - shown >= SECONDS_BETWEEN_LINES and count < total:
             shown = now
             left = (now - start) / count * (total - count)
             print(f"{label}: {count}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def note(label: str, share: float) -> None:
+    """Note how far the work is in the file that `STATUS` names, if any.
+
+    Args:
+        label: What is being done.
+        share: How much of it is done, 0..1.
+    """
+    path = os.environ.get(STATUS)
+    if path:
+        part = f"{path}.{os.getpid()}"
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump({"label": label, "share": share, "device": name_device()}, file)
+        os.replace(part, path)
+
+
+def name_device() -> str:
+    """The GPUs that an engine gave this process, or "cpu"."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    torch = sys.modules.get("torch")  # whoever uses a GPU has imported it
+    if torch is None or not torch.cuda.is_initialized():
+        return "cpu"
+    return f"gpu {visible}" if visible else "gpu"
 
 
 def print_anything() -> None:

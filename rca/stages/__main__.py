@@ -17,11 +17,11 @@ from typing import TextIO
 from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
-from rca.core.progress import print_anything
+from rca.core.progress import STATUS, print_anything
 from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
 from rca.stages.base.context import Context
-from rca.stages.base.layout import LOGS
+from rca.stages.base.layout import LOGS, PROGRESS
 from rca.stages.base.names import add_arguments
 from rca.stages.base.pins import Instance, Pins, read_pins
 from rca.stages.base.stage import Stage
@@ -30,16 +30,25 @@ from rca.stages.base.stage import Stage
 class Tee:
     """A text stream that writes to the terminal and to a log.
 
+    Args:
+        terminal: The terminal.
+        log: The log.
+        name: What precedes each line on the terminal, if it does not name it itself.
+
     Attributes:
         terminal: The stream that the user sees, for output that does not belong in the log.
     """
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
-        self.terminal, self.log = terminal, log
+    def __init__(self, terminal: TextIO, log: TextIO, name: str = "") -> None:
+        self.terminal, self.log, self.name = terminal, log, name
+        self.fresh = True
 
     def write(self, text: str) -> int:
         """Write to both."""
-        self.terminal.write(text)
+        for line in text.splitlines(keepends=True) if self.name else [text]:
+            prefix = f"{self.name}: " if self.name and self.fresh and line.strip() and self.name not in line else ""
+            self.terminal.write(prefix + line)
+            self.fresh = line.endswith("\n")
         return self.log.write(text)
 
     def flush(self) -> None:
@@ -72,13 +81,19 @@ def run_instance(instance: Instance, pins: Pins) -> int:
 def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     """Run a stage and write its log; return the exit code, as `run_instance` does."""
     LOGS.mkdir(exist_ok=True)
+    PROGRESS.mkdir(parents=True, exist_ok=True)
+    progress = PROGRESS / f"{context.name}.json"
+    progress.unlink(missing_ok=True)
+    os.environ[STATUS] = str(progress)
     log_file = LOGS / f"{context.name}.log"
     # cuBLAS is deterministic only if its workspace is fixed before the first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     stdout, stderr = sys.stdout, sys.stderr
     start = time.monotonic()
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
-        sys.stdout, sys.stderr = Tee(stdout, log), Tee(stderr, log)
+        # Several jobs share the terminal then: each line names its job.
+        name = context.name if os.environ.get("RCA_PROGRESS") == "lines" else ""
+        sys.stdout, sys.stderr = Tee(stdout, log, name), Tee(stderr, log, name)
         try:
             stage.run(context, task)
             write_json(LOGS / f"{context.name}.json", measure(context, time.monotonic() - start))
@@ -94,6 +109,7 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
             return 1
         finally:
             sys.stdout, sys.stderr = stdout, stderr
+            progress.unlink(missing_ok=True)
     print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
     return 0
 

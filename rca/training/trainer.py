@@ -145,7 +145,9 @@ class Trainer(Generic[Network]):
         learning_rate = optimiser.param_groups[0]["lr"]
         totals: dict[str, float] = {}
         share = self.settings.accumulate
-        for number, batch in enumerate(track(loader, f"epoch {epoch + 1}", len(loader)), 1):
+        for number, batch in enumerate(
+            track(loader, f"epoch {epoch + 1}", len(loader), (epoch, self.settings.epochs)), 1
+        ):
             batch = _move(batch, self.device)
             with choose_precision(self.device, self.settings.precision):
                 losses = step(batch, epoch)

@@ -8,6 +8,8 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
+PROGRESS = Path(".rca/progress")
+"""How far each running instance of a stage is."""
 CODE = Path("workflow/code")
 """In a project without the package's code, the link to where it is installed."""
 MapKind = Literal["scores", "walked"]
