@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from rca.cli.doctor import check_machine
 from rca.cli.understood import describe, format_splits, write_picture
 from rca.core.errors import UserError
 from rca.core.files import write_json
@@ -20,7 +21,6 @@ from rca.data.formats.dataset import examine_dataset
 from rca.data.manifest import Manifest
 from rca.evaluation.protocol import TAGS
 from rca.models.backbones import build_backbone
-from rca.models.weights import FileWeights, check_file
 from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
@@ -73,14 +73,13 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
         print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
     for network in (settings.classifier, settings.segmenter):
-        if isinstance(network.backbone.weights, FileWeights):
-            check_file(network.backbone.weights)
         if network.backbone.name.startswith("timm/"):
             # Building the model is the only way to check its output stride.
             build_backbone(network.backbone.name, network.backbone.output_stride)
     layout = Layout(settings.dataset.name)
     if settings.section(GenerateDataSettings).train and not layout.root.exists():
         print(f"{layout.root}: will be generated.")
+        check_machine(settings)
         return
     examination = examine_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks)
     for note in examination.notes:
@@ -100,6 +99,7 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
     print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB; {free / GIGABYTE:.1f} GB are free.")
     if need > free:
         raise UserError("The disk is too small for this pipeline: free space, or list fewer runs, seeds or splits.")
+    check_machine(settings)
 
 
 def _judge(root: Path, examination: Examination, broken: Broken) -> None:

@@ -43,6 +43,17 @@ def run(**arguments: Any) -> None:
     show()
 
 
+def doctor() -> int:
+    """Print what this machine has of all that a run needs.
+
+    Returns:
+        The exit code: 1 if something is missing.
+    """
+    from rca.cli.doctor import diagnose
+
+    return 0 if diagnose() else 1
+
+
 def set_values(changes: list[str]) -> None:
     """Change values in params.yaml."""
     from rca.cli import edit

@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_export(commands.add_parser("export", help="convert a model or masks to the formats of other tools"))
 
+    commands.add_parser("doctor", help="print what this machine has of all that a run needs")
     commands.add_parser("show", help="print the table and the path of the report")
     _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
     clean = commands.add_parser("clean", help="list this dataset's files that no stage declares any more")

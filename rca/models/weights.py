@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.request import Request, urlopen
 
 import torch
 from pydantic import Field, model_validator
@@ -24,6 +25,7 @@ Mean = Annotated[float, Field(ge=-10, le=10)]
 Spread = Annotated[float, Field(ge=1e-4, le=10)]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+PATIENCE = 5.0  # seconds until a server counts as out of reach
 # Where trainings of others keep the state dict in their files, and what they put before its names.
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "network", "net", "model_state")
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
@@ -147,14 +149,23 @@ def describe(settings: BackboneSettings) -> str:
     return f"{settings.name} ({origin})"
 
 
-def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor], Colour, Colour]:
+def _find_torchvision(name: str, weights: TorchvisionWeights) -> Any:
+    """Torchvision's entry of some weights.
+
+    Raises:
+        UserError: it has no such weights.
+    """
     import torchvision
 
     choices = torchvision.models.get_model_weights(name)
     if weights.name not in choices.__members__:
         known = ", ".join(choices.__members__)
         raise UserError(f"torchvision has no weights {weights.name} for {name}: choose one of {known}.")
-    chosen = choices[weights.name]
+    return choices[weights.name]
+
+
+def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor], Colour, Colour]:
+    chosen = _find_torchvision(name, weights)
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
@@ -164,6 +175,40 @@ def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor]
         ) from None
     transforms = chosen.transforms()
     return state, tuple(transforms.mean), tuple(transforms.std)
+
+
+def probe_weights(settings: BackboneSettings, made: Path) -> str:
+    """Find out whether `fetch_weights` will succeed, without fetching anything.
+
+    Args:
+        settings: The backbone.
+        made: What the stage would write; if it exists, nothing is fetched.
+
+    Returns:
+        Where the weights are.
+
+    Raises:
+        UserError: they are missing, and cannot be fetched.
+    """
+    weights = settings.weights
+    if isinstance(weights, FileWeights):
+        check_file(weights)
+    if not isinstance(weights, TorchvisionWeights):
+        return describe(settings)
+    url = _find_torchvision(settings.name, weights).url
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    for place in (made, cached):
+        if place.is_file():
+            return f"{describe(settings)}, in {place}"
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=PATIENCE):
+            return f"{describe(settings)}, to be downloaded from {url}"
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The weights {weights.name} of {settings.name} are not here, and {url} cannot be reached ({error}):"
+            f" download them on a machine with a network and put them into {cached.parent}, or name a file with `rca"
+            " init --weights FILE` or in train_cam.backbone.weights and train_seg.backbone.weights (source: file)."
+        ) from None
 
 
 def check_file(weights: FileWeights) -> None:
