@@ -26,7 +26,8 @@ from dvc.cli import main
 sys.exit(main(arguments))
 """
 SLOW = """
-import io, pathlib, site, sys, time
+import io, pathlib, signal, site, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 folder, ledger, *arguments = sys.argv[1:]
 sys.orig_argv = [sys.executable, "bin/dvc", *arguments]
 site.addsitedir(folder)
