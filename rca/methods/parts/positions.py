@@ -131,7 +131,7 @@ def share_alike(features: Tensor, shares: Tensor, temperature: float) -> Tensor:
     alike = functional.normalize(features.flatten(2), dim=1).transpose(1, 2).contiguous()
     values = functional.pad(resize_maps(shares, size).flatten(2).transpose(1, 2), (0, 1), value=1.0)
     sums = torch.zeros_like(values)  # the last column sums the weights
-    blocks = list(zip(*(tensor.split(BLOCK, 1) for tensor in (alike, values, sums)), strict=True))
+    blocks = list(zip(*(torch.split(tensor, BLOCK, 1) for tensor in (alike, values, sums)), strict=True))
     for number, (rows, row_values, row_sums) in enumerate(blocks):
         for columns, column_values, column_sums in blocks[number:]:
             # No cosine exceeds 1, so that the weights need no maximum of their row and are the same both ways.
