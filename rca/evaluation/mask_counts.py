@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import ndimage
 
 from rca.core.arrays import BoolArray, Float64Array, UInt8Array
 from rca.core.files import IGNORE
@@ -23,6 +22,7 @@ class Truth:
     Attributes:
         labels: (H, W), uint8, the mask.
         known: (H, W), bool: where the mask is not 255.
+        hidden: (H, W), uint8: 255 where the mask is 255, else 0.
         reach: The distance from a contour in pixels.
         boundary: (H, W), bool: the known pixels near a contour.
     """
@@ -30,6 +30,7 @@ class Truth:
     def __init__(self, labels: UInt8Array, boundary_distance: float = BOUNDARY_DISTANCE) -> None:
         self.labels = labels
         self.known = labels != IGNORE
+        self.hidden = (labels == IGNORE) * np.uint8(IGNORE)
         self.reach = max(1, round(boundary_distance * math.hypot(*labels.shape)))
         self.boundary = mark_boundary(labels, self.reach) & self.known
 
@@ -45,12 +46,28 @@ def mark_boundary(labels: UInt8Array, reach: int) -> BoolArray:
         (H, W), bool: the pixels at most `reach` rows and columns away from another label or the outside of the image.
         Of each label, these are the pixels that `reach` erosions by a 3x3 square remove.
     """
-    side = 2 * reach + 1
-    near: BoolArray = ndimage.maximum_filter(labels, side, mode="nearest") != ndimage.minimum_filter(
-        labels, side, mode="nearest"
-    )
-    near[:reach] = near[-reach:] = near[:, :reach] = near[:, -reach:] = True
+    near = np.ones(labels.shape, bool)
+    # A window inside the image holds one label if no two neighbours in it differ.
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    if min(labels.shape) > 2 * reach:
+        inside = _slide(across, 2 * reach + 1, 2 * reach) | _slide(down, 2 * reach, 2 * reach + 1)
+        near[reach:-reach, reach:-reach] = inside
     return near
+
+
+def _slide(marks: BoolArray, height: int, width: int) -> BoolArray:
+    """Whether each window (height, width) that fits into marks (H, W) holds one (H - height + 1, W - width + 1)."""
+    return _slide_down(_slide_down(marks, height).T, width).T
+
+
+def _slide_down(marks: BoolArray, length: int) -> BoolArray:
+    """Whether each run of rows of this length holds a mark; windows are joined to windows twice as long."""
+    joined = 1
+    while joined < length:
+        step = min(joined, length - joined)
+        marks = marks[:-step] | marks[step:]
+        joined += step
+    return marks
 
 
 class BoundaryCounts:
@@ -77,13 +94,15 @@ class BoundaryCounts:
             truth: Its true mask.
             prediction: (H, W), uint8, 0..C and 255.
         """
-        near = mark_boundary(np.where(truth.known, prediction, IGNORE).astype(np.uint8), truth.reach) & truth.known
-        decided = prediction != IGNORE
+        near = mark_boundary(prediction | truth.hidden, truth.reach) & truth.known
+        place = np.flatnonzero(truth.boundary | near)  # a small part of the image
+        boundary, near, labels, found = (one.ravel()[place] for one in (truth.boundary, near, truth.labels, prediction))
+        decided = found != IGNORE
         chosen = (
-            truth.labels[truth.boundary & near & (prediction == truth.labels)],
-            truth.labels[truth.boundary & decided],
-            truth.labels[truth.boundary & ~decided],
-            prediction[near & decided],
+            labels[boundary & near & (found == labels)],
+            labels[boundary & decided],
+            labels[boundary & ~decided],
+            found[near & decided],
         )
         self.counts += [np.bincount(labels, minlength=self.counts.shape[1]) for labels in chosen]
 
