@@ -66,7 +66,7 @@ def encode_views(
         The encoding of each view, in their order.
     """
     for view in views:
-        scaled = rescale(batch, view.scale * factor)
+        scaled = rescale(batch, view.scale * factor).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), choose_precision(batch.device, precision):
             encoding = encode(scaled.flip(3) if view.mirrored else scaled)
         yield encoding

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pydantic import Field, model_validator
 
 from rca.classifier.inference import predict_tags, score_images
-from rca.classifier.network import load_network
+from rca.classifier.network import load_network, prepare_inference
 from rca.classifier.references import References, ReferenceSettings
 from rca.classifier.views import InferenceSettings, group_by_size
 from rca.core.devices import choose_device, set_determinism
@@ -92,6 +92,7 @@ def run(context: Context, settings: MakeCamTask) -> None:
     keep_only(paths.model, [paths.network.name, *([paths.memory.name] if settings.keeps_memory else [])])
     memory = load_tensors(paths.memory, "snapshot_memory")[0] if settings.keeps_memory else {}
     network = load_network(paths.network, memory).to(choose_device())
+    prepare_inference(network)
     cache = FeatureCache(layout.training_features, layout.feature_shard(shard)[1]) if settings.frozen else None
     tables = [layout.manifest / f"{part}.csv" for part in (f"shards/{shard}", f"splits/{trained_on}", "sources")]
     checkpoint = context.checkpoint([*tables, paths.network, *([paths.memory] if settings.keeps_memory else [])])

@@ -4,7 +4,7 @@ For a method whose memory is no part of the training, fill it first, from the tr
 """
 
 from rca.classifier.filling import fill_memory
-from rca.classifier.network import load_network
+from rca.classifier.network import load_network, prepare_inference
 from rca.classifier.snapshots import save_snapshot
 from rca.classifier.views import InferenceSettings
 from rca.core.devices import choose_device, set_determinism
@@ -45,6 +45,7 @@ def run(context: Context, task: SnapshotMemoryTask) -> None:
     network = load_network(paths.network, {})
     if network.method.passes:
         cache = FeatureCache(context.layout.training_features) if task.frozen else None
+        prepare_inference(network)
         fill_memory(network.to(choose_device()), manifest, task.inference, paths.seed, cache)
         network.cpu()
     epochs, checksum = network.description.epochs, hash_file(paths.network)
