@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from report import Report, add_options
 
 from rca.core.files import read_photograph
 from rca.core.heap import keep_freed_memory
@@ -147,37 +148,39 @@ VARIANTS = {
 }
 
 
-def compare(tasks: list[Task], repeats: int) -> None:
-    """Print seconds, ratios and agreement."""
-    fastest = {name: [float("inf")] * len(tasks) for name in VARIANTS}
-    masks: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(tasks) for name in VARIANTS}
+def compare(report: Report, tasks: list[Task], repeats: int) -> None:
+    """Report seconds, ratios and agreement."""
+    seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
+    masks: dict[str, list[np.ndarray]] = {name: [] for name in VARIANTS}
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))) for name in VARIANTS
         }
-        for number, task in enumerate(tasks):
-            for _ in range(repeats):
-                for name, (function, argument, _) in VARIANTS.items():
+        for task in tasks:
+            for name in VARIANTS:
+                seconds[name].append([])
+            for repeat in range(repeats):
+                for name, (function, argument, count) in VARIANTS.items():
                     measured = processes[name].submit(function, task, argument).result()
-                    fastest[name][number] = min(fastest[name][number], measured.seconds)
-                    masks[name][number] = measured.masks[0]
-    for name, (_, _, count) in VARIANTS.items():
-        print(f"{name}: {statistics.mean(fastest[name]) / count:.3f} s a mask")
-    for ours in ("ours, one mask", "ours, two masks"):
-        for plain in ("plain, 21 labels", "plain, 81 labels"):
-            count = VARIANTS[ours][2]
-            ratios = [count * slow / fast for slow, fast in zip(fastest[plain], fastest[ours], strict=True)]
+                    seconds[name][-1].append(measured.seconds / count)
+                    if not repeat:
+                        masks[name].append(measured.masks[0])
+    fastest = {name: [min(times) for times in of_images] for name, of_images in seconds.items()}
+    rows = [[name, f"{statistics.mean(times):.3f}"] for name, times in fastest.items()]
+    caption = f"{len(tasks)} images of {WIDTH}x{HEIGHT} with {len(tasks[0].labels)} labels, {CRF.iterations} iterations"
+    report.table(caption, ["", "processor seconds a mask"], rows)
+    for ours in ("ours, two masks", "ours, one mask"):
+        for plain, least in (("plain, 21 labels", 4.0), ("plain, 81 labels", 12.0)):
+            ratios = [slow / fast for slow, fast in zip(fastest[plain], fastest[ours], strict=True)]
+            least_of_ours = least if ours == "ours, two masks" else None
+            report.figure(f"CRF: {plain} over {ours}", statistics.mean(ratios), ratios, least=least_of_ours)
             equal = [float((mask == other).mean()) for mask, other in zip(masks[plain], masks[ours], strict=True)]
-            print(
-                f"{plain} / {ours}: {statistics.mean(ratios):.2f} (least {min(ratios):.2f}); pixels equal:"
-                f" {statistics.mean(equal):.5f} (least {min(equal):.5f})",
-                flush=True,
-            )
+            report.figure(f"CRF: pixels of {ours} equal to {plain}", min(equal), equal, least=0.999)
 
 
-def scale(tasks: list[Task], workers: list[int]) -> None:
-    """Print the images per second that each number of processes refines, two masks per image."""
-    alone = 0.0
+def scale(report: Report, tasks: list[Task], workers: list[int]) -> None:
+    """Report the images per second that each number of processes refines, two masks per image."""
+    alone, rows = 0.0, []
     for number in workers:
         many = [tasks[index % len(tasks)] for index in range(4 * number)]
         with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
@@ -187,11 +190,9 @@ def scale(tasks: list[Task], workers: list[int]) -> None:
             seconds = time.perf_counter() - start
         rate = len(many) / seconds
         alone = alone or rate / number
-        print(
-            f"{number} workers: {rate:.2f} images/s, {rate / alone:.2f} times one; {spent / len(many):.3f} s of a"
-            " processor an image",
-            flush=True,
-        )
+        rows.append([str(number), f"{rate:.2f}", f"{rate / alone:.2f}", f"{spent / len(many):.3f}"])
+    header = ["workers", "images/s", "of one", "processor seconds an image"]
+    report.table("Two masks an image, on the clock", header, rows)
 
 
 def main() -> None:
@@ -201,14 +202,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="images per number of labels")
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats; the fastest counts")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of processes for the scaling")
+    add_options(parser)
     args = parser.parse_args()
+    report = Report("The CRF", args)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     shared = Path(os.environ.get("RCA_SHARED", "../shared"))
     for labels in args.labels:
         tasks = make_tasks(shared, args.images, labels)
-        print(f"{len(tasks)} images of {WIDTH}x{HEIGHT} with {labels} labels, {CRF.iterations} iterations")
-        compare(tasks, args.repeats)
-    scale(tasks, args.workers)
+        compare(report, tasks, args.repeats)
+    if args.workers:
+        scale(report, tasks, args.workers)
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -9,27 +9,34 @@ process; banks are full and all terms of a loss are on.
 """
 
 import argparse
+import os
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import yaml
 from references import write_dataset
-from train_step import build_step, fill_memory, time_in_turns
+from report import Report, add_options, compare_turns
+from train_step import build_step, fill_memory
 
 from rca.classifier.inference import score_images
-from rca.classifier.losses import SECOND_VIEW
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.classifier.references import References, ReferenceSettings
 from rca.classifier.views import InferenceSettings
+from rca.core.heap import keep_freed_memory
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
+from rca.params.read import read_params
+from rca.params.schema import Run
+from rca.stages.make_cam import MakeCamSettings
+from rca.stages.train_cam import TrainCamSettings
 
 PRESET = Path(__file__).parents[1] / "workflow/presets/msrc.yaml"
+# The most that a step may cost, of the plain CAM's.
+LIMITS = {"contrast": 1.1, "hsc": 1.4, "mcis": 2.0, "seam_mcis": 2.5}
 PAIRS = ("cam", "contrast", "hsc", "mcis", "seam", "seam_hsc", "seam_mcis")
 STATISTICS = ((0.5,) * 3, (0.25,) * 3)
 
@@ -48,18 +55,26 @@ class Pair(NamedTuple):
     references: ReferenceSettings
 
 
-def build_pair(run: dict[str, Any], section: dict[str, Any], backbone: str, classes: tuple[str, ...]) -> Pair:
+def read_runs(folder: Path) -> Mapping[str, Run]:
+    """The runs of the preset, with all their settings."""
+    os.environ.setdefault("RCA_SHARED", "../shared")
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(PRESET.read_text()) | {"runs": list(PAIRS)}))
+    return read_params(path).described
+
+
+def build_pair(run: Run, backbone: str, classes: tuple[str, ...]) -> Pair:
     """Build the network of a run."""
     torch.manual_seed(0)
+    training, inference = cast(TrainCamSettings, run.sections["train_cam"]), run.sections["make_cam"]
     about = NetworkDescription(
-        *(backbone, section["backbone"]["output_stride"], section["neck"], run["host"], run["method"], run["options"]),
+        *(backbone, training.backbone.output_stride, training.neck, run.host, run.method, run.options),
         *(classes, *STATISTICS, "random weights"),
-        host_options=run["host_options"],
+        host_options=run.host_options,
     )
     network = CamNetwork(about)
-    network.backbone.train_parts(section["backbone"]["trainable"])
-    references = ReferenceSettings(**run["make_cam"].get("references", {}))
-    return Pair(network, run["train_cam"].get("second_view", SECOND_VIEW), references)
+    network.backbone.train_parts(training.backbone.trainable)
+    return Pair(network, training.second_view, cast(MakeCamSettings, inference).references)
 
 
 def make_pass(pair: Pair, manifest: Manifest, inference: InferenceSettings) -> Callable[[], None]:
@@ -93,16 +108,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images per step, without partners")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, and passes over the images, per pair")
     parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
+    add_options(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    preset = yaml.safe_load(PRESET.read_text())
-    inference = InferenceSettings(**preset["make_cam"]["inference"])
-    began = time.perf_counter()
+    keep_freed_memory()  # as a stage does
+    report = Report("Pairs of host and method", args)
     with tempfile.TemporaryDirectory() as folder:
+        runs = read_runs(Path(folder))
+        inference = cast(MakeCamSettings, runs["cam"].sections["make_cam"]).inference
         manifest = write_dataset(Path(folder), 2 * args.batch, args.side)
         steps, passes = {}, {}
         for name in PAIRS:
-            pair = build_pair(preset["run"][name], preset["train_cam"], args.backbone, manifest.classes)
+            pair = build_pair(runs[name], args.backbone, manifest.classes)
             pair.network.to(args.device)
             if pair.network.method.keeps_memory:
                 fill_memory(pair.network.method)
@@ -110,14 +127,18 @@ def main() -> None:
             optimiser = torch.optim.AdamW(pair.network.parameters(), lr=1e-5)
             steps[name] = build_step(pair.network, optimiser, batch, pair.second_view)
             passes[name] = make_pass(pair, manifest, inference)
-        training = time_in_turns(steps, args.device, args.steps)
-        scoring = time_in_turns(passes, args.device, args.steps)
-    print(f"{args.backbone}, images of up to {args.side}x{args.side}, batches of {args.batch}, {args.device}")
+        training = compare_turns(steps, args.device, args.steps)
+        scoring = compare_turns(passes, args.device, args.steps)
+    rows = []
     for name in PAIRS:
-        step, image = training[name], scoring[name] / len(manifest.images)
-        ratios = step / training["cam"], scoring[name] / scoring["cam"]
-        print(f"{name}: {step:.3f} s a step, {ratios[0]:.2f} of cam; {image:.3f} s an image, {ratios[1]:.2f} of cam")
-    print(f"took {time.perf_counter() - began:.0f} s")
+        step, image = min(training[name]), min(scoring[name]) / len(manifest.images)
+        ratios = step / min(training["cam"]), min(scoring[name]) / min(scoring["cam"])
+        rows.append([name, f"{step:.3f} s", f"{ratios[0]:.2f}", f"{image:.3f} s", f"{ratios[1]:.2f}"])
+    caption = f"{args.backbone}, images of up to {args.side}x{args.side}, batches of {args.batch}, {args.device}"
+    report.table(caption, ["run of msrc", "a step", "of cam", "maps of an image", "of cam"], rows)
+    for name, most in LIMITS.items():
+        report.ratio(f"a step of {name} over cam's", training[name], training["cam"], most=most)
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ of the images; the rest grows with the number of references.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from report import CLOCK, Report, add_options
 from torch import Tensor
 
 from rca.classifier.inference import score_images
@@ -30,8 +30,6 @@ from rca.data.manifest import ImageRecord, Manifest
 
 NUMBERS = (1, 3, 5)
 CLASSES = 3  # few, so that each has enough references
-# On a CPU the process time, on which other work on the machine has far less influence than on wall time.
-CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
 
 
 def write_dataset(root: Path, images: int, side: int) -> Manifest:
@@ -107,7 +105,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5, help="number of timed passes; the fastest counts")
     parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
+    add_options(parser)
     args = parser.parse_args()
+    report = Report("References of MCIS at inference", args)
     torch.set_num_threads(args.threads)
     inference = InferenceSettings(scales=(1.0, 1.5), flip=False, batch_size=8)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,13 +119,17 @@ def main() -> None:
             for views in (inference, InferenceSettings(scales=(1.0,), flip=False, batch_size=8))
         )
         scoring = time_scoring(network, manifest, inference, (0, *NUMBERS), args.repeats)
-    print(f"{args.backbone}, {args.images} images of up to {args.side}x{args.side}, {args.device}")
-    print(f"alone: {of_images + scoring[0]:.3f} s; features of all references, once: {of_references:.3f} s")
+    alone, rows = of_images + scoring[0], []
     for number in NUMBERS:
-        ratio = (of_images + scoring[number]) / (of_images + scoring[0])
         added = (scoring[number] - scoring[0]) / (scoring[1] - scoring[0])
         seconds = of_images + scoring[number]
-        print(f"beside {number}: {seconds:.3f} s, {ratio:.3f} of alone; adds {added:.2f} times what 1 adds")
+        rows.append([str(number), f"{seconds:.2f} s", f"{seconds / alone:.2f}", f"{added:.2f}"])
+    caption = (
+        f"{args.backbone}, {args.images} images of up to {args.side}x{args.side}, {args.device}; alone {alone:.2f} s,"
+        f" and {of_references:.2f} s once for the features of all references"
+    )
+    report.table(caption, ["references", "all images", "of alone", "adds, of what 1 adds"], rows)
+    report.finish()
 
 
 if __name__ == "__main__":

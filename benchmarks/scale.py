@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from report import Report, add_options
 
 from rca.core.settings import load_params
 from rca.data.shapes.dataset import generate_shapes
@@ -156,7 +157,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="of prepare_data and refine_crf")
     parser.add_argument("--repeats", type=int, default=2, help="the fastest counts, and the highest peak")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which are measured")
+    add_options(parser)
     given = parser.parse_args()
+    report, rows = Report("Growth with the number of images", given), []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         generate_shapes(work / "source", train=DISTINCT, val=1, size=given.side, seed=0)
@@ -164,7 +167,6 @@ def main() -> None:
         for images, folder in folders.items():
             build_project(folder, work / "source", images, given.workers)
         few = folders.pop(WARM_UP)
-        print(f"{given.side}x{given.side}, {given.workers} worker(s); processor seconds and peak of resident memory")
         for stage in STAGES:
             for folder in (few, *folders.values()):
                 run_alone(prepare, stage, folder)
@@ -174,17 +176,21 @@ def main() -> None:
                     run_alone(run_stage, stage, folder)
                 continue
             costs = []
-            for images, folder in folders.items():
+            for folder in folders.values():
                 found = [run_alone(measure, stage, few, folder) for _ in range(given.repeats)]
                 costs.append(Cost(min(one.seconds for one in found), max(one.peak for one in found)))
-                seconds, peak = costs[-1]
-                print(f"{stage}, {images} images: {seconds:.2f} s, {peak / 2**20:.1f} MiB", flush=True)
             slope = fit_slope(given.images, [one.seconds for one in costs])
             peaks = [one.peak for one in costs]
             growth = max(peaks) / min(peaks) - 1
             each = (peaks[-1] - peaks[0]) / (given.images[-1] - given.images[0])
-            verdict = "ok" if slope <= SLOPE and growth <= GROWTH else "MISSED"
-            print(f"{stage}: slope {slope:.3f}, memory +{growth:.1%}, {each:.0f} bytes an image: {verdict}", flush=True)
+            report.figure(f"{stage}: slope of seconds, log-log", slope, most=SLOPE)
+            report.figure(f"{stage}: memory at the most images over that at the fewest", 1 + growth, most=1 + GROWTH)
+            cells = [f"{one.seconds:.2f} s, {one.peak / 2**20:.1f} MiB" for one in costs]
+            rows.append([stage, *cells, f"{each:.0f}"])
+    caption = f"{given.side}x{given.side}, {given.workers} worker(s), processor seconds and peak of resident memory"
+    header = ["", *(f"{images:,} images" for images in given.images), "bytes an image"]
+    report.table(caption, header, rows)
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     python benchmarks/train_step.py --device cuda
 
 Both methods use the same backbone and the same batch; RCA's bank is full and clustered, and all terms of its loss are
-on. Its heads are linear as the plain CAM's, and nothing is projected: the published convolutions cost many times the
-rest, and their width is an option. Steps are timed in turns in one process; memory is measured in a separate process
-per method.
+on. Once its heads are linear as the plain CAM's and nothing is projected; once they are the published convolutions,
+which cost many times the rest, and whose width is an option. Steps are timed in turns in one process; memory is
+measured in a separate process per method.
 """
 
 import argparse
@@ -17,12 +17,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from report import Report, add_options, compare_turns
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from rca.classifier.losses import SECOND_VIEW, compute_losses
 from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.core.heap import keep_freed_memory
 from rca.core.precision import choose_precision
 from rca.data.loading.images import Sample
 from rca.methods.parts.prototypes import cluster_memory
@@ -30,11 +32,9 @@ from rca.methods.parts.prototypes import cluster_memory
 OPTIONS: dict[str, dict[str, object]] = {
     "cam": {},
     "rca": {"contrast": {"projection": "none"}, "head": {"convolutions": 0}},
+    "rca, published heads": {},
 }
 EPOCH = 9  # late enough for all terms of the loss
-WARM_UP = {"cpu": 1, "cuda": 10}  # steps
-# On a CPU the process time, on which other work on the machine has far less influence than on wall time.
-CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
 
 
 class Setting(NamedTuple):
@@ -64,11 +64,12 @@ def make_step(method: str, setting: Setting) -> Callable[[], None]:
     torch.manual_seed(0)
     device = torch.device(setting.device)
     names = tuple(f"class {number}" for number in range(setting.classes))
+    kind, statistics = method.partition(",")[0], ((0.5,) * 3, (0.25,) * 3)
     about = NetworkDescription(
-        setting.backbone, 16, 256, "cam", method, OPTIONS[method], names, (0.5,) * 3, (0.25,) * 3, "random weights"
+        setting.backbone, 16, 256, "cam", kind, OPTIONS[method], names, *statistics, "random weights"
     )
     network = CamNetwork(about).to(device, memory_format=torch.channels_last)
-    if method == "rca":
+    if method != "cam":
         fill_memory(network.method)
     optimiser = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
     return build_step(network, optimiser, draw_batch(setting, device))
@@ -127,24 +128,12 @@ def draw_entries(classes: int, slots: int, channels: int, seed: int) -> torch.Te
     return nn.functional.normalize(around + noise, dim=2)
 
 
-def time_steps(setting: Setting) -> dict[str, float]:
-    """Seconds per step of each method."""
+def time_steps(setting: Setting) -> dict[str, list[float]]:
+    """Seconds of the steps of each method."""
     torch.set_num_threads(setting.threads)
-    return time_in_turns(
-        {method: make_step(method, setting) for method in ("cam", "rca")}, setting.device, setting.steps
-    )
-
-
-def time_in_turns(calls: dict[str, Callable[[], None]], device: str, repeats: int) -> dict[str, float]:
-    """Seconds of the fastest call of each function, called in turns: other work on the machine only adds time."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    clock = CLOCK[device]
-    for number in range(WARM_UP[device] + repeats):
-        for name in calls if number % 2 else reversed(calls):
-            start = clock()
-            calls[name]()
-            seconds[name].append(clock() - start)
-    return {name: min(times[WARM_UP[device] :]) for name, times in seconds.items()}
+    keep_freed_memory()  # as a stage does
+    steps = {method: make_step(method, setting) for method in OPTIONS}
+    return compare_turns(steps, setting.device, setting.steps)
 
 
 def measure_memory(method: str, setting: Setting) -> int:
@@ -172,11 +161,11 @@ def read_status(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def compare_clusterings(repeats: int) -> tuple[float, float, float]:
+def compare_clusterings(repeats: int) -> tuple[list[float], list[float], float]:
     """Our K-means and scikit-learn's, on one thread.
 
     Returns:
-        Our seconds and those of scikit-learn for the fastest dataset, and the mean ratio of our inertia to theirs.
+        Our seconds and those of scikit-learn for each dataset, and the mean ratio of our inertia to theirs.
     """
     torch.set_num_threads(1)
     ours, theirs, inertia = [], [], []
@@ -195,7 +184,7 @@ def compare_clusterings(repeats: int) -> tuple[float, float, float]:
         theirs.append(end - middle)
         inertia_of_ours = torch.cdist(entries.double(), centres.double()).amin(2).square().sum()
         inertia.append(float(inertia_of_ours) / sum(model.inertia_ for model in fitted))
-    return min(ours[1:]), min(theirs[1:]), statistics.mean(inertia[1:])
+    return ours[1:], theirs[1:], statistics.mean(inertia[1:])
 
 
 def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -208,28 +197,35 @@ def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--side", type=int, default=321, help="side of the images, in pixels")
     parser.add_argument("--batch", type=int, default=8, help="images per step")
     parser.add_argument("--steps", type=int, help="timed steps; default: 2 on a CPU, 30 on a GPU")
     parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 80])
+    add_options(parser)
     args = parser.parse_args()
     steps = args.steps or (2 if args.device == "cpu" else 30)
     precision = "bfloat16" if args.device == "cuda" else "float32"
-    print(f"{args.backbone}, {args.batch} images of {args.side}x{args.side}, {args.device}, {precision}")
+    report, rows = Report("A training step", args), []
     for classes in args.classes:
         setting = Setting(args.device, args.backbone, args.side, args.batch, steps, args.threads, classes)
         seconds = run_alone(time_steps, setting)
-        memory = {method: run_alone(measure_memory, method, setting) for method in ("cam", "rca")}
+        memory = {method: run_alone(measure_memory, method, setting) for method in OPTIONS}
         for method, of_step in seconds.items():
-            rate, peak = args.batch / of_step, memory[method] / 2**20
-            print(f"{classes} classes, {method}: {of_step:.3f} s a step, {rate:.1f} images/s, peak {peak:.0f} MiB")
-        ratios = [costs["rca"] / costs["cam"] for costs in (seconds, memory)]
-        print(f"{classes} classes, rca / cam: time {ratios[0]:.3f}, memory {ratios[1]:.3f}", flush=True)
+            costs = [f"{min(of_step):.3f} s", f"{args.batch / min(of_step):.1f}", f"{memory[method] / 2**20:.0f} MiB"]
+            rows.append([f"{classes} classes, {method}", *costs])
+        for method in ("rca", "rca, published heads"):
+            what = f"a step of {method} over cam's, {args.backbone}, {classes} classes"
+            report.ratio(what, seconds[method], seconds["cam"], most=1.1)
+        what = f"memory of a step of rca over cam's, {args.backbone}, {classes} classes"
+        report.figure(what, memory["rca"] / memory["cam"])
+    caption = f"{args.backbone}, {args.batch} images of {args.side}x{args.side}, {args.device}, {precision}"
+    report.table(caption, ["", "a step", "images/s", "peak of memory"], rows)
     ours, theirs, inertia = run_alone(compare_clusterings, 5)
-    print(f"K-means of 20 x 500 x 512 into 10: {ours:.3f} s, scikit-learn {theirs:.3f} s")
-    print(f"K-means, ours / scikit-learn: time {ours / theirs:.3f}, inertia {inertia:.4f}")
+    report.ratio("K-means of 20 x 500 x 512 into 10 over scikit-learn's, time", ours, theirs)
+    report.figure("K-means over scikit-learn's, inertia", inertia)
+    report.finish()
 
 
 if __name__ == "__main__":

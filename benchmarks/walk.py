@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from report import Report, add_options
 from train_step import read_status, run_alone
 
 from rca.labels.random_walk import WalkSettings, spread_scores
@@ -63,23 +64,29 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=4, help="stride of the score maps")
     parser.add_argument("--labels", type=int, default=3, help="maps that walk at once")
     parser.add_argument("--memory", type=int, nargs="+", default=[512, 16, 8], help="walk.memory_mb")
+    add_options(parser)
     args = parser.parse_args()
+    report = Report("The random walk", args)
     boundaries = run_alone(find_boundaries, *args.size, args.stride)
     height, width = boundaries.result.shape
     cells = height * width
-    print(f"{args.size[0]}x{args.size[1]}: {width}x{height} cells; boundaries: {describe(boundaries)}")
-    print(f"the dense matrix of all pairs of cells: {4 * cells**2 / 2**20:.0f} MiB")
-    first = None
+    first, rows = None, [["boundaries", *describe(boundaries), ""]]
     for memory in args.memory:
         cost = run_alone(walk, boundaries.result, args.labels, memory)
         first = cost.result if first is None else first
         same = "the same" if np.array_equal(first, cost.result) else "ANOTHER RESULT"
-        print(f"{args.labels} maps, 256 steps, memory_mb {memory}: {describe(cost)}, {same}", flush=True)
+        rows.append([f"walk, memory_mb {memory}", *describe(cost), same])
+    caption = (
+        f"{args.size[0]}x{args.size[1]}, {width}x{height} cells, {args.labels} maps, 256 steps; the dense matrix of all"
+        f" pairs of cells would be {4 * cells**2 / 2**20:.0f} MiB"
+    )
+    report.table(caption, ["", "seconds", "peak", "result"], rows)
+    report.finish()
 
 
-def describe(cost: Cost) -> str:
-    """Seconds and peak memory in words."""
-    return f"{cost.seconds:.2f} s, peak {cost.peak / 2**20:.1f} MiB"
+def describe(cost: Cost) -> tuple[str, str]:
+    """Seconds and peak memory."""
+    return f"{cost.seconds:.2f} s", f"{cost.peak / 2**20:.1f} MiB"
 
 
 if __name__ == "__main__":

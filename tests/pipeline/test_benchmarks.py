@@ -1,9 +1,12 @@
 """The benchmarks still run on the code as it is, on small sizes: what they print is no test's business."""
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +17,27 @@ needs_shared = pytest.mark.skipif(not SHARED, reason="set RCA_SHARED to a folder
 pytestmark = pytest.mark.slow
 
 
+def compose(results: list[dict[str, Any]]) -> str:
+    """The page of docs/benchmarks.md, as benchmarks/__main__.py puts it together."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location("benchmarks_main", ROOT / "benchmarks/__main__.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return str(module.compose(results))
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "printed"),
     [
         ("train_step", "--backbone small --side 65 --batch 2 --steps 1 --classes 3", "3 classes"),
+        ("pairs", "--backbone small --side 64 --batch 2 --steps 1", "seam_mcis"),
+        ("score_maps", "--backbone small --side 64 --images 2 --repeats 1", "rca_extended"),
+        ("files", "--masks 4 --images 4 --side 64 --files 3 --large 1 --repeats 1", "cat"),
         ("references", "--backbone small --side 64 --images 3 --repeats 1", "5"),
         ("walk", "--size 96 72 --memory 8", "96x72"),
         ("jobs", "--jobs 6 10 --repeats 1 --cluster 2 --slots 2", "2 jobs of one second in 2 slots"),
@@ -26,8 +46,9 @@ pytestmark = pytest.mark.slow
     ],
 )
 def test_a_benchmark_runs(tmp_path: Path, script: str, arguments: str, printed: str) -> None:
+    results = tmp_path.with_suffix(".json")
     done = subprocess.run(
-        [sys.executable, ROOT / f"benchmarks/{script}.py", *arguments.split()],
+        [sys.executable, ROOT / f"benchmarks/{script}.py", *arguments.split(), "--json", results],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -36,3 +57,6 @@ def test_a_benchmark_runs(tmp_path: Path, script: str, arguments: str, printed: 
     assert done.returncode == 0, done.stderr[-2000:]
     assert printed in done.stdout
     assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
+    page = compose([json.loads(results.read_text())])
+    assert printed in page
+    assert f"`python benchmarks/{script}.py {arguments}`" in page
