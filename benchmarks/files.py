@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 from report import Report, add_options
 from scale import build_project, prepare, read_processor_time, run_alone, run_stage
@@ -78,6 +79,17 @@ def add_to_cache(folder: Path) -> None:
         repo.add("files")
 
 
+def add_split(folder: Path) -> None:
+    """Make the last image of a project the split val, which `rca check` asks for."""
+    lists = folder / "data/shapes/ImageSets/Segmentation"
+    *train, last = (lists / "train.txt").read_text().split()
+    (lists / "train.txt").write_text("".join(f"{name}\n" for name in train))
+    (lists / "val.txt").write_text(f"{last}\n")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["dataset"]["splits"] = ["train", "val"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
 def cat(folder: Path) -> None:
     """Read all files of a folder with `cat`."""
     command = ["find", str(folder / "files"), "-type", "f", "-exec", "cat", "{}", "+"]
@@ -118,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--masks", type=int, default=400, help="masks that are evaluated")
     parser.add_argument("--images", type=int, default=500, help="images of prepare_data and of rca check")
-    parser.add_argument("--side", type=int, default=400, help="of these images, in pixels")
+    parser.add_argument("--side", type=int, default=200, help="of these images, in pixels")
     parser.add_argument("--files", type=int, default=1000, help="small files for DVC")
     parser.add_argument("--large", type=int, default=256, help="MiB of the large file for DVC")
     parser.add_argument("--repeats", type=int, default=2)
@@ -138,6 +150,7 @@ def main() -> None:
 
         generate_shapes(work / "source", train=DISTINCT, val=1, size=args.side, seed=0)
         build_project(work / "project", work / "source", args.images, 1)
+        add_split(work / "project")
         run_alone(prepare, "prepare_data", work / "project")
         pictures = [work / "project/data/shapes" / part for part in ("JPEGImages", "SegmentationClass")]
         for what, function, given in (
