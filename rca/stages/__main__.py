@@ -21,7 +21,7 @@ from rca.core.progress import STATUS, print_anything
 from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
 from rca.stages.base.context import Context
-from rca.stages.base.layout import LOGS, PROGRESS
+from rca.stages.base.layout import COMPILED, LOGS, PROGRESS
 from rca.stages.base.names import add_arguments
 from rca.stages.base.pins import Instance, Pins, read_pins
 from rca.stages.base.stage import Stage
@@ -88,6 +88,8 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     log_file = LOGS / f"{context.name}.log"
     # cuBLAS is deterministic only if its workspace is fixed before the first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # torch makes this folder as it trains, by default in TMPDIR, where nobody removes it.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(COMPILED.resolve()))
     stdout, stderr = sys.stdout, sys.stderr
     start = time.monotonic()
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:

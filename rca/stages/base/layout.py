@@ -8,6 +8,7 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 LOGS = Path("logs")
 CHECKPOINTS = Path(".rca/checkpoints")
+COMPILED = Path(".rca/torch")
 PROGRESS = Path(".rca/progress")
 """How far each running instance of a stage is."""
 CODE = Path("workflow/code")
