@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHARED = os.environ.get("RCA_SHARED", "")
 needs_shared = pytest.mark.skipif(not SHARED, reason="set RCA_SHARED to a folder with msrc and ImageNet weights")
+INSTALLED = Path(sysconfig.get_path("purelib"), "rca_whole_lock.pth").exists()
+needs_installed = pytest.mark.skipif(not INSTALLED, reason="rca is not installed beside this Python: `make setup`")
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +45,7 @@ def compose(results: list[dict[str, Any]]) -> str:
         ("walk", "--size 96 72 --memory 8", "96x72"),
         ("jobs", "--jobs 6 10 --repeats 1 --cluster 2 --slots 2", "2 jobs of one second in 2 slots"),
         ("scale", "--images 20 40 --repeats 1", "evaluate: slope"),
+        pytest.param("faults", "--kills 2 --toy", "as undisturbed", marks=needs_installed),
         pytest.param("crf", "--images 1 --repeats 1 --workers 1", "81", marks=needs_shared),
     ],
 )
