@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from faults import Run
+import yaml
+from runs import ENGINES, Project, Run, copy, find_differences, forget, list_files, stop_at
 
 SPARE = 96 * 1024  # bytes that are left on the full disk: enough for DVC to begin
 SPARE_INODES = 24
@@ -35,11 +34,11 @@ class Fault:
 
     name: str
     stage: str
-    make: Callable[["Run"], Callable[[], object]]
+    make: Callable[[Run], Callable[[], object]]
     mounts: bool = False
 
 
-def fill_disk(run: "Run") -> Callable[[], object]:
+def fill_disk(run: Run) -> Callable[[], object]:
     """Leave next to no space."""
     free = os.statvfs(run.project.path)
     filler = run.project.path.parent / "filler"
@@ -48,7 +47,7 @@ def fill_disk(run: "Run") -> Callable[[], object]:
     return filler.unlink
 
 
-def use_inodes(run: "Run") -> Callable[[], object]:
+def use_inodes(run: Run) -> Callable[[], object]:
     """Leave next to no inodes."""
     folder = run.project.path.parent / "filler"
     folder.mkdir()
@@ -57,7 +56,7 @@ def use_inodes(run: "Run") -> Callable[[], object]:
     return lambda: shutil.rmtree(folder)
 
 
-def forbid_writing(run: "Run") -> Callable[[], object]:
+def forbid_writing(run: Run) -> Callable[[], object]:
     """Make the folder of a run read-only, also for root."""
     folder = run.project.path / "runs/shapes/cam/0"
     mount("--bind", folder, folder)
@@ -75,10 +74,8 @@ def flip(path: Path) -> None:
     path.chmod(mode)
 
 
-def flip_checkpoint(run: "Run") -> Callable[[], object]:
+def flip_checkpoint(run: Run) -> Callable[[], object]:
     """Stop a training after its first epoch, and change its checkpoint."""
-    from faults import stop_at
-
     checkpoints = run.project.path / ".rca/checkpoints"
     stop_at(run, lambda: any(checkpoints.glob("train_cam*.pt")))
     (checkpoint,) = checkpoints.glob("train_cam*.pt")
@@ -86,16 +83,14 @@ def flip_checkpoint(run: "Run") -> Callable[[], object]:
     return checkpoint.unlink
 
 
-def flip_scores(run: "Run") -> Callable[[], object]:
+def flip_scores(run: Run) -> Callable[[], object]:
     """Change score maps that a later stage reads."""
     flip(run.project.path / "runs/shapes/cam/0/maps/0/scores.safetensors")
     return lambda: None
 
 
-def flip_cached(run: "Run") -> Callable[[], object]:
+def flip_cached(run: Run) -> Callable[[], object]:
     """Change score maps in DVC's cache, from where they have to come."""
-    import yaml
-
     name = "runs/shapes/cam/0/maps/0/scores.safetensors"
     stages = yaml.safe_load((run.project.path / "dvc.lock").read_text())["stages"]
     (md5,) = (out["md5"] for stage in stages.values() for out in stage["outs"] if out["path"] == name)
@@ -147,3 +142,39 @@ def judge(code: int, text: str, finished: bool) -> list[str]:
         return [] if finished else ["it ended well, but with other files"]
     wrong = ["a traceback"] if "Traceback" in text else []
     return wrong if find_sentence(text) else [*wrong, f"no sentence: {text[-300:]}"]
+
+
+def try_fault(fault: Fault, engine: str, real: Project, folder: Path) -> tuple[str, list[str]]:
+    """Make a fault, give the plain command, mend the fault, give the command again; the sentence, and what is wrong."""
+    with open_disk(folder, fault.mounts):
+        run = Run(copy(real, folder), f"{folder.name}-{engine}-{fault.stage}")
+        forget(run.project, fault.stage)
+        expected = list_files(real.path, True)
+        mend = fault.make(run)
+        code, text = run.finish(*ENGINES[engine])
+        finished = code == 0 and not find_differences(expected, list_files(run.project.path, True))
+        wrong = judge(code, text, finished)
+        mend()
+        code, text_after = run.finish(*ENGINES[engine])
+        if code:
+            wrong.append(f"the command failed after it: {find_sentence(text_after) or text_after[-300:]}")
+        wrong += find_differences(expected, list_files(run.project.path, True))[:5]
+        wrong += [f"TMPDIR has {name}" for name in run.list_left()[:3]]
+        if left := run.wait_for_end(5):
+            wrong.append(f"{left} processes are left")
+    return find_sentence(text) if not finished else "it mends itself", wrong
+
+
+def try_faults(real: Project, folder: Path) -> int:
+    """Print a line for each fault under each engine; how many did not end as they should."""
+    failed = 0
+    for fault in FAULTS:
+        for engine in ENGINES:
+            if fault.mounts and os.geteuid() != 0:
+                print(f"{fault.name}: left out, since one has to be root to mount a file system")
+                continue
+            sentence, wrong = try_fault(fault, engine, real, folder)
+            failed += bool(wrong)
+            what = f"{fault.name} ({fault.stage}, {engine})"
+            print(f"{what}: {sentence}; {'; '.join(wrong) or 'then as undisturbed'}", flush=True)
+    return failed

@@ -21,6 +21,7 @@ from dvc.stage.loader import StageLoader
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc_data.hashfile.state import State
 
+import rca.pipeline.whole_lock  # noqa: F401  # the record of a run in DVC's cache is whole, too
 from rca.core.errors import UserError
 from rca.pipeline.dvc_patches import HeldLock, describe_error, run_alone
 from rca.pipeline.rwlock import FileList

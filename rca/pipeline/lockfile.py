@@ -84,18 +84,20 @@ def is_out(out: object) -> bool:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replace a file, so that no reader and no kill finds a part of it, not even if the machine stops.
+    """Replace a file of DVC, so that no reader and no kill finds a part of it; dvc.lock not even if the machine stops.
 
-    Who writes it twice at once has DVC's lock, so one name does for the part. DVC's own folder takes it where there is
-    one: a part that a kill leaves is not in the way of git there.
+    The part lies in DVC's own folder for such files, or else beside the file. Who writes a file twice at once has DVC's
+    lock, so one name does.
     """
     path = path.resolve()
-    folder = path.parent / ".dvc/tmp"
-    part = (folder if folder.is_dir() else path.parent) / f".{path.name}.part"
+    own = next((parent for parent in path.parents if parent.name == ".dvc"), path.parent / ".dvc")
+    folder = own / "tmp" if (own / "tmp").is_dir() else path.parent
+    part = folder / f".{path.name}.part"
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if path.name == LOCK.name:
+            os.fsync(file.fileno())
     if path.exists():
         part.chmod(path.stat().st_mode)
     part.replace(path)

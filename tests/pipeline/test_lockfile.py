@@ -12,7 +12,7 @@ from projects import ROOT, Toy, wait_until
 
 from rca.cli.main import main
 from rca.core.errors import UserError
-from rca.pipeline.lockfile import check_lock
+from rca.pipeline.lockfile import check_lock, replace_file
 from rca.pipeline.plan import merge_pending
 
 ENGINES = {"dvc": ("dvc", "repro"), "snakemake": ("snakemake", "--cores", "2")}
@@ -165,9 +165,21 @@ def test_a_project_without_a_lock_is_in_order(tmp_path):
     check_lock(tmp_path)
 
 
-def test_the_lock_keeps_its_mode_and_a_link_stays(tmp_path):
-    from rca.pipeline.lockfile import replace_file
+def test_parts_lie_in_the_folder_of_dvc(tmp_path):
+    run = tmp_path / ".dvc/cache/runs/ab/abc/.token.tmp"
+    run.parent.mkdir(parents=True)
+    (tmp_path / ".dvc/tmp/.dvc.lock.part").mkdir(parents=True)  # which is in the way of one there
+    (tmp_path / ".dvc/tmp/..token.tmp.part").mkdir()
+    for path in (run, tmp_path / "dvc.lock"):
+        with pytest.raises(IsADirectoryError):
+            replace_file(path, "new")
+    (tmp_path / ".dvc/tmp/..token.tmp.part").rmdir()
+    replace_file(run, "new")
+    assert run.read_text() == "new"
+    assert os.listdir(run.parent) == [run.name]
 
+
+def test_the_lock_keeps_its_mode_and_a_link_stays(tmp_path):
     kept, link = tmp_path / "kept", tmp_path / "dvc.lock"
     kept.write_text("old")
     kept.chmod(0o640)
