@@ -21,11 +21,11 @@ from dvc.stage.loader import StageLoader
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc_data.hashfile.state import State
 
-import rca.pipeline.whole_lock  # noqa: F401  # the record of a run in DVC's cache is whole, too
 from rca.core.errors import UserError
 from rca.pipeline.dvc_patches import HeldLock, describe_error, run_alone
 from rca.pipeline.rwlock import FileList
 from rca.pipeline.tasks import Record, Task, find_recorded, write_record
+from rca.pipeline.whole_lock import verify_restored
 
 
 class JobRepo:
@@ -76,6 +76,7 @@ def reproduce(root: Path, task: Task, force: bool = False) -> None:
     """
     root = root.resolve()
     run_alone()
+    verify_restored()
     try:
         repo = JobRepo(root, task.state)
         stage = load_stage(repo, task, find_recorded(root, task))

@@ -1,7 +1,7 @@
 """All replacements of DVC's own behaviour.
 
 They are locks that wait, a dvc.lock that is parsed once and written atomically, and stages that run without a lock.
-`rca.pipeline.whole_lock` has the one for the command `dvc`.
+`rca.pipeline.whole_lock` has those for the command `dvc`, too.
 tests/pipeline/test_dvc_contract.py tests the parts of DVC that the package uses.
 """
 

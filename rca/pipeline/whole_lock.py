@@ -1,8 +1,9 @@
-"""Make the command `dvc` write its files whole or not at all.
+"""Make DVC write its files whole or not at all, and restore none that has changed in its cache.
 
 DVC rewrites dvc.lock in place after each stage, for seconds if it is long: whatever stops `dvc repro` meanwhile, Ctrl+C
-included, leaves a part of it. Python imports this module as it starts `dvc`: workflow/rca_whole_lock.pth, which is
-installed with the package, tells it to.
+included, leaves a part of it. And what is in its cache it takes for what was put there. Python imports this module as
+it starts `dvc`: workflow/rca_whole_lock.pth, which is installed with the package, tells it to. Jobs of Snakemake import
+it themselves.
 """
 
 import sys
@@ -30,12 +31,34 @@ def dump_whole(path: str, data: Any, dumper: Callable[..., Any], fs: Any = None,
     replace_file(Path(path), text.getvalue())
 
 
+def verify_restored() -> None:
+    """Make DVC compare what it restores with its checksum, unless the file is as it was when it was last compared.
+
+    A file with other bytes is removed from the cache, and its stage runs again.
+    """
+    from dvc.stage.cache import StageCache
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_data.hashfile.db.local import LocalHashFileDB
+
+    restore, trust = StageCache.restore, LocalHashFileDB.check
+
+    def restore_whole(*arguments: Any, **options: Any) -> None:
+        LocalHashFileDB.check = HashFileDB.check  # DVC's own trusts all files that are read-only
+        try:
+            restore(*arguments, **options)
+        finally:
+            LocalHashFileDB.check = trust
+
+    StageCache.restore = restore_whole
+
+
 def install() -> None:
     """Put the function in the place of DVC's own wherever that was imported, and tidy up before a run."""
     for module in MODULES:
         if hasattr(module, "_dump_data"):
             module._dump_data = dump_whole
     if "repro" in sys.orig_argv:
+        verify_restored()
         root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), Path.cwd())
         drop_empty_runs(root / ".dvc/cache")
 

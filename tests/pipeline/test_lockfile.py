@@ -1,5 +1,6 @@
 """dvc.lock under both engines: written whole or not at all, named where it is damaged, and nothing of it is lost."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -116,6 +117,24 @@ def test_an_empty_folder_of_the_run_cache_is_no_matter(finished, engine):
     else:
         finished.run(*ENGINES[engine])
     assert finished.list_ran() == ["train@rca-0"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_has_changed_in_the_cache_is_made_again(finished, engine):
+    model = finished.path / "runs/rca-0/model.txt"
+    content = model.read_bytes()
+    digest = hashlib.md5(content).hexdigest()
+    cached = finished.path / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}"
+    cached.chmod(0o644)
+    cached.write_bytes(content[:-1] + b"?")
+    cached.chmod(0o444)
+    model.unlink()
+    if engine == "dvc":
+        finished.run(sys.executable, "-c", START, str(ROOT / "workflow"), "repro")
+    else:
+        finished.run(*ENGINES[engine])
+    assert finished.list_ran() == ["train@rca-0"]
+    assert model.read_bytes() == cached.read_bytes() == content
 
 
 def find_refusal(root: Path) -> UserError | None:
