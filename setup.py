@@ -12,24 +12,32 @@ import sysconfig
 from setuptools import Distribution, find_packages, setup
 from setuptools.command.build_py import build_py
 
+FILE = "workflow/rca_whole_lock.pth"
 PACKAGES = os.path.relpath(sysconfig.get_path("purelib"), sys.prefix)
 PROJECT = "rca.project"
-
-
-class WithData(Distribution):
-    """A distribution whose data files are installed with `pip install --editable`, too."""
-
-    def has_data(self) -> bool:
-        """What setuptools asks there; it has the answer under another name."""
-        return bool(self.has_data_files())
+EDITABLE = "editable_wheel" in sys.argv
 
 
 class BuildPackages(build_py):
-    """Take no code from the top of the repository, where this file lies."""
+    """Builds the packages, and puts the file beside them in a wheel, which any Python may install."""
+
+    def run(self):
+        """Build as always, and copy the file."""
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(FILE, self.build_lib)
 
     def find_package_modules(self, package, package_dir):
-        """List the modules of a package."""
+        """List the modules of a package, but take no code from the top of the repository, where this file lies."""
         return [] if package == PROJECT else super().find_package_modules(package, package_dir)
+
+
+class WithData(Distribution):
+    """A distribution whose data files are installed with `pip install --editable`, which is for this Python."""
+
+    def has_data(self):
+        """What setuptools asks there; it has the answer under another name."""
+        return bool(self.has_data_files())
 
 
 setup(
@@ -50,6 +58,6 @@ setup(
             "workflow/project/*",
         ],
     },
-    data_files=[(PACKAGES, ["workflow/rca_whole_lock.pth"])],
+    data_files=[(PACKAGES, [FILE])] if EDITABLE else [],
     include_package_data=False,
 )
