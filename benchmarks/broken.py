@@ -149,16 +149,16 @@ def try_fault(fault: Fault, engine: str, real: Project, folder: Path) -> tuple[s
     with open_disk(folder, fault.mounts):
         run = Run(copy(real, folder), f"{folder.name}-{engine}-{fault.stage}")
         forget(run.project, fault.stage)
-        expected = list_files(real.path, True)
+        expected = list_files(real.path)
         mend = fault.make(run)
         code, text = run.finish(*ENGINES[engine])
-        finished = code == 0 and not find_differences(expected, list_files(run.project.path, True))
+        finished = code == 0 and not find_differences(expected, list_files(run.project.path))
         wrong = judge(code, text, finished)
         mend()
         code, text_after = run.finish(*ENGINES[engine])
         if code:
             wrong.append(f"the command failed after it: {find_sentence(text_after) or text_after[-300:]}")
-        wrong += find_differences(expected, list_files(run.project.path, True))[:5]
+        wrong += find_differences(expected, list_files(run.project.path))[:5]
         wrong += [f"TMPDIR has {name}" for name in run.list_left()[:3]]
         if left := run.wait_for_end(5):
             wrong.append(f"{left} processes are left")

@@ -89,7 +89,7 @@ def try_kill(kill: Kill, templates: dict[str, Project], folder: Path, choice: ra
         lines = [line for line in text.splitlines() if "did not succeed" in line or "ERROR" in line]
         wrong.append(f"the plain command failed: {(lines or text.splitlines()[-3:])[0]}")
     finished = templates["finished toy" if toy else "real"]
-    wrong += find_differences(list_files(finished.path, not toy), list_files(run.project.path, not toy))[:5]
+    wrong += find_differences(list_files(finished.path), list_files(run.project.path))[:5]
     wrong += [f"TMPDIR has {name}" for name in run.list_left()[:3]]
     if left := run.wait_for_end(5):
         wrong.append(f"{left} processes are left")

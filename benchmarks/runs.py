@@ -38,12 +38,10 @@ class Kill:
         return f"{self.engine:<9} {self.number.name:<7} {'group' if self.group else 'leader':<6} {self.stage}"
 
 
-def list_files(root: Path, ordered: bool) -> dict[str, bytes]:
-    """The content of all files that are compared, by path.
+def list_files(root: Path) -> dict[str, bytes]:
+    """The content of all files that are compared, by path; dvc.lock in order of its entries.
 
-    Args:
-        root: The project's root.
-        ordered: Whether dvc.lock is put in order: entries that were taken out of it come back as the last.
+    Entries that are written again come last in it, and those of stages that are gone stand where an engine puts them.
     """
     found = {}
     for name in COMPARED:
@@ -51,8 +49,7 @@ def list_files(root: Path, ordered: bool) -> dict[str, bytes]:
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and path.name not in OTHERS:
                 found[path.relative_to(root).as_posix()] = path.read_bytes()
-    if ordered:
-        found["dvc.lock"] = json.dumps(yaml.safe_load(found["dvc.lock"]), sort_keys=True).encode()
+    found["dvc.lock"] = json.dumps(yaml.safe_load(found["dvc.lock"]), sort_keys=True).encode()
     return found
 
 

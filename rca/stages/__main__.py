@@ -102,8 +102,6 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
         except Exception as error:
             sentence = tell(error)
             if sentence is not None:
-                if not isinstance(error, UserError):
-                    traceback.print_exc(file=log)  # the place is of use to a developer only
                 print(f"error: {context.name}: {sentence} (log: {log_file})", file=sys.stderr)
                 return 2
             traceback.print_exc()
