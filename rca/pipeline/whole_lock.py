@@ -40,14 +40,15 @@ def verify_restored() -> None:
     from dvc_data.hashfile.db import HashFileDB
     from dvc_data.hashfile.db.local import LocalHashFileDB
 
-    restore, trust = StageCache.restore, LocalHashFileDB.check
+    caches: Any = LocalHashFileDB
+    restore, trust, compare = StageCache.restore, caches.check, HashFileDB.check
 
     def restore_whole(*arguments: Any, **options: Any) -> None:
-        LocalHashFileDB.check = HashFileDB.check  # DVC's own trusts all files that are read-only
+        caches.check = compare  # DVC's own trusts all files that are read-only
         try:
             restore(*arguments, **options)
         finally:
-            LocalHashFileDB.check = trust
+            caches.check = trust
 
     StageCache.restore = restore_whole
 
