@@ -37,18 +37,24 @@ class UserError(Exception):
     """
 
 
-def flatten(text: str) -> str:
-    """A message as one line of at most 900 letters: what cannot be printed as escapes, a long middle left out."""
+def flatten(text: str, spare: int = 0) -> str:
+    """A message as one line of at most 240 letters: what cannot be printed as escapes, a long middle left out.
+
+    Args:
+        text: The message.
+        spare: More letters that it may have, such as those of a path.
+    """
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return text if len(text) <= 900 else f"{text[:500]} ... {text[-350:]}"
+    most = 240 + spare
+    return text if len(text) <= most else f"{text[: most - 95]} ... {text[-90:]}"
 
 
 def quote(name: object) -> str:
-    """A name for a message: as it is, or with what cannot be printed as escapes, and never longer than 300 letters."""
+    """A name for a message: as it is, or with what cannot be printed as escapes, and never longer than 200 letters."""
     text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
     if not text or not text.isprintable():
         text = ascii(text)
-    return text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}"
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
 def explain(error: BaseException) -> str | None:

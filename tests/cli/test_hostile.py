@@ -41,7 +41,7 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     text = capsys.readouterr().err
     assert text.startswith("error: ")
     assert text.count("\n") == 1, text
-    assert len(text) < 400
+    assert len(text.removeprefix("error: ").replace(f"{Path.cwd()}/", "")) <= 2 * 120
     return text
 
 

@@ -40,7 +40,7 @@ def test_a_name_that_cannot_be_written_is_told() -> None:
 def test_a_name_in_a_message_is_one_short_line(name: object) -> None:
     text = quote(name)
     assert text.isprintable()
-    assert 0 < len(text) <= 300
+    assert 0 < len(text) <= 200
 
 
 def test_what_a_user_reads_comes_from_one_place() -> None:
