@@ -22,6 +22,8 @@ from rca.core.settings import load_params, name_nearest
 
 PARAMS = Path("params.yaml")
 LOCK = Path(".rca/params.lock")
+# A path with places to fill in, such as `{split}2017`: text, although YAML sees a mapping before it.
+_TEMPLATE = re.compile(r"[\w./-]*(\{[a-z]+\}[\w./-]*)+")
 
 
 class Document:
@@ -63,15 +65,22 @@ class Document:
         dotted, equals, text = change.partition("=")
         if not equals or not dotted:
             raise UserError(f"{self.option} {change}: write dotted.key=value, e.g. {self.option} seeds='[0, 1]'.")
+        self.put(dotted, self._parse(text, change), change)
+
+    def _parse(self, text: str, change: str) -> object:
+        """The value of a change."""
+        if _TEMPLATE.fullmatch(text):
+            return text
         try:
-            value = self.yaml.load(text)
+            anchors = [event.anchor for event in self.yaml.parse(text) if getattr(event, "anchor", None)]
+            value: object = self.yaml.load(text)
         except YAMLError:
             raise UserError(f"{self.option} {change}: {text} is not valid YAML.") from None
-        if any(getattr(event, "anchor", None) for event in self.yaml.parse(text)):
+        if anchors:
             raise UserError(
                 f"{self.option} {change}: write values out: `dvc exp run -S` changes all places that share an anchor."
             )
-        self.put(dotted, value, change)
+        return value
 
     def put(self, dotted: str, value: object, change: str = "") -> None:
         """Set the value of a dotted key; `change` is what messages quote."""

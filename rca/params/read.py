@@ -27,7 +27,9 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
     try:
         return _read(path, source or path)
     except UserError as error:
-        raise UserError(flatten(str(error), len(str(source or path)))) from None  # names and values in it may be anything
+        raise UserError(
+            flatten(str(error), len(str(source or path)))
+        ) from None  # names and values in it may be anything
 
 
 def _read(path: Path, source: Path) -> Params:

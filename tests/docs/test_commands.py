@@ -25,6 +25,9 @@ PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorte
 PROGRAMS = ("rca", "snakemake", "dvc", "make", "pytest", "python", "tensorboard", "source", "export", "git", "cd")
 START = re.compile(rf"(?:\w+=\S+ )*(?:{'|'.join(PROGRAMS)}) ")
 
+# What names a command or its option in running text, without the rest: `rca export coco`, `rca check --out`.
+NAME = re.compile(r"(rca|dvc|make)( [a-z]+)*|rca STAGE|.* --[a-z-]+|.*\.\.\..*")
+
 
 def list_blocks(text: str, *kinds: str) -> list[str]:
     return [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if kind in kinds]
@@ -37,7 +40,7 @@ def list_lines(page: str) -> list[str]:
     lines = [line.removeprefix("$ ") for line in blocks.splitlines() if START.match(line.removeprefix("$ ") + " ")]
     plain = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", plain)]
-    return [*lines, *(span for span in spans if START.match(span) and "..." not in span)]
+    return [*lines, *(span for span in spans if START.match(span) and not NAME.fullmatch(span))]
 
 
 LINES = sorted({(page, line) for page in PAGES for line in list_lines(page)})
