@@ -15,6 +15,8 @@ from rca.cli.doctor import check_machine
 from rca.cli.understood import describe, format_splits, write_picture
 from rca.core.errors import UserError
 from rca.core.files import write_json
+from rca.core.plain_yaml import list_shared
+from rca.core.reading import read_text
 from rca.data.checking.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
 from rca.data.formats.dataset import examine_dataset
@@ -72,6 +74,10 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
     if params == PARAMS and write_instances(settings):
         print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
+    for anchor in list_shared(read_text(params)):
+        print(
+            f"warning: {params}: `dvc exp run -S` changes all that share &{anchor}: let a run name a base."
+        )
     for network in (settings.classifier, settings.segmenter):
         if network.backbone.name.startswith("timm/"):
             # Building the model is the only way to check its output stride.

@@ -59,6 +59,12 @@ def parse_yaml(text: str) -> object:
         raise yaml.YAMLError(f"a value cannot be read: {error}") from None
 
 
+def list_shared(text: str) -> list[str]:
+    """The anchors of a valid text to which an alias leads: what changes one place may change the others."""
+    events = yaml.parse(text, Loader=yaml.SafeLoader)
+    return sorted({str(event.anchor) for event in events if isinstance(event, yaml.AliasEvent)})
+
+
 def check_bounds(text: str) -> None:
     """Check a text's size, its depth and its number of values, with what its aliases repeat, before it is parsed.
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
+from rca.cli.main import main
 from rca.cli.preset import apply_preset
 from rca.core.errors import UserError
 from rca.core.settings import load_params
@@ -94,3 +95,15 @@ def test_a_run_without_the_section_takes_it_with_a_plus() -> None:
         for name, run in read_params(Path("params.yaml")).described.items()
     }
     assert epochs == {"cam": 32, "rca": 1}
+
+
+def test_the_check_warns_of_an_anchor(capsys: pytest.CaptureFixture[str]) -> None:
+    apply_preset("shapes", [], force=True)
+    assert main(["check"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    text = Path("params.yaml").read_text()
+    assert "  cam: {}\n" in text
+    shared = "  cam: {train_cam: &short {optimisation: {epochs: 3}}}\n  cam_2: {train_cam: *short}\n"
+    Path("params.yaml").write_text(text.replace("  cam: {}\n", shared))
+    assert main(["check"]) == 0
+    assert "`dvc exp run -S` changes all that share &short" in capsys.readouterr().out
