@@ -75,9 +75,7 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
         print(f"{INSTANCES}: updated.")
     print(f"{params}: {len(settings.runs)} runs, {len(settings.seeds)} seeds, {len(settings.shards)} shards.")
     for anchor in list_shared(read_text(params)):
-        print(
-            f"warning: {params}: `dvc exp run -S` changes all that share &{anchor}: let a run name a base."
-        )
+        print(f"warning: {params}: `dvc exp run -S` changes all that share &{anchor}: let a run name a base.")
     for network in (settings.classifier, settings.segmenter):
         if network.backbone.name.startswith("timm/"):
             # Building the model is the only way to check its output stride.

@@ -27,9 +27,9 @@ def read_params(path: Path = PARAMS, source: Path | None = None) -> Params:
     try:
         return _read(path, source or path)
     except UserError as error:
-        raise UserError(
-            flatten(str(error), len(str(source or path)))
-        ) from None  # names and values in it may be anything
+        folder = f"{(source or path).parent}/"
+        # Names and values in it may be anything.
+        raise UserError(flatten(str(error), spare=len(folder) if folder in str(error) else 0)) from None
 
 
 def _read(path: Path, source: Path) -> Params:
@@ -89,7 +89,10 @@ def read_run(
             raise UserError(f"{source}: {place}.{key} cannot differ between runs: set it in {key}.")
         if not isinstance(value, Mapping):
             raise UserError(f"{source}: {place}.{key} must be a section of keys, not {value!r}.")
-    host, method = load_host(settings.host), load_method(settings.method)
+    try:
+        host, method = load_host(settings.host), load_method(settings.method)
+    except UserError as error:
+        raise UserError(f"{source}: {place}: {error}") from None
     read_options(host, settings.host_options, f"{place}.host_options", source)
     options = read_options(method, settings.options, f"{place}.options", source)
     frozen = sections["train_cam"]["backbone"].get("trainable") == "none"
