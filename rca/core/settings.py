@@ -6,7 +6,7 @@ run's overrides into a section, and says in one sentence what is wrong.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -144,16 +144,16 @@ def build_settings(kind: type[SettingsType], data: object, name: str, source: Pa
         # Through JSON: pydantic's strict mode then takes a list as a tuple, but still refuses "3" as 3.
         return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe(error, name, kind)}") from None
+        raise UserError(f"{source}: {_describe(error, name, data, kind)}") from None
     except (TypeError, ValueError, RecursionError) as error:  # no plain data, too many digits, too deep
         raise UserError(f"{source}: {name or 'it'} holds a value that params cannot hold ({error}).") from None
 
 
-def _describe(error: ValidationError, name: str, settings: type[Settings]) -> str:
+def _describe(error: ValidationError, name: str, data: object, settings: type[Settings]) -> str:
     """The first error that pydantic reports, in one sentence."""
     first = error.errors(include_url=False)[0]
-    key = ".".join([name, *(str(part) for part in first["loc"])]).removeprefix(".")
     kind = first["type"]
+    key = ".".join([name, *_list_keys(first["loc"], data, kind == "missing")]).removeprefix(".")
     if kind == "extra_forbidden":
         near = name_nearest(str(first["loc"][-1]), _list_names(settings))
         return f"{key} is an unknown key: remove it or fix its spelling{near}."
@@ -176,3 +176,15 @@ def _list_names(kind: type[Settings]) -> set[str]:
             found.add(one)
             waiting += one.list_inner()
     return {name for one in found for name in one.model_fields}
+
+
+def _list_keys(place: Sequence[int | str], data: object, is_missing: bool) -> Iterator[str]:
+    """The keys of a place in plain data; pydantic also names the form that it took a section for, such as `voc`."""
+    for part in place:
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        elif not (is_missing and part == place[-1]):
+            continue
+        yield str(part)

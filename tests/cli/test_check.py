@@ -217,4 +217,4 @@ def test_another_word_for_what_to_do_with_broken_images_is_refused(
 ) -> None:
     use(broken="skip")
     assert main(["check"]) == 2
-    assert "dataset.folder.broken" in capsys.readouterr().err
+    assert "dataset.broken" in capsys.readouterr().err

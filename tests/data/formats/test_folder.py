@@ -256,10 +256,10 @@ def test_a_bad_source_is_named(with_web: Path) -> None:
     [
         ({"name": "mine", "format": "zip"}, "dataset"),
         ({"name": "mine"}, "dataset"),
-        ({"name": "mine", "format": "folder", "held_out": 1}, "dataset.folder.held_out is 1: "),
-        ({"name": "mine", "format": "folder", "masks": ["x"]}, "dataset.folder.masks is an unknown key"),
-        ({"name": "mine", "format": "voc"}, "dataset.voc.splits is missing"),
-        ({"name": "Mine", "format": "folder"}, "dataset.folder.name is"),
+        ({"name": "mine", "format": "folder", "held_out": 1}, "dataset.held_out is 1: "),
+        ({"name": "mine", "format": "folder", "masks": ["x"]}, "dataset.masks is an unknown key"),
+        ({"name": "mine", "format": "voc"}, "dataset.splits is missing"),
+        ({"name": "Mine", "format": "folder"}, "dataset.name is"),
         ({"name": "mine", "format": "folder", "sources": {"web": {"weight": 0}}}, "sources.web.weight is 0: "),
     ],
 )
