@@ -186,10 +186,12 @@ def _read_images(found: Annotations, items: Iterable[Mapping[str, Any]]) -> dict
             raise UserError(f"{found.path}: image {position} lacks an id or a file_name: correct it.")
         if identity in images:
             raise UserError(f"{found.path}: two images have the id {identity}: give each its own.")
-        height, width = (_read_integer(item.get(key)) for key in ("height", "width"))
-        image = AnnotatedImage(identity, file.strip().replace("\\", "/"), height or 0, width or 0)
-        images[identity] = image
-        if not (height and width and height > 0 and width > 0 and height * width <= MAX_PIXELS):
+        height, width = (_read_integer(item.get(key)) or 0 for key in ("height", "width"))
+        is_size = height > 0 and width > 0 and height * width <= MAX_PIXELS
+        # Without a size nothing is drawn.
+        shape = (height, width) if is_size else (0, 0)
+        image = images[identity] = AnnotatedImage(identity, file.strip().replace("\\", "/"), *shape)
+        if not is_size:
             size = f"the width {item.get('width')!r} and the height {item.get('height')!r}"
             _blame(found, image, f"{found.path}: the image {file} has {size[:120]}")
     return images

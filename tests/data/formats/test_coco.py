@@ -248,6 +248,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "cut": (with_value("annotations", "segmentation", {"size": [HEIGHT, WIDTH], "counts": "oo"}), "end too soon"),
     "crowd of 2": (with_value("annotations", "iscrowd", 2), "has the iscrowd 2, which is neither 0 nor 1"),
     "no width": (with_value("images", "width", -1), "the image 000000000007.jpg has the width -1 and the height 31"),
+    "a tower": (with_value("images", "height", 10**9), "has the width 45 and the height 1000000000"),
     "file elsewhere": (with_value("images", "file_name", "../x.jpg"), "the file name ../x.jpg leads out of the folder"),
 }
 
