@@ -47,7 +47,7 @@ bench: setup  ## run the benchmarks in about 25 minutes, and write docs/benchmar
 # These variables make libraries compute as on older CPUs. No test may depend on the rounding of a CPU.
 HASWELL := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2
 PRESCOTT := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41
-COMPUTE := pytest -n $(CORES) --dist worksteal -m "not slow and not slurm" --ignore tests/pipeline --ignore tests/docs
+COMPUTE := OMP_WAIT_POLICY=PASSIVE pytest -n $(CORES) --dist worksteal -m "not slow and not slurm" --ignore tests/pipeline --ignore tests/docs
 
 test-cpu: setup  ## run the numerical tests as on an old CPU, with two threads
 	@$(PRESCOTT) OMP_NUM_THREADS=2 $(COMPUTE)

@@ -4,7 +4,6 @@
 #     snakemake --cores 2 --until make_cam   # a stage's name stands for all its instances
 #
 # DVC decides what must run and records what ran; Snakemake runs it, in parallel where possible.
-import os
 import sys
 from pathlib import Path
 
@@ -19,9 +18,6 @@ if config:
         f"--config {next(iter(config))}: settings are in params.yaml: edit it, or write it with "
         "`rca preset NAME --set KEY=VALUE`."
     )
-
-# Busy-waiting threads of one job slow down other jobs on the same cores (up to 60 times).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if workflow.is_main_process:
     report_events()

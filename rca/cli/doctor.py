@@ -99,7 +99,7 @@ def examine_project(settings: "Params") -> Iterator[Finding]:
     """What the runs of a project need of this machine: engines, weights, the CRF and memory."""
     import psutil
 
-    from rca.models.weights import probe_weights
+    from rca.models.probing import probe_weights
     from rca.stages.base.layout import Layout
     from rca.stages.refine_crf import RefineCrfSettings
 

@@ -110,7 +110,7 @@ def name_weights(document: Document, weights: Path) -> None:
     Raises:
         UserError: there is no such file, or it fits no backbone.
     """
-    from rca.models.weights import find_backbone  # imported late: torch takes seconds
+    from rca.models.probing import find_backbone  # imported late: torch takes seconds
 
     link = "weights"
     while link in (document.content.get("links") or {}):

@@ -101,11 +101,12 @@ def start(command: Sequence[str], log: int) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
+        # Not the interrupt itself, which whoever is started in the background ignores.
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise UserError("Stopped. `rca run` goes on where it stopped.") from None
     except BaseException:
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
         raise
     finally:
         process.wait()

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
-from urllib.request import Request, urlopen
 
 import torch
 from pydantic import Field, model_validator
@@ -17,7 +15,7 @@ from rca.core.errors import UserError
 from rca.core.files import hash_file
 from rca.core.settings import Settings
 from rca.models.backbone import Trainable
-from rca.models.backbones import NAMES, OutputStride, build_backbone, find_problem
+from rca.models.backbones import OutputStride, build_backbone, find_problem
 from rca.models.storage import save_tensors
 
 Colour = tuple[float, float, float]
@@ -25,7 +23,6 @@ Mean = Annotated[float, Field(ge=-10, le=10)]
 Spread = Annotated[float, Field(ge=1e-4, le=10)]
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
-PATIENCE = 5.0  # seconds until a server counts as out of reach
 # Where trainings of others keep the state dict in their files, and what they put before its names.
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "network", "net", "model_state")
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
@@ -128,10 +125,10 @@ def fetch_weights(settings: BackboneSettings, path: Path) -> None:
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if isinstance(weights, TorchvisionWeights):
         state, mean, std = _download(settings.name, weights)
-        tensors = _fit(settings, state, f"torchvision's {weights.name}")
+        tensors = fit_state(settings, state, f"torchvision's {weights.name}")
     elif isinstance(weights, FileWeights):
         mean, std = weights.mean, weights.std
-        tensors = _fit(settings, _read_state(weights), str(weights.path))
+        tensors = fit_state(settings, read_state(weights), str(weights.path))
     about = {"initialisation": describe(settings), "mean": list(mean), "std": list(std)}
     save_tensors(path, tensors, about)
 
@@ -149,7 +146,7 @@ def describe(settings: BackboneSettings) -> str:
     return f"{settings.name} ({origin})"
 
 
-def _find_torchvision(name: str, weights: TorchvisionWeights) -> Any:
+def find_torchvision(name: str, weights: TorchvisionWeights) -> Any:
     """Torchvision's entry of some weights.
 
     Raises:
@@ -165,7 +162,7 @@ def _find_torchvision(name: str, weights: TorchvisionWeights) -> Any:
 
 
 def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor], Colour, Colour]:
-    chosen = _find_torchvision(name, weights)
+    chosen = find_torchvision(name, weights)
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
@@ -175,40 +172,6 @@ def _download(name: str, weights: TorchvisionWeights) -> tuple[dict[str, Tensor]
         ) from None
     transforms = chosen.transforms()
     return state, tuple(transforms.mean), tuple(transforms.std)
-
-
-def probe_weights(settings: BackboneSettings, made: Path) -> str:
-    """Find out whether `fetch_weights` will succeed, without fetching anything.
-
-    Args:
-        settings: The backbone.
-        made: What the stage would write; if it exists, nothing is fetched.
-
-    Returns:
-        Where the weights are.
-
-    Raises:
-        UserError: they are missing, and cannot be fetched.
-    """
-    weights = settings.weights
-    if isinstance(weights, FileWeights):
-        check_file(weights)
-    if not isinstance(weights, TorchvisionWeights):
-        return describe(settings)
-    url = _find_torchvision(settings.name, weights).url
-    cached = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
-    for place in (made, cached):
-        if place.is_file():
-            return f"{describe(settings)}, in {place}"
-    try:
-        with urlopen(Request(url, method="HEAD"), timeout=PATIENCE):
-            return f"{describe(settings)}, to be downloaded from {url}"
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The weights {weights.name} of {settings.name} are not here, and {url} cannot be reached ({error}):"
-            f" download them on a machine with a network and put them into {cached.parent}, or name a file with `rca"
-            " init --weights FILE` or in train_cam.backbone.weights and train_seg.backbone.weights (source: file)."
-        ) from None
 
 
 def check_file(weights: FileWeights) -> None:
@@ -225,35 +188,12 @@ def check_file(weights: FileWeights) -> None:
         raise UserError(f"The weights file {path} has the checksum {checksum}: set weights.sha256 to it.")
 
 
-def find_backbone(path: Path, first: str) -> tuple[str, str]:
-    """Find the backbone whose weights a file holds.
-
-    Args:
-        path: The file, as `FileWeights` takes it.
-        first: The backbone to try first.
-
-    Returns:
-        The backbone's name, and the SHA-256 of the file.
+def read_state(weights: FileWeights) -> dict[str, Tensor]:
+    """Read the state dict of a file.
 
     Raises:
-        UserError: the file is missing or broken, or fits no backbone but those of timm, which are not tried.
+        UserError: the file is missing or broken, or has another checksum.
     """
-    if not path.is_file():
-        raise UserError(f"The weights file {path} does not exist: name the file.")
-    weights = FileWeights(source="file", path=path, sha256=hash_file(path))
-    state = _read_state(weights)
-    names = dict.fromkeys(name for name in (first, *NAMES) if name in NAMES and name != "small")
-    for name in names:
-        with suppress(UserError):
-            _fit(BackboneSettings(name=name, weights=weights), state, str(path))
-            return name, weights.sha256
-    raise UserError(
-        f"{path} fits none of the backbones {', '.join(names)}: name another file, or set train_cam.backbone and"
-        " train_seg.backbone to a model of timm."
-    )
-
-
-def _read_state(weights: FileWeights) -> dict[str, Tensor]:
     check_file(weights)
     path = weights.path
     try:
@@ -290,8 +230,17 @@ def unwrap(content: object) -> dict[str, Tensor]:
     return state
 
 
-def _fit(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """The state dict of our backbone, from that of torchvision's or timm's model."""
+def fit_state(settings: BackboneSettings, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """The state dict of our backbone, from that of torchvision's or timm's model.
+
+    Args:
+        settings: The backbone.
+        state: The state dict of torchvision's or timm's model.
+        origin: What messages call it.
+
+    Raises:
+        UserError: it does not fit, or holds values that are not finite.
+    """
     names = _timm_names(settings, state) if settings.name.startswith("timm/") else _torchvision_names(settings)
     # Not in files of before PyTorch 0.4.1, and no result depends on it.
     state = {**{name: torch.tensor(0) for name in names.values() if name.endswith("num_batches_tracked")}, **state}

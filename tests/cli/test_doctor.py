@@ -13,8 +13,9 @@ from rca.cli import doctor
 from rca.cli.main import main
 from rca.core.errors import UserError
 from rca.core.settings import load_params
-from rca.models import weights as weights_module
-from rca.models.weights import BackboneSettings, TorchvisionWeights, probe_weights
+from rca.models import probing
+from rca.models.probing import probe_weights
+from rca.models.weights import BackboneSettings, TorchvisionWeights
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 RESNET = BackboneSettings(name="resnet50", weights=TorchvisionWeights(source="torchvision", name="IMAGENET1K_V1"))
@@ -29,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     def refuse(request: Any, timeout: float) -> None:
         raise OSError(f"no route to {request.host}")
 
-    monkeypatch.setattr(weights_module, "urlopen", refuse)
+    monkeypatch.setattr(probing, "urlopen", refuse)
 
     def write(**changes: Any) -> None:
         Path("params.yaml").write_text(yaml.safe_dump({**load_params(SHAPES), **changes}))

@@ -314,7 +314,9 @@ def test_an_error_before_the_first_job_is_shown(toy: Toy, capsys: pytest.Capture
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_stops_its_jobs(toy: Toy, number: int) -> None:
     (toy.outside / "wait").write_text("train@cam-0")
-    command = "from rca.cli.run import run_pipeline; run_pipeline(1, 1, False, False, [])"
+    # What is started in the background, as this test may be, ignores interrupts.
+    command = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    command += "from rca.cli.run import run_pipeline; run_pipeline(1, 1, False, False, [])"
     process = toy.start(sys.executable, "-c", command)
     wait_until(lambda: (toy.outside / "waiting-train@cam-0").exists())
     os.kill(process.pid, number)

@@ -1,0 +1,88 @@
+"""What can be known of initial weights before they are fetched: where they are, and whose they are."""
+
+from contextlib import suppress
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import torch
+
+from rca.core.errors import UserError
+from rca.core.files import hash_file
+from rca.models.backbones import NAMES
+from rca.models.weights import (
+    BackboneSettings,
+    FileWeights,
+    TorchvisionWeights,
+    check_file,
+    describe,
+    find_torchvision,
+    fit_state,
+    read_state,
+)
+
+PATIENCE = 5.0  # seconds until a server counts as out of reach
+
+
+def find_backbone(path: Path, first: str) -> tuple[str, str]:
+    """Find the backbone whose weights a file holds.
+
+    Args:
+        path: The file, as `FileWeights` takes it.
+        first: The backbone to try first.
+
+    Returns:
+        The backbone's name, and the SHA-256 of the file.
+
+    Raises:
+        UserError: the file is missing or broken, or fits no backbone but those of timm, which are not tried.
+    """
+    if not path.is_file():
+        raise UserError(f"The weights file {path} does not exist: name the file.")
+    weights = FileWeights(source="file", path=path, sha256=hash_file(path))
+    state = read_state(weights)
+    names = dict.fromkeys(name for name in (first, *NAMES) if name in NAMES and name != "small")
+    used = {}
+    for name in names:
+        with suppress(UserError):
+            used[name] = len(fit_state(BackboneSettings(name=name, weights=weights), state, str(path)))
+    if used:
+        # ResNet-101 has all layers of ResNet-50 and more: the right one uses the most of the file.
+        return max(used, key=lambda name: used[name]), weights.sha256
+    raise UserError(
+        f"{path} fits none of the backbones {', '.join(names)}: name another file, or set train_cam.backbone and"
+        " train_seg.backbone to a model of timm."
+    )
+
+
+def probe_weights(settings: BackboneSettings, made: Path) -> str:
+    """Find out whether `fetch_weights` will succeed, without fetching anything.
+
+    Args:
+        settings: The backbone.
+        made: What the stage would write; if it exists, nothing is fetched.
+
+    Returns:
+        Where the weights are.
+
+    Raises:
+        UserError: they are missing, and cannot be fetched.
+    """
+    weights = settings.weights
+    if isinstance(weights, FileWeights):
+        check_file(weights)
+    if not isinstance(weights, TorchvisionWeights):
+        return describe(settings)
+    url = find_torchvision(settings.name, weights).url
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    for place in (made, cached):
+        if place.is_file():
+            return f"{describe(settings)}, in {place}"
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=PATIENCE):
+            return f"{describe(settings)}, to be downloaded from {url}"
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The weights {weights.name} of {settings.name} are not here, and {url} cannot be reached ({error}):"
+            f" download them on a machine with a network and put them into {cached.parent}, or name a file with `rca"
+            " init --weights FILE` or in train_cam.backbone.weights and train_seg.backbone.weights (source: file)."
+        ) from None
