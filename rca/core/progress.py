@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -54,9 +55,11 @@ def note(label: str, share: float) -> None:
     path = os.environ.get(STATUS)
     if path:
         part = f"{path}.{os.getpid()}"
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump({"label": label, "share": share, "device": name_device()}, file)
-        os.replace(part, path)
+        # No result depends on it, so the work goes on where it cannot be written.
+        with suppress(OSError):
+            with open(part, "w", encoding="utf-8") as file:
+                json.dump({"label": label, "share": share, "device": name_device()}, file)
+            os.replace(part, path)
 
 
 def name_device() -> str:

@@ -84,7 +84,6 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     PROGRESS.mkdir(parents=True, exist_ok=True)
     progress = PROGRESS / f"{context.name}.json"
     progress.unlink(missing_ok=True)
-    os.environ[STATUS] = str(progress)
     log_file = LOGS / f"{context.name}.log"
     # cuBLAS is deterministic only if its workspace is fixed before the first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -93,6 +92,7 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     stdout, stderr = sys.stdout, sys.stderr
     start = time.monotonic()
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
+        os.environ[STATUS] = str(progress)
         # Several jobs share the terminal then: each line names its job.
         name = context.name if os.environ.get("RCA_PROGRESS") == "lines" else ""
         sys.stdout, sys.stderr = Tee(stdout, log, name), Tee(stderr, log, name)
@@ -109,6 +109,7 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
             return 1
         finally:
             sys.stdout, sys.stderr = stdout, stderr
+            os.environ.pop(STATUS, None)
             progress.unlink(missing_ok=True)
     print(f"{context.name}: done in {time.monotonic() - start:.1f} s", file=sys.stderr)
     return 0

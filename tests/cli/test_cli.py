@@ -21,6 +21,8 @@ from rca.stages.base.stage import list_stages
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 COMMANDS = [
     "init",
+    "run",
+    "doctor",
     "set",
     "get",
     "preset",
