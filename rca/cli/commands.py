@@ -36,11 +36,12 @@ def init(folder: Path | None, upgrade: bool, **arguments: Any) -> int:
 
 
 def run(**arguments: Any) -> None:
-    """Run the pipeline, then print the table."""
+    """Run the pipeline, then print the table, unless Snakemake was asked for something else."""
     from rca.cli.run import run_pipeline
 
     run_pipeline(**arguments)
-    show()
+    if not arguments["engine"]:
+        show()
 
 
 def doctor() -> int:

@@ -72,11 +72,12 @@ class View:
     def sum_up(self) -> str:
         """How much is done, and how long the rest will take."""
         seconds, known = self.jobs.estimate_all(self.cores, self.gpus)
-        left = f"about {format_time(seconds)} left" if known else f"more than {format_time(seconds)} left"
-        done, all_ = len(self.jobs.done), len(self.jobs.expected)
-        return f"{done} of {all_} jobs done in {format_time(time.time() - self.start)}" + (
-            f", {left}" if self.jobs.running or self.jobs.waiting else ""
+        done = (
+            f"{len(self.jobs.done)} of {len(self.jobs.expected)} jobs done in {format_time(time.time() - self.start)}"
         )
+        if seconds < 1:  # nothing is left, or nothing is known of it
+            return done
+        return f"{done}, {'about' if known else 'more than'} {format_time(seconds)} left"
 
 
 def describe(running: Running, jobs: Jobs, now: float) -> tuple[str, str, str, str]:
