@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,12 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "}
     assert listed == set(COMMANDS)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = subprocess.run([sys.executable, "-m", "rca", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"rca {version('rca')}\n"
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

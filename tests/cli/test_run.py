@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from projects import Toy, build_toy, wait_until
+from projects import ROOT, Toy, build_toy, wait_until
 from rich.console import Console
 
 from rca.cli import run as running
 from rca.cli import view
 from rca.cli.jobs import Jobs, format_time, locate, read_times, simulate
 from rca.cli.run import read_events, run_pipeline
-from rca.cli.view import LiveView, PlainView, choose_view
+from rca.cli.view import LiveView, PlainView, choose_view, group_jobs, of_run
 from rca.core.errors import UserError
 from rca.core.progress import STATUS, note, track
 from rca.pipeline.events import EventFile, report_events
 from rca.pipeline.plan import load_plan
-from rca.pipeline.resolve import Job
+from rca.pipeline.resolve import Job, resolve_jobs
 
 
 def make_job(name: str, upstream: Sequence[str] = (), threads: int = 1, gpu: int = 0, options: str = "") -> Job:
@@ -372,3 +372,11 @@ def test_help_and_table_load_nothing_slow(tmp_path: Path, command: str, most: fl
         assert slow == [], done.stderr
         times.append(seconds)
     assert min(times) < most
+
+
+def test_the_pipeline_of_the_repository_prints_few_lines() -> None:
+    """`make run` prints these, four on check, start and end, some on what runs, and the table."""
+    known = {job.name: job for job in resolve_jobs(ROOT)}
+    assert len(known) > 50
+    assert len(group_jobs(Jobs(known, set(known), {}), of_run)) <= 30
+    assert "@rca run " in (ROOT / "Makefile").read_text()
