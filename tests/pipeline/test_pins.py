@@ -189,4 +189,4 @@ def test_a_new_stage(real: RealProject, engine: str) -> None:
     ]
     assert "has no run hsc: name one of cam, rca" in real.rca("measure_area", "--run", "hsc", "--seed", "0", code=2)
     real.set_params({"measure_area": {"threshold": "middle"}})
-    assert 'measure_area.threshold is "middle"' in real.rca("show", code=2)
+    assert 'measure_area.threshold is "middle"' in real.rca("check", code=2)
