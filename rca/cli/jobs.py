@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,10 +44,15 @@ class Place:
 
 def locate(job: Job) -> Place:
     """What a job works on."""
-    words = shlex.split(job.command)
+    return _locate(job.name, job.command)
+
+
+@cache
+def _locate(name: str, command: str) -> Place:
+    words = shlex.split(command)
     options = {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
     known = {key: options[key] for key in ("item", "run", "seed", "shard") if key in options}
-    return Place(job.name.partition("@")[0], **known)
+    return Place(name.partition("@")[0], **known)
 
 
 @dataclass
@@ -168,19 +174,26 @@ def simulate(jobs: Iterable[Job], seconds: Mapping[str, float], started: set[str
     needed = {job.name for job in waiting}
     ends: list[tuple[float, str]] = []
     used: dict[str, tuple[int, int]] = {}
-    clock = 0.0
+    free, clock = [cores, gpus], 0.0
     while waiting or ends:
-        for job in list(waiting):
+        later = []
+        for number, job in enumerate(waiting):
+            if free[0] <= 0 and job.name not in started:
+                later += waiting[number:]
+                break
             threads, gpu = min(job.threads, cores), min(job.gpu, gpus)
-            busy = [sum(column) for column in zip(*used.values(), strict=True)] if used else [0, 0]
-            fits = job.name in started or (busy[0] + threads <= cores and busy[1] + gpu <= gpus)
-            if fits and (job.name in started or not needed.intersection(job.upstream)):
-                waiting.remove(job)
+            fits = threads <= free[0] and gpu <= free[1] and needed.isdisjoint(job.upstream)
+            if job.name in started or fits:
                 used[job.name] = threads, gpu
+                free = [free[0] - threads, free[1] - gpu]
                 heapq.heappush(ends, (clock + seconds[job.name], job.name))
+            else:
+                later.append(job)
+        waiting = later
         clock, name = heapq.heappop(ends)
         needed.discard(name)
-        del used[name]
+        threads, gpu = used.pop(name)
+        free = [free[0] + threads, free[1] + gpu]
     return clock
 
 

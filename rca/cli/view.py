@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from rca.cli.jobs import Jobs, Place, Running, format_time, locate
 
 BAR = 16
+COST = 100  # an estimate is made again after so many times the time that it took
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds between plain lines on what runs: each is twice the last
 
 
@@ -59,10 +60,24 @@ class View:
     def __init__(self, jobs: Jobs, cores: int, gpus: int, key: Callable[[Place], Place]) -> None:
         self.jobs, self.cores, self.gpus, self.key = jobs, cores, gpus, key
         self.start = time.time()
+        self.estimate, self.estimated, self.patience = (0.0, False), 0.0, 0.0
+        self.groups: dict[Place, Finished] = {}
+        self.grouped = 0
+
+    def estimate_all(self) -> tuple[float, bool]:
+        """As `Jobs.estimate_all`, but only now and then: it takes a second for some thousand jobs."""
+        begun = time.time()
+        if begun - self.estimated >= self.patience:
+            self.estimate = self.jobs.estimate_all(self.cores, self.gpus)
+            self.estimated, self.patience = begun, COST * (time.time() - begun)
+        seconds, known = self.estimate
+        return max(seconds - (begun - self.estimated), 0.0), known
 
     def finish(self, name: str) -> str | None:
         """The line for a job that finished, if it is the last of those that share one."""
-        group = group_jobs(self.jobs, self.key)[self.key(locate(self.jobs.known[name]))]
+        if len(self.jobs.expected) != self.grouped:  # Snakemake may run more than DVC called changed
+            self.groups, self.grouped = group_jobs(self.jobs, self.key), len(self.jobs.expected)
+        group = self.groups[self.key(locate(self.jobs.known[name]))]
         if not self.jobs.done.keys() >= set(group.names):
             return None
         times = [self.jobs.done[one] for one in group.names]
@@ -71,7 +86,7 @@ class View:
 
     def sum_up(self) -> str:
         """How much is done, and how long the rest will take."""
-        seconds, known = self.jobs.estimate_all(self.cores, self.gpus)
+        seconds, known = self.estimate_all()
         done = (
             f"{len(self.jobs.done)} of {len(self.jobs.expected)} jobs done in {format_time(time.time() - self.start)}"
         )
