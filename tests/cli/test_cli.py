@@ -33,6 +33,7 @@ COMMANDS = [
     "predict",
     "export",
     "show",
+    "compare",
     "clean",
     *list_stages(),
 ]

@@ -119,7 +119,7 @@ def test_the_permissions_of_the_file_are_those_of_the_umask(params: Path) -> Non
         ("train_cam.optimisation.epochs", "5"),
         ("train_cam.backbone.name", "resnet50"),  # a default
         ("train_cam.optimisation.processes", "1"),
-        ("run.rca_extended.choose_threshold.background.threshold", "0.5"),
+        ("run.rca_extended.choose_threshold.background.threshold", "0.46"),
         ("run.rca_extended.train_cam.neck", "0"),  # from the section
         ("run.cam.method", "cam"),
         ("dataset.format", "folder"),

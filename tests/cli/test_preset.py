@@ -209,7 +209,7 @@ def find_changes() -> list[tuple[str, list[str]]]:
 
 def test_documented_changes_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = find_changes()
-    assert {name for name, _ in commands} >= {"folder", "research", "shapes", "voc2012"}
+    assert {name for name, _ in commands} >= {"folder", "research", "voc2012"}
     for place in ("shared/data/msrc", "shared/data/voc6", "shared/weights", "shared/VOC2012"):
         (tmp_path / place).mkdir(parents=True)
     for variable in ("RCA_SHARED", "PHOTOS", "VOC_ROOT"):

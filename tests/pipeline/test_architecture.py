@@ -45,7 +45,7 @@ ROOMS = (
 # What knows the params file, the stages and the pipeline's paths. All else is the library.
 FRONT = ("stages", "params", "cli", "pipeline")
 # The modules that may import DVC.
-ADAPTER = {"dvc_project", "dvc_patches", "dvc_job", "rwlock", "whole_lock"}
+ADAPTER = {"dvc_project", "dvc_patches", "dvc_job", "rwlock", "whole_lock", "targets"}
 LIBRARY = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in FRONT]
 
 
