@@ -56,7 +56,7 @@ def test_the_first_stage_ends_with_a_sentence(
     shutil.copy(ROOT / "workflow/presets/shapes.yaml", tmp_path / "params.yaml")
     block(tmp_path / "runs")
     assert pin([]) == 2
-    check(capsys.readouterr().err, "runs", "File exists")
+    check(capsys.readouterr().err, "runs", "cannot be used (")
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop"])
