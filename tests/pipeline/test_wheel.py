@@ -114,7 +114,7 @@ def test_from_the_wheel_to_masks(tmp_path: Path) -> None:
 
     assert str(tmp_path / "venv") in run("python -c 'import rca; print(rca.__file__)'", here)
     install, init, enter, start, show = read_lines("docs/getting_started.md")
-    assert install == "pip install rca"
+    assert install == "pip install rca-*.whl"
     init = init.replace("~/photographs", str(tmp_path / "photographs"))
     sets = " ".join(f"--set '{key}={value}'" for key, value in SMALL.items())
     run(f"{init} --weights {tmp_path / 'weights.safetensors'} {sets}", here)
