@@ -77,7 +77,7 @@ def test_settings_are_built_from_plain_data() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"name": "x", "cuont": 1}, "outer.cuont is an unknown key: remove it or fix its spelling."),
+        ({"name": "x", "cuont": 1}, "outer.cuont is an unknown key: remove it or fix its spelling (count?)."),
         ({"name": "x", "inner": {"rat": 1}}, "outer.inner.rat is an unknown key"),
         ({"count": 1}, "outer.name is missing: add it."),
         ({"name": "x", "count": "3"}, 'outer.count is "3": '),
@@ -103,7 +103,7 @@ def test_errors_name_the_dotted_key(data: object, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"name": "x", "cuont": 1}, "cuont is an unknown key: remove it or fix its spelling."),
+        ({"name": "x", "cuont": 1}, "cuont is an unknown key: remove it or fix its spelling (count?)."),
         ({"name": "x", "inner": {"rate": 0}}, "inner.rate is 0: input should be greater than 0."),
         ({"name": "x", "parts": {"x": {}}}, "name and parts both have x: rename one."),
     ],

@@ -119,7 +119,7 @@ def make_project(folder: Path, name: str, code: str, section: str) -> Path:
     for old, new in (
         ("runs: [cam, rca]", f"runs: [cam, {name}]"),
         ("train: 400, val: 100, size: 96", "train: 4, val: 2, size: 48"),
-        ("epochs: 32\n    batch_size: 8", "epochs: 3\n    batch_size: 2"),
+        ("epochs: 32, batch_size: 8", "epochs: 3, batch_size: 2"),
         ("crop: 96", "crop: 48"),
         ("\nprepare_data:", f"{section}\nprepare_data:"),
     ):

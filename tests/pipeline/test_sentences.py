@@ -46,7 +46,7 @@ def test_a_job_ends_with_a_sentence(toy: Toy, spoil: Callable[[Path], None], par
 
 def test_snakemake_ends_with_a_sentence(toy: Toy) -> None:
     block(toy.path / ".rca")
-    check(toy.snakemake(code=1), ".rca", "Not a directory")
+    check(toy.snakemake(code=1), ".rca", "cannot be used (")
 
 
 def test_the_first_stage_ends_with_a_sentence(
