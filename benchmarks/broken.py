@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from runs import ENGINES, Project, Run, copy, find_differences, forget, list_files, stop_at
+from engine_runs import ENGINES, Project, Run, copy, find_differences, forget, list_files, stop_at
 
 SPARE = 96 * 1024  # bytes that are left on the full disk: enough for DVC to begin
 SPARE_INODES = 24

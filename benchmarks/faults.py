@@ -22,8 +22,8 @@ from pathlib import Path
 
 import yaml
 from broken import try_faults
-from projects import Project, RealProject, Toy, build_real, build_toy  # runs.py says where they are
-from runs import ENGINES, SIGNALS, Kill, Run, copy, find_differences, forget, list_files, strike
+from engine_runs import ENGINES, SIGNALS, Kill, Run, copy, find_differences, forget, list_files, strike
+from projects import Project, RealProject, Toy, build_real, build_toy  # engine_runs.py says where they are
 
 PADDING = 60  # entries of stages that are gone, so that dvc.lock takes about as long to write as a large one
 

@@ -8,12 +8,12 @@ from projects import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import broken
-import runs
+import engine_runs
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("engine", runs.ENGINES)
+@pytest.mark.parametrize("engine", engine_runs.ENGINES)
 @pytest.mark.parametrize("fault", broken.FAULTS, ids=lambda fault: f"{fault.name}, {fault.stage}")
 def test_a_fault_is_one_sentence_and_a_rerun_succeeds(real_template, tmp_path, fault, engine):
     if fault.mounts:
