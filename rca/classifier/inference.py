@@ -58,10 +58,16 @@ def score_images(
         maps, logits = score_features(network, encoded, shape, settings, stride, tags, beside)
         for record, of_image, scores in zip(batch, maps, logits, strict=True):
             labels = np.array([tag + 1 for tag in record.tags], np.uint8)
-            tagged = of_image[list(record.tags)]
-            if not network.method.locates:  # located maps are shares, which mean the same in every photograph
-                tagged = normalise_maps(tagged, by=network.host.normalisation)
+            tagged = normalise_tagged(network, of_image[list(record.tags)])
             yield record, ScoreMaps(labels, tagged.half().cpu().numpy(), scores.cpu().numpy())
+
+
+def normalise_tagged(network: CamNetwork, maps: Tensor) -> Tensor:
+    """Bring the maps (K, h, w) of an image's tags to 0..1, as the network's host defines.
+
+    Maps that a method locates are shares, which mean the same in every photograph: they stay as they are.
+    """
+    return maps if network.method.locates else normalise_maps(maps, by=network.host.normalisation)
 
 
 def encode_images(

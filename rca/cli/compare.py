@@ -13,12 +13,11 @@ from rca.core.errors import UserError
 from rca.core.files import work_in_folder
 from rca.evaluation.comparison import Difference, compare_figures, format_comparison
 from rca.evaluation.tables import SHOWN
-from rca.params.read import read_params
+from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
 from rca.stages.base.layout import RESULTS
 from rca.stages.base.results import Results, read_results
 
-PARAMS = Path("params.yaml")
 FIGURE = ("kind", "split", "threshold", "figure")
 OF_CLASS = ("kind", "split", "threshold", "class")
 

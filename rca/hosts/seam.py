@@ -7,7 +7,6 @@ Segmentation, CVPR 2020. The loss is L_cls + L_ER + L_ECR. docs/methods.md lists
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from rca.core.distributed import mean_of_rows
 from rca.core.normalisation import Normalisation, normalise_maps
@@ -16,6 +15,7 @@ from rca.data.loading.images import Sample
 from rca.hosts.base import Host, Levels
 from rca.hosts.pixel_correlation import PixelCorrelation
 from rca.models.output import Output, require
+from rca.models.resizing import resize_maps
 
 
 class SeamOptions(Settings):
@@ -94,8 +94,7 @@ class SeamHost(Host):
 
 def scale_maps(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring maps (B, C, h, w) to 0..1 each, after ReLU, and then to another size."""
-    scaled = normalise_maps(maps.relu(), valid, "min_max")
-    return scaled if scaled.shape[2:] == size else functional.interpolate(scaled, size, mode="bilinear")
+    return resize_maps(normalise_maps(maps.relu(), valid, "min_max"), size)
 
 
 def add_background(refined: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from rca.core.errors import UserError
 from rca.pipeline.lockfile import check_lock, drop_empty_runs
 from rca.pipeline.resolve import INSTANCES, Job, build_jobs
 from rca.pipeline.seen import sign_files
-from rca.pipeline.tasks import FOLDER, list_records, write_tasks, write_whole
+from rca.pipeline.tasks import FOLDER, RWLOCK, list_records, write_tasks, write_whole
 
 if TYPE_CHECKING:
     from rca.pipeline.dvc_project import DvcProject
 
 MARKER = FOLDER / "stale"  # an input, always newer than the outputs, of each changed stage
 SAVED = FOLDER / "dag.json"
-RWLOCK = Path(".dvc/tmp/rwlock")  # DVC's list of what running stages use, "{}" or absent if none runs
 # The stage that pins code and settings, and the command that updates its outputs and the list of instances.
 PIN, REFRESH = "pin_stages", ("-m", "rca.params.pin", "--refresh")
 

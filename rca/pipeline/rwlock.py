@@ -18,9 +18,8 @@ from dvc.lock import LockError, make_lock
 
 from rca.core.errors import UserError
 from rca.pipeline.dvc_patches import PATIENCE, retry_locked
-from rca.pipeline.tasks import FOLDER
+from rca.pipeline.tasks import FOLDER, RWLOCK
 
-RWLOCK = Path(".dvc/tmp/rwlock")
 Entry = Mapping[str, Any]
 
 

@@ -16,6 +16,7 @@ from rca.core.errors import UserError
 FOLDER = Path(".rca")
 TASKS = FOLDER / "tasks"
 RECORDS = FOLDER / "records"
+RWLOCK = Path(".dvc/tmp/rwlock")  # DVC's list of what running stages use, "{}" or absent if none runs
 FORCED = FOLDER / "forced.json"  # the jobs that run whatever changed, in the present run of Snakemake
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rca.classifier.inference import score_batch
+from rca.classifier.inference import normalise_tagged, score_batch
 from rca.classifier.network import CamNetwork, load_network
 from rca.classifier.views import InferenceSettings
 from rca.core.arrays import Float32Array, UInt8Array
 from rca.core.errors import UserError
-from rca.core.normalisation import normalise_maps
 from rca.core.settings import build_settings
 from rca.models.storage import load_tensors
 from rca.prediction.inputs import ImageLike, read_image
@@ -86,9 +85,7 @@ def score_image(
     photograph = read_image(image)
     maps, logits = score_batch(loaded, photograph[None], settings, 1, shown)
     chosen = shown[0].bool()
-    tagged = maps[0, chosen.to(maps.device)]
-    if not loaded.method.locates:
-        tagged = normalise_maps(tagged, by=loaded.host.normalisation)
+    tagged = normalise_tagged(loaded, maps[0, chosen.to(maps.device)])
     names = tuple(name for name, is_shown in zip(classes, chosen.tolist(), strict=True) if is_shown)
     return ScoredImage(names, tagged.cpu().numpy(), logits[0].cpu()[chosen].sigmoid().numpy(), photograph)
 

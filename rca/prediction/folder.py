@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import write_file, write_json, write_mask
 from rca.core.progress import track
 from rca.core.reading import check_target
 from rca.prediction.inputs import find_images, read_image, read_size
 from rca.prediction.model import Model, load_model, read_options
-from rca.prediction.overlays import draw_overlay
 from rca.prediction.result import Prediction
 
 SUMMARY = "predictions.json"
@@ -78,7 +76,7 @@ def predict_folder(
             broken.append({"image": relate(task.image, out), "error": str(error)})
             continue
         prediction = segmenter.predict_with(photograph, settings)
-        write_results(out, task, photograph, prediction)
+        write_results(out, task, prediction)
         done.append(describe(out, task, prediction))
     about = {**segmenter.describe(), "device": str(segmenter.device), "options": settings.model_dump()}
     write_json(out / SUMMARY, {"model": about, "images": done, "broken": broken})
@@ -130,13 +128,12 @@ def warn_of_sizes(model: Model, sizes: Sequence[tuple[int, int]], scale: float) 
         )
 
 
-def write_results(out: Path, task: Task, photograph: UInt8Array, prediction: Prediction) -> None:
+def write_results(out: Path, task: Task, prediction: Prediction) -> None:
     """Write the mask and the overlay of one photograph."""
     with write_file(out / task.mask) as temporary:
         write_mask(temporary, prediction.mask)
     with write_file(out / task.overlay) as temporary:
-        overlay = draw_overlay(photograph, prediction.mask, prediction.labels)
-        overlay.save(temporary, format="JPEG", quality=90, subsampling=0)  # thin edges keep their colours
+        prediction.overlay().save(temporary, format="JPEG", quality=90, subsampling=0)  # thin edges keep their colours
 
 
 def describe(out: Path, task: Task, prediction: Prediction) -> dict[str, object]:
