@@ -4,7 +4,7 @@ Each sample has its own generator, seeded by (seed, epoch, index). So batches do
 and a training that was stopped continues as if it had not been.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,9 @@ from rca.core.files import IGNORE, read_mask, read_photograph
 from rca.data.loading.augmentation import AugmentationSettings, augment
 from rca.data.loading.pairs import Partners
 from rca.data.manifest import ImageRecord, Manifest
+
+KEPT_BYTES = 128 << 20
+"""Photographs and masks of a training that take no more memory, decoded, are decoded once and kept."""
 
 
 class Sample(NamedTuple):
@@ -87,6 +90,8 @@ class TrainingImages(Dataset[Sample]):
         self.seed = seed
         self.masks = masks
         self.saliency = saliency
+        self._keeps = sum((3 if masks is None else 4) * one.height * one.width for one in records) <= KEPT_BYTES
+        self._kept: dict[Path, UInt8Array] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,7 +99,7 @@ class TrainingImages(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, ...]) -> Sample:
         record = self.records[key[1]]
         random = np.random.default_rng([self.seed, *key])
-        image = Image.fromarray(read_photograph(self.manifest.photograph(record)))
+        image = Image.fromarray(self._read(self.manifest.photograph(record), read_photograph))
         mask = Image.fromarray(self._read_mask(record))
         salient = Image.fromarray(self._read_saliency(record)) if self.saliency else None
         image, mask, frame, salient = augment(image, mask, self.augmentation, random, salient)
@@ -111,11 +116,20 @@ class TrainingImages(Dataset[Sample]):
             saliency=torch.empty(0) if salient is None else torch.from_numpy(np.array(salient)[None]).float() / 255,
         )
 
+    def _read(self, path: Path, read: Callable[[Path], UInt8Array]) -> UInt8Array:
+        """Read a photograph or a mask, or take it from memory."""
+        if path in self._kept:
+            return self._kept[path]
+        content = read(path)
+        if self._keeps:
+            self._kept[path] = content
+        return content
+
     def _read_mask(self, record: ImageRecord) -> UInt8Array:
         if self.masks is None:
             return np.full((record.height, record.width), IGNORE, np.uint8)
         path = self.masks[record.id]
-        mask = read_mask(path)
+        mask = self._read(path, read_mask)
         if mask.shape != (record.height, record.width):
             raise UserError(f"The mask {path} is not of its photograph's size: rerun the stage that wrote it.")
         return mask

@@ -7,6 +7,7 @@ from PIL import Image
 
 from rca.core.errors import UserError
 from rca.core.files import IGNORE
+from rca.data.loading import images as loading
 from rca.data.loading.augmentation import AugmentationSettings, augment
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, collate, make_loader
 from rca.data.manifest import Manifest
@@ -63,6 +64,20 @@ def test_batches_do_not_depend_on_the_number_of_workers(manifest: Manifest, star
     assert all(same(one, two) for one, two in zip(batches[0], batches[2], strict=True))
     assert all(same(one, two) for one, two in zip(batches[1], batches[3], strict=True))
     assert not same(batches[0][0], batches[1][0])
+
+
+def test_a_small_dataset_is_decoded_once(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = build(manifest)
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    read_again = build(manifest)
+    keys = [(epoch, number) for epoch in range(2) for number in range(4)]
+    samples = [read_again[key] for key in keys]
+    assert all(same(kept[key], sample) for key, sample in zip(keys, samples, strict=True))
+    for record in manifest.images:
+        manifest.photograph(record).unlink()
+    assert all(same(kept[key], sample) for key, sample in zip(keys, samples, strict=True))
+    with pytest.raises(UserError, match="does not exist"):
+        read_again[keys[0]]
 
 
 def test_position_is_that_in_the_whole_manifest(manifest: Manifest) -> None:
