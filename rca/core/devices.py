@@ -13,7 +13,7 @@ def set_determinism(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling each new tensor guards code that reads what it never wrote. It takes a quarter of a small network's step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch
 
 
 def choose_device() -> torch.device:
