@@ -46,7 +46,7 @@ setup(
     packages=[*find_packages(include=["rca", "rca.*"]), PROJECT],
     package_dir={PROJECT: "."},
     package_data={
-        "rca": ["report/*", "py.typed"],
+        "rca": ["report/*", "exporting/*.jinja", "py.typed"],
         PROJECT: [
             "dvc.yaml",
             "Snakefile",

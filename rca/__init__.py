@@ -21,7 +21,7 @@ def load(model: str | Path, device: str = "auto") -> "Model":
     were forked before the first prediction are safe.
 
     Args:
-        model: A file `segmenter.safetensors` of the stage train_seg.
+        model: A file `segmenter.safetensors` of the stage train_seg, or a folder of `rca export hub`.
         device: "auto" for a GPU if there is one, or torch's name, e.g. "cpu" or "cuda:1".
 
     Returns:

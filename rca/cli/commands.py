@@ -44,6 +44,13 @@ def run(**arguments: Any) -> None:
         show()
 
 
+def sweep(**arguments: Any) -> None:
+    """Run a grid of settings beside a run, and print their table."""
+    from rca.cli.sweep import sweep
+
+    sweep(**arguments)
+
+
 def doctor() -> int:
     """Print what this machine has of all that a run needs.
 
@@ -160,6 +167,13 @@ def clean(delete: bool) -> None:
         if delete:
             path.unlink()
     print(f"{len(files)} files that no stage declares" + (" deleted." if delete else "; delete them with --delete."))
+
+
+def completion(shell: str) -> None:
+    """Print a script that lets a shell complete commands, options and files."""
+    from rca.cli.completion import write_completion
+
+    print(write_completion(shell))
 
 
 def run_by_hand(stage: str, **place: Any) -> int:

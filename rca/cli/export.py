@@ -1,4 +1,4 @@
-"""`rca export`: convert a model or masks to the formats of other tools."""
+"""`rca export`: convert a model or masks to the formats of other tools, or share a model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,18 +6,26 @@ from typing import Any
 
 from rca.core.errors import UserError
 from rca.data.manifest import read_manifest
+from rca.exporting.card import Evaluation, read_evaluation
 from rca.exporting.coco import export_coco
+from rca.exporting.hub import export_hub
 from rca.exporting.masks import MaskSet, read_masks_beside, read_masks_of, read_predictions
 from rca.exporting.onnx import export_onnx
 from rca.exporting.voc import export_voc
 from rca.labels.thresholds import CHOICES, name_folder
 from rca.prediction.folder import SUMMARY
-from rca.prediction.model import load_model
+from rca.prediction.model import Model, load_model
+from rca.stages.base.layout import Layout
 
 
 def export(target: str, **arguments: Any) -> None:
-    """Export to "onnx", "coco" or "voc", with the arguments of its function below."""
-    targets: dict[str, Callable[..., None]] = {"onnx": _export_onnx, "coco": _export_coco, "voc": _export_voc}
+    """Export to "onnx", "hub", "coco" or "voc", with the arguments of its function below."""
+    targets: dict[str, Callable[..., None]] = {
+        "onnx": _export_onnx,
+        "hub": _export_hub,
+        "coco": _export_coco,
+        "voc": _export_voc,
+    }
     targets[target](**arguments)
 
 
@@ -28,6 +36,26 @@ def _export_onnx(model: Path, out: Path, force: bool) -> None:
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; logits differ from PyTorch's by at most {agreement.difference:.1e} "
         f"of the largest, {agreement.pixels:.3%} of pixels are the same"
     )
+
+
+def _export_hub(model: Path, out: Path, licence: str | None, force: bool) -> None:
+    if out.exists() and not (force and out.is_dir()):
+        raise UserError(f"{out} exists: name another folder, or replace it with --force.")
+    loaded = load_model(model, "cpu")
+    evaluation = find_evaluation(loaded)
+    export_hub(loaded, out, evaluation, licence)
+    unknown = [what for what, known in (("metrics", evaluation), ("licence", licence)) if not known]
+    note = f"; its card says that {' and '.join(unknown)} are unknown" if unknown else ""
+    print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}{note}")
+
+
+def find_evaluation(model: Model) -> Evaluation | None:
+    """The evaluation of a model that lies where a pipeline put it; None if there is none of this very file."""
+    about, above = model.description.provenance, model.path.absolute().parents
+    if about is None or len(above) < 5:
+        return None
+    paths = Layout(about.dataset).of(about.run, about.seed)
+    return read_evaluation(above[4] / paths.evaluation, model.sha256)  # runs/<dataset>/<run>/<seed>/ lies in a project
 
 
 def _export_coco(out: Path, components: bool, force: bool, **source: Any) -> None:

@@ -23,7 +23,7 @@ def inspect(kind: str, path: Path, manifest: Path | None = None) -> None:
     """Describe the content of a file of the pipeline.
 
     Args:
-        kind: "data", "network", "memory" or "scores".
+        kind: "data", "network", "memory", "scores" or "model", a segmentation network.
         path: The file; for data the manifest's directory; for a memory a snapshot or a directory of them.
         manifest: For a memory, the directory of its dataset's manifest, for the true masks.
 
@@ -35,7 +35,8 @@ def inspect(kind: str, path: Path, manifest: Path | None = None) -> None:
         return
     if manifest is not None:
         raise UserError(f"--manifest is only for a memory: leave it out for {kind}.")
-    {"data": _inspect_data, "network": _inspect_network, "scores": _inspect_scores}[kind](path)
+    kinds = {"data": _inspect_data, "network": _inspect_network, "scores": _inspect_scores, "model": _inspect_model}
+    kinds[kind](path)
 
 
 def _inspect_data(path: Path) -> None:
@@ -65,6 +66,15 @@ def _inspect_network(path: Path) -> None:
     for key, value in about.items():
         print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     print(f"weights: {sum(tensor.numel() for tensor in tensors.values()) / 1e6:.2f} million")
+
+
+def _inspect_model(path: Path) -> None:
+    from rca.cli.export import find_evaluation  # here, since the other kinds need nothing that predicts
+    from rca.exporting.card import write_body
+    from rca.prediction.model import load_model
+
+    model = load_model(path, "cpu")
+    print(write_body(model, find_evaluation(model), None), end="")
 
 
 def _inspect_memory(path: Path, manifest_directory: Path | None) -> None:

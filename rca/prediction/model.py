@@ -1,4 +1,7 @@
-"""A trained segmentation model, ready for use: `rca.load(MODEL).predict(image)`."""
+"""A trained segmentation model, ready for use: `rca.load(MODEL).predict(image)`.
+
+MODEL is the file of a network, or a folder that `rca export hub` wrote.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +12,7 @@ import torch
 from rca.core.arrays import UInt8Array
 from rca.core.devices import choose_device
 from rca.core.errors import UserError
-from rca.core.files import hash_file
+from rca.core.files import hash_file, read_json
 from rca.core.settings import build_settings
 from rca.prediction.inputs import ImageLike, read_image
 from rca.prediction.labels import count_labels
@@ -17,6 +20,8 @@ from rca.prediction.result import Prediction
 from rca.prediction.tiling import PredictionOptions, segment
 from rca.segmentation.network import Segmenter, SegmenterDescription, load_segmenter
 
+# The files of a folder in Hugging Face's layout.
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Images = list[ImageLike] | tuple[ImageLike, ...]
 
 
@@ -87,14 +92,24 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     """Load a segmentation model.
 
     Args:
-        path: A file `segmenter.safetensors` of the stage train_seg.
+        path: A file `segmenter.safetensors` of the stage train_seg, or a folder of `rca export hub`.
         device: "auto" for a GPU if there is one, or torch's name, e.g. "cpu" or "cuda:1".
 
     Raises:
-        UserError: the file is missing or holds no segmentation network, or there is no such device.
+        UserError: the file is missing or holds no segmentation network, the folder is not whole, or there is no such
+            device.
     """
-    chosen = find_device(device)
-    return Model(Path(path), load_segmenter(Path(path)).to(chosen))
+    chosen, folder = find_device(device), Path(path)
+    if not folder.is_dir():
+        return Model(folder, load_segmenter(folder).to(chosen))
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise UserError(f"The folder {path} holds no {name}: name one that `rca export hub` wrote, or a file.")
+    model = Model(folder / WEIGHTS, load_segmenter(folder / WEIGHTS).to(chosen))
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("sha256") != model.sha256:
+        raise UserError(f"{folder / CONFIG} is of other weights than {WEIGHTS} beside it: fetch the folder again.")
+    return model
 
 
 def read_options(options: dict[str, object]) -> PredictionOptions:

@@ -11,7 +11,7 @@ from typing import get_args
 
 from pydantic import Field
 
-from rca.core.files import read_json, write_directory, write_json, write_text
+from rca.core.files import hash_file, read_json, write_directory, write_json, write_text
 from rca.core.settings import Plain, Settings, Supervision, Train
 from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
@@ -127,7 +127,9 @@ def run(context: Context, task: EvaluateTask) -> None:
                 if path.is_file():
                     shutil.copyfile(path, directory / path.name)
             write_text(directory / "per_class.csv", per_class)
-            write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": protocol})
+            scored = hash_file(paths.segmenter) if paths.segmenter.is_file() else None
+            about = {"metrics": metrics, "protocol": protocol, "segmenter_sha256": scored}
+            write_json(directory / "evaluation.json", about)
     write_text(paths.per_class, per_class)
     write_json(paths.metrics, metrics)
     print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))

@@ -23,6 +23,7 @@ SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 COMMANDS = [
     "init",
     "run",
+    "sweep",
     "doctor",
     "set",
     "get",
@@ -35,6 +36,7 @@ COMMANDS = [
     "show",
     "compare",
     "clean",
+    "completion",
     *list_stages(),
 ]
 

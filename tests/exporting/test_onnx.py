@@ -1,12 +1,15 @@
 """The export to ONNX, run by onnxruntime."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from segmenters import MEAN, PROVENANCE, STD, build, write_model
 from torch import nn
 
@@ -60,6 +63,28 @@ def test_the_file_describes_its_input_and_output(exported: Path) -> None:
     assert given.shape[1] == 4
     files = sorted(path.name for path in exported.iterdir())
     assert files == ["model.safetensors", "out.onnx"]  # the weights are inside
+
+
+@torch.no_grad()
+def test_the_ten_lines_of_the_page_segment_a_photograph(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/sharing.md").read_text(encoding="utf-8")
+    (runner,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in block]
+    assert len([line for line in runner.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(exported / "out.onnx", "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 58, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save("photograph.jpg", quality=95)
+    exec(compile(runner, "docs/sharing.md", "exec"), {})
+    network, decoded = load_segmenter(exported / "model.safetensors"), np.asarray(Image.open("photograph.jpg"))
+    normalised = (torch.from_numpy(decoded).permute(2, 0, 1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(
+        STD
+    )[:, None, None]
+    expected = network(normalised[None]).argmax(1)[0].numpy()
+    assert (np.asarray(Image.open("mask.png")) == expected).mean() > 0.999
+    names = ("background", "a", "b", "c")
+    assert capsys.readouterr().out.splitlines()[-1] == str([names[label] for label in np.unique(expected)])
 
 
 def test_an_export_that_disagrees_is_not_written(

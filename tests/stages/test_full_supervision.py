@@ -9,10 +9,12 @@ import pytest
 from sklearn.metrics import jaccard_score
 from stages import locate, run_stage, run_stages, shrink_preset, write_params
 
+from rca.cli.export import find_evaluation
 from rca.core.files import IGNORE, hash_file, read_json, read_mask
 from rca.data.manifest import read_manifest
 from rca.params.instances import list_instances
 from rca.params.read import read_params
+from rca.prediction.model import load_model
 from rca.segmentation.network import load_segmenter
 from rca.stages.base.pins import Instance
 
@@ -83,6 +85,12 @@ def test_the_upper_bound_sees_true_masks_and_makes_none() -> None:
     assert protocol["tags"] == {"segmentation": "none"}
     assert set(pd.read_csv(PATHS.per_class)["kind"]) == {"segmentation"}
     assert {path.stem for path in PATHS.evaluation.glob("examples/*/*.png")} == {"truth", "segmentation"}
+
+    evaluation = find_evaluation(load_model(PATHS.segmenter))  # what the model's card says
+    assert evaluation is not None
+    assert evaluation.splits == written["metrics"]["segmentation"]
+    assert {*evaluation.classes["val"]} == {"background", *manifest.classes}
+    assert find_evaluation(load_model(PATHS.segmenter.rename("moved.safetensors"))) is None
 
 
 @pytest.mark.usefixtures("_project")

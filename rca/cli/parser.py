@@ -1,0 +1,216 @@
+"""The arguments of all commands of `rca`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from rca.stages.base.names import add_arguments, list_stages
+
+DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
+
+`rca init` makes a project and `rca run` runs it; `dvc repro` (one stage after another) and `snakemake --cores 8
+--resources gpu=2` (in parallel) run the same stages. The other commands run one stage by hand, or help around it."""
+
+CHECK = """Validate the params, read every photograph, mask and saliency map, and report every fault.
+
+Errors stop the pipeline (exit code 2), warnings do not (exit code 0). With `dataset.broken: quarantine` in the params,
+images with an error are left out and listed in quarantine.csv beside the manifest, and do not stop it."""
+CHANGE = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
+
+
+class ShowVersion(argparse.Action):
+    """Print the version, which takes time to find out, only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from importlib.metadata import version
+
+        print(f"rca {version('rca')}")
+        parser.exit()
+
+
+def name_path(name: str) -> Path:
+    """The path that an argument names; "" would name the current folder, and comes of a variable that is not set."""
+    if not name.strip():
+        raise argparse.ArgumentTypeError("the name is empty: is a variable not set?")
+    return Path(name)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="print the version")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    _add_project(commands)
+    preset = commands.add_parser("preset", help="write params.yaml from a preset and link its dataset")
+    preset.add_argument("name", help="the preset: one of the package, or a file in workflow/presets without .yaml")
+    preset.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
+    preset.add_argument("--force", action="store_true", help="overwrite params.yaml even with uncommitted edits")
+
+    check = commands.add_parser(
+        "check",
+        help="validate the params and read their whole dataset; runs nothing",
+        description=CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "--params", type=name_path, default=Path("params.yaml"), help="the params file (default: %(default)s)"
+    )
+    check.add_argument("--out", type=name_path, metavar="FILE", help="write all faults of the data as CSV")
+    understood = "write what was understood and all faults as JSON (without FILE to stdout, and the text to stderr)"
+    check.add_argument("--json", nargs="?", const="-", metavar="FILE", help=understood)
+    shown = "write some masks over their photographs, and the classes' colours, as a picture"
+    check.add_argument("--picture", type=name_path, metavar="FILE", help=shown)
+
+    inspect = commands.add_parser("inspect", help="describe a file of the pipeline")
+    inspect.add_argument("kind", choices=("data", "network", "memory", "scores", "model"), help="the kind")
+    inspect.add_argument("path", type=name_path, help="e.g. runs/shapes/rca/0/model/memory.safetensors")
+    masks = "for a memory: the manifest of its dataset, whose true masks give the purity (default: its run's)"
+    inspect.add_argument("--manifest", type=name_path, metavar="DIR", help=masks)
+
+    _add_score(commands.add_parser("score", help="score any masks against true masks"))
+    _add_predict(commands.add_parser("predict", help="segment photographs with a trained model"))
+
+    _add_export(
+        commands.add_parser("export", help="convert a model or masks to the formats of other tools, or share a model")
+    )
+
+    commands.add_parser("doctor", help="print what this machine has of all that a run needs")
+    commands.add_parser("show", help="print the table and the path of the report")
+    _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
+    clean = commands.add_parser("clean", help="list this dataset's files that no stage declares any more")
+    clean.add_argument("--delete", action="store_true", help="delete them")
+
+    completion = commands.add_parser("completion", help="print a script that lets a shell complete commands and files")
+    completion.add_argument("shell", choices=("bash", "zsh"), help='e.g. eval "$(rca completion bash)"')
+
+    for stage in list_stages():
+        add_arguments(commands.add_parser(stage, help=f"run the stage {stage} by hand"))
+    return parser
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca compare`."""
+    parser.add_argument("first", metavar="RUN", help="a run of params.yaml")
+    parser.add_argument("second", nargs="?", metavar="RUN", help="the run to compare with it (default: the same)")
+    revision = "the commit of the first run, e.g. HEAD~1; it must hold params.yaml and results/"
+    parser.add_argument("--rev", dest="revision", metavar="COMMIT", help=revision)
+    kind = "the masks whose classes are compared, e.g. seed (default: the last that both have)"
+    parser.add_argument("--masks", dest="kind", metavar="KIND", help=kind)
+    parser.add_argument("--split", help="the split of these masks (default: the last)")
+
+
+def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that make a project, and change and read its settings."""
+    init = commands.add_parser("init", help="make a project in a folder, or bring it up to date")
+    init.add_argument("folder", nargs="?", type=name_path, metavar="DIR", help="the folder of the project")
+    init.add_argument("--preset", default="folder", metavar="NAME", help="what to start from (default: %(default)s)")
+    init.add_argument("--data", type=name_path, metavar="FOLDER", help="the folder of the dataset, which is linked")
+    weights = "initial weights of the backbones: a .pth or .safetensors file of torchvision's model"
+    init.add_argument("--weights", type=name_path, metavar="FILE", help=weights)
+    init.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
+    upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"
+    init.add_argument("--upgrade", action="store_true", help=upgrade)
+    run = commands.add_parser("run", help="check the project, run its stages side by side, and show what they do")
+    run.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
+    run.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    run.add_argument("--verbose", action="store_true", help="show the output of the check and of Snakemake itself")
+    run.add_argument("--no-check", action="store_false", dest="check", help="do not check params and data first")
+    engine = "further arguments of Snakemake, after --, e.g. -- --profile profiles/slurm"
+    run.add_argument("engine", nargs="*", metavar="ARGUMENT", help=engine)
+    sweep = commands.add_parser("sweep", help="run a grid of settings beside a run, and print their paired differences")
+    grid = "e.g. options.contrast.weight=0.1,1 or train_cam.optimisation.epochs=5,10; several keys make a grid"
+    sweep.add_argument("changes", nargs="+", metavar="KEY=A,B,C", help=grid)
+    sweep.add_argument("--run", metavar="NAME", help="the run to vary (default: the last of `runs`)")
+    seeds = "seeds that each run has at least (default: those of params.yaml)"
+    sweep.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    sweep.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
+    sweep.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    later = "only add the runs to params.yaml; the same command prints the table once they ran"
+    sweep.add_argument("--no-run", action="store_false", dest="start", help=later)
+    change = commands.add_parser("set", help="change values in params.yaml; its comments stay")
+    example = "e.g. train_cam.optimisation.epochs=5 or seeds='[0, 1]'"
+    change.add_argument("changes", nargs="+", metavar="KEY=YAML", help=example)
+    get = commands.add_parser("get", help="print a value of params.yaml, or its default")
+    get.add_argument("key", metavar="KEY", help="e.g. train_cam.optimisation.epochs or run.cam")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca score`."""
+    folders = "folders of 8-bit PNG masks, <image>.png, searched in this order"
+    parser.add_argument("--predictions", type=name_path, nargs="+", required=True, metavar="DIR", help=folders)
+    parser.add_argument(
+        "--truth", type=name_path, nargs="+", required=True, metavar="DIR", help="folders of true masks"
+    )
+    classes = "names of the object classes, one per line, label 1 first (default: all labels that occur)"
+    parser.add_argument("--classes", type=name_path, metavar="FILE", help=classes)
+    listed = "names of the images to score, one per line (default: all that have a true mask)"
+    parser.add_argument("--list", type=name_path, metavar="FILE", dest="listed", help=listed)
+    parser.add_argument(
+        "--predicted-ignore",
+        choices=("count_as_error", "exclude"),
+        default="count_as_error",
+        help="how the table counts pixels of 255 in a mask; the mIoU is printed both ways (default: %(default)s)",
+    )
+    distance = "width of the boundary IoU's band along contours, as a share of the diagonal (default: %(default)s)"
+    parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=name_path, metavar="JSON", help="write all figures and their protocol to this file"
+    )
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca predict`; omitted options use the defaults of the prediction settings."""
+    parser.add_argument("model", type=name_path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders or patterns such as 'photos/**/*.jpg'"
+    )
+    out = "folder for masks, overlays and predictions.json (default: %(default)s)"
+    parser.add_argument("--out", type=name_path, default=Path("predictions"), metavar="DIR", help=out)
+    parser.add_argument("--force", action="store_true", help="overwrite earlier results")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    for name, text in (
+        ("--tile", "longest side of a tile, in pixels, a multiple of 32 (default: 1024)"),
+        ("--overlap", "overlap of neighbouring tiles, in pixels, a multiple of 32 (default: 256)"),
+        ("--batch-size", "tiles of an image per batch (default: 1)"),
+    ):
+        parser.add_argument(name, type=int, default=argparse.SUPPRESS, metavar="N", help=text)
+    scales = "factors by which tiles are resized; their probabilities are averaged (default: 1)"
+    parser.add_argument("--scales", type=float, nargs="+", default=argparse.SUPPRESS, metavar="FACTOR", help=scales)
+    flip = "do not average with the mirrored image; takes half the time"
+    parser.add_argument("--no-flip", action="store_false", dest="flip", default=argparse.SUPPRESS, help=flip)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the targets of `rca export`."""
+    targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
+    onnx = targets.add_parser("onnx", help="a model as ONNX, checked against PyTorch")
+    onnx.add_argument("model", type=name_path, metavar="MODEL", help="e.g. runs/shapes/rca/0/segmenter.safetensors")
+    onnx.add_argument("out", type=name_path, metavar="OUT.onnx", help="the file to write")
+    hub = targets.add_parser("hub", help="a model as a folder in Hugging Face's layout: card, config.json and weights")
+    hub.add_argument("model", type=name_path, metavar="MODEL", help="as for onnx")
+    hub.add_argument("out", type=name_path, metavar="OUT", help="the folder to write")
+    licence = "the model's licence for its card, e.g. cc-by-4.0 (default: the card says that it is unknown)"
+    hub.add_argument("--licence", metavar="NAME", help=licence)
+
+    coco = targets.add_parser("coco", help="masks as COCO annotations")
+    voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
+    for target, out in ((coco, "OUT.json"), (voc, "OUT")):
+        source = "a folder of masks: from `rca predict`, a run's pseudo, refined or predictions, or any other"
+        target.add_argument("masks", type=name_path, metavar="MASKS", help=source)
+        target.add_argument("out", type=name_path, metavar=out, help="what to write")
+        names = "names of the classes, one per line (default: those that belong to the masks)"
+        target.add_argument("--classes", type=name_path, metavar="FILE", help=names)
+        photographs = "folder of the photographs (default: those that belong to the masks)"
+        target.add_argument("--photographs", type=name_path, metavar="DIR", help=photographs)
+        threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
+        target.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
+    regions = "one annotation per connected region instead of one per class"
+    coco.add_argument("--components", action="store_true", help=regions)
+    voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
+    for target in (onnx, hub, coco):
+        target.add_argument("--force", action="store_true", help="overwrite what is there")
