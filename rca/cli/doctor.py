@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GIGABYTE = 1e9
 LEAST_DISK = 5 * GIGABYTE
 PACKAGES = ("rca", "torch", "torchvision", "numpy", "pydantic", "dvc", "snakemake", "pydensecrf2", "timm", "onnx")
-EXTRAS = {"timm": "rca[timm]", "onnx": "rca[export]"}  # what only some runs need
+EXTRAS = {"pydensecrf2": "rca[crf]", "timm": "rca[timm]", "onnx": "rca[export]"}  # what only some runs need
 COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -101,7 +101,6 @@ def examine_project(settings: "Params") -> Iterator[Finding]:
 
     from rca.models.probing import probe_weights
     from rca.stages.base.layout import Layout
-    from rca.stages.refine_crf import RefineCrfSettings
 
     for engine in ("dvc", "snakemake"):
         if find_spec(engine) is None:
@@ -115,14 +114,32 @@ def examine_project(settings: "Params") -> Iterator[Finding]:
                 yield Finding(f"weights of the {name}", found)
             except UserError as error:
                 yield Finding(f"weights of the {name}", "missing", str(error), stops=True)
-    if settings.section(RefineCrfSettings).enabled and find_spec("pydensecrf") is None:
-        remedy = "pydensecrf2 is not installed: pip install pydensecrf2, or set refine_crf.enabled to false"
-        yield Finding("CRF", "not installed", remedy, stops=True)
+    wishes = list_crfs(settings)
+    if wishes and find_spec("pydensecrf") is None:
+        remedy = "pydensecrf2 is not installed: pip install 'rca[crf]' (it takes a C++ compiler), or set "
+        yield Finding("CRF", "not installed", remedy + " and ".join(wishes), stops=True)
     total = psutil.virtual_memory().total / 1e6
     for stage, resources in settings.project.resources.items():
         if resources.mem_mb > total:
             remedy = f"resources.{stage}.mem_mb is {resources.mem_mb}, but this machine has {total:.0f} MB"
             yield Finding("memory", f"{total:.0f} MB", f"{remedy}: lower it, or run on a cluster")
+
+
+def list_crfs(settings: "Params") -> list[str]:
+    """What to set so that no run asks for a CRF; empty if none does."""
+    from rca.stages.predict_seg import PredictSegSettings
+    from rca.stages.refine_crf import RefineCrfSettings
+    from rca.stages.train_affinity import TrainAffinitySettings
+
+    weak, segmented = settings.weak_runs, settings.described.values() if settings.segmenter_needed else ()
+    asked = {
+        "refine_crf.enabled to false": any(run.section(RefineCrfSettings).enabled for run in weak),
+        "train_affinity.labels.crf to null": any(
+            run.maps == "walked" and run.section(TrainAffinitySettings).labels.crf for run in weak
+        ),
+        "predict_seg.prediction.crf to null": any(run.section(PredictSegSettings).prediction.crf for run in segmented),
+    }
+    return [remedy for remedy, wish in asked.items() if wish]
 
 
 def check_machine(settings: "Params") -> None:

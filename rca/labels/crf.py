@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from rca.core.arrays import Float32Array, FloatArray, UInt8Array
+from rca.core.errors import UserError
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
 
@@ -109,8 +110,18 @@ def refine_mask(photograph: UInt8Array, probabilities: FloatArray, labels: UInt8
 
 
 def build_field(photograph: UInt8Array, count: int, crf: CrfSettings) -> DenseField:
-    """A field of `count` labels over the pixels of a photograph (H, W, 3), without unary energies."""
-    from pydensecrf import densecrf  # here, so that everything else runs without it
+    """A field of `count` labels over the pixels of a photograph (H, W, 3), without unary energies.
+
+    Raises:
+        UserError: pydensecrf2 is not installed.
+    """
+    try:
+        from pydensecrf import densecrf  # here, so that everything else runs without it
+    except ModuleNotFoundError:
+        raise UserError(
+            "A CRF needs pydensecrf2, which is not installed: run `pip install 'rca[crf]'` (it takes a C++ compiler),"
+            " or do without (refine_crf.enabled: false; crf: null in train_affinity.labels and predict_seg.prediction)."
+        ) from None
 
     field: DenseField = densecrf.DenseCRF2D(photograph.shape[1], photograph.shape[0], count)
     if crf.gaussian_weight:

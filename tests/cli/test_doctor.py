@@ -16,9 +16,12 @@ from rca.core.settings import load_params
 from rca.models import probing
 from rca.models.probing import probe_weights
 from rca.models.weights import BackboneSettings, TorchvisionWeights
+from rca.params.read import read_params
 
 SHAPES = Path(__file__).parents[2] / "workflow/presets/shapes.yaml"
 RESNET = BackboneSettings(name="resnet50", weights=TorchvisionWeights(source="torchvision", name="IMAGENET1K_V1"))
+
+NO_CRF = {"refine_crf": {"enabled": False}, "evaluate": {"refined": []}, "train_seg": {"masks": "pseudo"}}
 
 
 @pytest.fixture
@@ -110,7 +113,11 @@ def test_memory_that_the_machine_lacks_is_a_warning(
     ("package", "sentence"),
     [
         ("snakemake", "snakemake is not installed: pip install snakemake."),
-        ("pydensecrf", "pydensecrf2 is not installed: pip install pydensecrf2, or set refine_crf.enabled to false."),
+        (
+            "pydensecrf",
+            "pydensecrf2 is not installed: pip install 'rca[crf]' (it takes a C++ compiler), or set refine_crf.enabled"
+            " to false.",
+        ),
     ],
 )
 def test_a_package_that_is_missing_stops_the_check(
@@ -125,6 +132,35 @@ def test_a_package_that_is_missing_stops_the_check(
     project()
     assert main(["check"]) == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("sections", "asked"),
+    [
+        (NO_CRF, []),
+        ({**NO_CRF, "walk_scores": {"enabled": True}}, ["train_affinity.labels.crf to null"]),
+        ({**NO_CRF, "predict_seg": {"prediction": {"crf": {}}}}, ["predict_seg.prediction.crf to null"]),
+        (
+            {"predict_seg": {"prediction": {"crf": {}}}},
+            ["refine_crf.enabled to false", "predict_seg.prediction.crf to null"],
+        ),
+        (
+            {
+                **NO_CRF,
+                "predict_seg": {"prediction": {"crf": {}}},
+                "train_seg": {"enabled": False},
+                "evaluate": {"refined": [], "segmentation": []},
+            },
+            [],
+        ),
+        ({"runs": ["full"], "run": {"full": {"supervision": "masks"}}}, []),
+    ],
+)
+def test_a_crf_is_needed_only_where_it_is_asked_for(
+    project: Callable[..., None], sections: dict[str, object], asked: list[str]
+) -> None:
+    project(**sections)
+    assert doctor.list_crfs(read_params()) == asked
 
 
 def test_params_that_are_not_valid_are_told_among_the_rest(

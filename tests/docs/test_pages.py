@@ -84,3 +84,15 @@ def test_every_page_is_on_the_site() -> None:
     tree = re.search(r"```\{toctree\}(.*?)```", (ROOT / "docs/index.md").read_text(), re.DOTALL)
     assert tree
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(tree[1].split())
+
+
+def test_the_recording_is_short_and_names_no_machine() -> None:
+    (printed,) = re.findall(r"```console\n\$ make run\n(.*?)```", (ROOT / "docs/recording.md").read_text(), re.DOTALL)
+    assert len(printed.splitlines()) < 80
+    assert not re.search(r"(^|[\s'\"(])/\w|file:|://|\x1b", printed)
+    # The README shows some of its figures.
+    readme = (ROOT / "README.md").read_text()
+    for run in ("cam", "rca"):
+        (shown,) = re.findall(rf"^\| {run} \| ([\d.]+ ± .*) \|$", readme, re.MULTILINE)
+        (row,) = re.findall(rf"^\| {run} \| best \| (\d.*) \|$", printed, re.MULTILINE)
+        assert set(shown.split(" | ")) <= set(row.split(" | "))

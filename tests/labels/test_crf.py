@@ -1,11 +1,13 @@
 """The plain CRF and the fast one, against the library's own examples; what both must do is tested on both."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from crf_scenes import CRF, HEIGHT, LABELS, WIDTH, draw_scene, refine_directly
 
+from rca.core.errors import UserError
 from rca.labels.crf import CrfSettings, refine_mask, score_labels
 from rca.labels.crf_fast import refine_masks
 
@@ -132,3 +134,11 @@ def test_a_read_only_photograph_is_taken(refine: Refine) -> None:
     expected = refine(photograph, probabilities, LABELS, CRF)
     photograph.flags.writeable = False
     np.testing.assert_array_equal(refine(photograph, probabilities, LABELS, CRF), expected)
+
+
+@BOTH
+def test_without_the_package_one_sentence_says_the_way_out(refine: Refine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    photograph, scores = draw_scene(0)
+    with pytest.raises(UserError, match=r"A CRF needs pydensecrf2, .* `pip install 'rca\[crf\]'` .*enabled: false"):
+        refine(photograph, scores, LABELS, CRF)

@@ -114,7 +114,7 @@ def test_from_the_wheel_to_masks(tmp_path: Path) -> None:
 
     assert str(tmp_path / "venv") in run("python -c 'import rca; print(rca.__file__)'", here)
     install, init, enter, start, show = read_lines("docs/getting_started.md")
-    assert install == "pip install rca-*.whl"
+    assert install == 'pip install "$(echo rca-*.whl)[crf]"'
     init = init.replace("~/photographs", str(tmp_path / "photographs"))
     sets = " ".join(f"--set '{key}={value}'" for key, value in SMALL.items())
     run(f"{init} --weights {tmp_path / 'weights.safetensors'} {sets}", here)
@@ -140,6 +140,11 @@ def test_from_the_wheel_to_masks(tmp_path: Path) -> None:
     photograph = next(iter(sorted((tmp_path / "photographs/images").glob("*.*"))))
     run(f"rca predict {model} {photograph} --out {tmp_path / 'elsewhere/predictions'}", tmp_path)
     assert list((tmp_path / "elsewhere/predictions/masks").glob("*.png"))
+    run(f"rca export hub {model} shared --licence mit", tmp_path)
+    run(f"rca predict shared {photograph} --out {tmp_path / 'elsewhere/again'}", tmp_path)
+    (first,), (second,) = (tmp_path.glob(f"elsewhere/{name}/masks/*.png") for name in ("predictions", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert list(tmp_path.glob("venv/lib/python*/site-packages/rca/py.typed"))
     assert run("rca init --upgrade", mine).splitlines()[-1] == "All generated files are up to date."
     changed = run("git status --porcelain", mine).split()
     assert "dvc.yaml" not in changed  # a run changes no file of the project but what it records
