@@ -30,7 +30,7 @@ from rca.core.files import write_file
 from rca.core.precision import choose_precision
 from rca.core.progress import track
 from rca.data.loading.images import EpochSampler, Sample
-from rca.training.curves import record_curves
+from rca.training.curves import Curves, record_curves
 from rca.training.optimisation import OptimisationSettings
 
 SEED_STRIDE, RANK_STRIDE = 1_000_003, 10_007
@@ -72,7 +72,7 @@ class Trainer(Generic[Network]):
             the precision of the settings; what needs float32 leaves it itself (`rca.core.precision.keep_digits`).
         start_epoch: Called before each epoch with its number, counted from 0.
         checkpoint: The file that holds the state after each epoch; None keeps no state.
-        curves: The folder of TensorBoard's curves; None records none.
+        curves: The trackers that get the history while it grows; by default none.
         history: The lines of the epochs done so far; `fit` extends and returns it.
     """
 
@@ -84,7 +84,7 @@ class Trainer(Generic[Network]):
     compute_losses: Callable[[Network, Sample, int], Losses]
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
-    curves: Path | None = None
+    curves: Curves = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
     def fit(self, loader: Loader, sampler: EpochSampler) -> list[dict[str, float]]:
@@ -116,7 +116,7 @@ class Trainer(Generic[Network]):
             # same order and clusters them from the same seed, and BatchNorm is frozen or synchronised. Set here, since
             # torch has renamed the argument.
             step.broadcast_buffers = False
-        with record_curves(self.curves if rank() == 0 else None) as record:
+        with record_curves(self.curves if rank() == 0 else {}) as record:
             for line in self.history:
                 record(line)
             for epoch in range(first, self.settings.epochs):

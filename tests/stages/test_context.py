@@ -14,9 +14,10 @@ from rca.core.errors import UserError
 from rca.core.files import read_json
 from rca.core.imports import PACKAGE
 from rca.params.pin import pin
-from rca.stages.base.context import Context
+from rca.stages.base.context import TRACKERS, Context
 from rca.stages.base.pins import PINS, Instance, read_pins
 from rca.stages.base.stage import load_stage
+from rca.training import curves
 
 RCA: dict[str, Any] = {"run": "rca", "seed": 0}
 
@@ -277,8 +278,13 @@ def test_an_edit_renames_the_checkpoints_of_the_code_that_runs_it(
 def test_curves_go_where_a_variable_says(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     before = name_checkpoint(stage)
     context, _ = prepare(stage, **RCA)
-    monkeypatch.delenv("RCA_TENSORBOARD", raising=False)
-    assert context.curves is None
-    monkeypatch.setenv("RCA_TENSORBOARD", "curves")
-    assert context.curves == Path(f"curves/shapes/rca/0/{stage}")
+    assert set(TRACKERS) == set(curves.TRACKERS)
+    for name in TRACKERS:
+        monkeypatch.delenv(name, raising=False)
+    assert context.curves == {}
+    monkeypatch.setenv("RCA_TENSORBOARD", "folder")
+    monkeypatch.setenv("RCA_MLFLOW", "http://server:5000")
+    monkeypatch.setenv("RCA_DVCLIVE", "")
+    place = f"shapes/rca/0/{stage}"
+    assert context.curves == {"RCA_TENSORBOARD": ("folder", place), "RCA_MLFLOW": ("http://server:5000", place)}
     assert name_checkpoint(stage) == before

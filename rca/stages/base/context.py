@@ -10,6 +10,9 @@ from pathlib import Path
 from rca.core.files import hash_file
 from rca.stages.base.layout import CHECKPOINTS, Layout, RunLayout
 
+# Each names a folder or a server; the trackers themselves are in rca.training.curves, which no other stage runs.
+TRACKERS = ("RCA_TENSORBOARD", "RCA_DVCLIVE", "RCA_MLFLOW")
+
 
 @dataclass(frozen=True)
 class Context:
@@ -69,13 +72,13 @@ class Context:
         return self.shard
 
     @property
-    def curves(self) -> Path | None:
-        """The folder for TensorBoard's curves, below the one that RCA_TENSORBOARD names; None if that is not set.
+    def curves(self) -> dict[str, tuple[str, str]]:
+        """The trackers that environment variables ask for, as `rca.training.curves.record_curves` takes them.
 
-        It is an environment variable and not a setting, so that turning on monitoring does not trigger retraining.
+        They are variables and not settings, so that turning on monitoring does not trigger retraining.
         """
-        folder, paths = os.environ.get("RCA_TENSORBOARD"), self.paths
-        return Path(folder, self.dataset, paths.run, str(paths.seed), self.stage) if folder else None
+        place = f"{self.dataset}/{self.paths.run}/{self.paths.seed}/{self.stage}"
+        return {name: (target, place) for name in TRACKERS if (target := os.environ.get(name))}
 
     def checkpoint(self, inputs: Iterable[Path], images: str = "") -> Path:
         """The path of the instance's checkpoint; checkpoints of other settings, code or inputs are deleted.
