@@ -18,7 +18,7 @@ from engine_runs import ENGINES, Project, Run, copy, find_differences, forget, l
 
 SPARE = 96 * 1024  # bytes that are left on the full disk: enough for DVC to begin
 SPARE_INODES = 24
-SENTENCE = re.compile(r"^(?:error: |ERROR: |Stage \S+ did not succeed: ).*$", re.MULTILINE)
+SENTENCE = re.compile(r"^(?:error: |ERROR: ).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

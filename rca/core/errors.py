@@ -95,7 +95,7 @@ def end_with_sentence() -> Iterator[None]:
         sentence = tell(error)
         if sentence is None:
             raise
-        sys.exit(sentence)
+        sys.exit(f"error: {sentence}")
 
 
 def find_cause(error: BaseException) -> OSError | None:

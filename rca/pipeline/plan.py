@@ -1,7 +1,9 @@
 """The plan of a run: DVC reports once what changed, and the Snakefile makes its rules from that."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -50,8 +52,9 @@ def make_plan(root: Path) -> Plan:
     """
     plan = recall_plan(root) or ask_dvc(root)
     check_sources(root, plan.jobs)
+    open_outputs(root, [job for job in plan.jobs if job.name in plan.affected])
     # The content must be new, since Snakemake ignores a newer file with known content.
-    (root / MARKER).write_text(uuid.uuid4().hex)
+    write_whole(root / MARKER, uuid.uuid4().hex)
     return plan
 
 
@@ -188,6 +191,24 @@ def check_sources(root: Path, jobs: Iterable[Job]) -> None:
             if path not in made and not (root / path).exists():
                 reader = f"which stage {job.name} reads"
                 raise UserError(f"{path}, {reader}, does not exist: put it there, or link it with `rca preset`.")
+
+
+def open_outputs(root: Path, jobs: Iterable[Job]) -> None:
+    """Make the outputs of jobs writable, which Snakemake asks for before DVC can replace them.
+
+    DVC links outputs to read-only files of its cache if `cache.type` says so; these become copies.
+
+    Raises:
+        UserError: an output lies in a folder that cannot be written to.
+    """
+    for path in dict.fromkeys(root / path for job in jobs for path in job.outputs):
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{path} cannot be written, since {folder} is read-only: change its permissions.")
+        if path.is_file() and not os.access(path, os.W_OK):
+            part = path.with_name(f".{path.name}.part")
+            shutil.copyfile(path, part)
+            part.replace(path)
 
 
 def check_rule_names(jobs: Iterable[Job]) -> None:

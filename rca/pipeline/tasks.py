@@ -114,8 +114,11 @@ def locate(folder: Path, name: str) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file, so that no reader and no kill finds a part of it."""
     part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:  # a full disk names no file
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def encode(content: Mapping[str, Any]) -> str:

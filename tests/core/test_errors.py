@@ -53,6 +53,6 @@ def test_a_process_ends_with_the_sentence_or_with_the_error_of_the_program() -> 
     for error in (UserError("a: b."), PermissionError(errno.EACCES, "Permission denied", "some/file")):
         with pytest.raises(SystemExit) as ended, end_with_sentence():
             raise error
-        assert ended.value.code == tell(error)
+        assert ended.value.code == f"error: {tell(error)}"
     with pytest.raises(KeyError), end_with_sentence():
         raise KeyError(1)

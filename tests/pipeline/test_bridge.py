@@ -141,7 +141,7 @@ def test_a_failure_of_dvc_is_one_sentence_in_the_log(toy):
     plan(toy)
     text = toy.run(sys.executable, "-m", "rca.pipeline.run_job", "score@cam-0-0", code=1)
     sentence = "runs/cam-0/model.txt cannot be used (No such file or directory): put it there, or correct its name"
-    assert text.startswith("Stage score@cam-0-0 did not succeed: ")
+    assert text.startswith("error: Stage score@cam-0-0 did not succeed: ")
     assert f"{sentence}; its log is logs/score.cam-0-0.log." in text
     assert text.count("\n") == 1
     assert sentence in (toy.path / "logs/score.cam-0-0.log").read_text()

@@ -1,5 +1,6 @@
 """Errors of the operating system at each entry point: one sentence with the path, and no traceback."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 from projects import ROOT, Toy
 
+from rca.core.errors import UserError
 from rca.params.pin import main as pin
+from rca.pipeline.plan import open_outputs
+from rca.pipeline.resolve import Job
 from rca.stages.__main__ import main as run_stage
 
 
@@ -47,6 +51,35 @@ def test_a_job_ends_with_a_sentence(toy: Toy, spoil: Callable[[Path], None], par
 def test_snakemake_ends_with_a_sentence(toy: Toy) -> None:
     block(toy.path / ".rca")
     check(toy.snakemake(code=1), ".rca", "cannot be used (")
+
+
+def honour_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let root be told what it may write as everybody else is."""
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o200))
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honour_modes(monkeypatch)
+    (tmp_path / "runs").mkdir(mode=0o555)
+    job = Job("a", "", (), ("runs/new/a.txt",), (), 0, 1, 1, 1, "", (), {}, {})
+    with pytest.raises(UserError, match=r"runs/new/a\.txt cannot be written, since .*runs is read-only"):
+        open_outputs(tmp_path, [job])
+
+
+def test_a_link_into_the_cache_becomes_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honour_modes(monkeypatch)
+    (tmp_path / "cached").write_text("kept")
+    (tmp_path / "cached").chmod(0o444)
+    (tmp_path / "linked").symlink_to("cached")
+    (tmp_path / "hard").hardlink_to(tmp_path / "cached")
+    open_outputs(tmp_path, [Job("a", "", (), ("linked", "hard", "new"), (), 0, 1, 1, 1, "", (), {}, {})])
+    for name in ("linked", "hard"):
+        assert not (tmp_path / name).is_symlink()
+        assert not (tmp_path / name).samefile(tmp_path / "cached")
+        assert (tmp_path / name).read_text() == "kept"
+        (tmp_path / name).write_text("changed")
+    assert (tmp_path / "cached").read_text() == "kept"
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_first_stage_ends_with_a_sentence(
