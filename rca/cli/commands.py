@@ -97,6 +97,27 @@ def compare(**arguments: Any) -> None:
     compare.compare(**arguments)
 
 
+def figure(**arguments: Any) -> None:
+    """Write a qualitative figure."""
+    from rca.cli import figure
+
+    figure.figure(**arguments)
+
+
+def import_masks(what: str, **arguments: Any) -> None:
+    """Bring corrected masks back; `what` is "masks"."""
+    from rca.cli import corrections
+
+    corrections.import_masks(**arguments)
+
+
+def suspect(**arguments: Any) -> None:
+    """Rank a run's masks by suspicion."""
+    from rca.cli import suspect
+
+    suspect.suspect(**arguments)
+
+
 def inspect(**arguments: Any) -> None:
     """Describe a file of the pipeline."""
     from rca.cli import inspect
@@ -174,6 +195,13 @@ def completion(shell: str) -> None:
     from rca.cli.completion import write_completion
 
     print(write_completion(shell))
+
+
+def print_latex(published: Path | None) -> None:
+    """Print the table of all runs in LaTeX."""
+    from rca.cli import latex
+
+    latex.print_latex(published)
 
 
 def run_by_hand(stage: str, **place: Any) -> int:

@@ -11,7 +11,13 @@ import pandas as pd
 
 from rca.core.errors import UserError
 from rca.core.files import work_in_folder
-from rca.evaluation.comparison import Difference, compare_figures, format_comparison
+from rca.evaluation.comparison import (
+    Difference,
+    compare_figures,
+    format_comparison,
+    resample_images,
+    score_images,
+)
 from rca.evaluation.tables import SHOWN
 from rca.params.read import PARAMS, read_params
 from rca.params.schema import Params
@@ -19,6 +25,7 @@ from rca.stages.base.layout import RESULTS
 from rca.stages.base.results import Results, read_results
 
 FIGURE = ("kind", "split", "threshold", "figure")
+CHANGED = 10  # images that gain or lose most
 OF_CLASS = ("kind", "split", "threshold", "class")
 
 
@@ -53,6 +60,16 @@ class State:
                 f"{RESULTS / dataset} holds no results of {self.label(run)}: choose from {known or 'none'}."
             )
         return lines
+
+    def find_images(self, run: str, masks: tuple[str, ...]) -> pd.DataFrame:
+        """The pixels of each image of a run's masks (kind, split, threshold); empty if they are not here."""
+        images = self.results.images
+        if images.empty:
+            return images
+        chosen = images[(images["dataset"] == self.params.dataset.name) & (images["run"] == run)]
+        for column, value in zip(FIGURE, masks[:3], strict=False):
+            chosen = chosen[chosen[column] == value]
+        return chosen
 
     def settings(self, run: str) -> dict[str, object]:
         """All settings of a run, by dotted key; empty if the params do not describe it."""
@@ -99,7 +116,27 @@ def compare(first: str, second: str | None, revision: str | None, kind: str | No
         ious.sort(key=lambda each: -abs(each.difference))
         lines = [each._replace(name=each.name[-1:]) for each in ious if each.name[-1] != "mean"]
         print(format_comparison(lines, ("class", *names)))
+        if revision is None:  # the pixels of single images are in no commit
+            print_images(before.find_images(first, ious[0].name), now.find_images(second, ious[0].name), names)
     print_settings(before.settings(first), now.settings(second), names)
+
+
+def print_images(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> None:
+    """Print the difference with its interval over images, and the images that gain and lose most."""
+    if first.empty or second.empty:
+        return
+    seeds = set(first["seed"]) & set(second["seed"])
+    lines = [table[table["seed"].isin(seeds)] for table in (first, second)]
+    difference, low, high = (f"{100 * value:+z.1f}" for value in resample_images(*lines))
+    print(f"Over images, pixels of {len(seeds)} seeds together: mIoU {difference} [{low}, {high}] (bootstrap).\n")
+    before, after = map(score_images, lines)
+    changes = compare_figures(before, after, ("image",), "iou")
+    changes.sort(key=lambda each: -each.difference)
+    for title, chosen in (("gain", changes[:CHANGED]), ("lose", changes[::-1][:CHANGED])):
+        wanted = [each for each in chosen if each.difference and (each.difference > 0) == (title == "gain")]
+        if wanted:
+            print(f"Images that {title} most, mean IoU over the labels of each:\n")
+            print(format_comparison(wanted, ("image", *names)))
 
 
 def choose_masks(differences: list[Difference], kind: str | None, split: str | None) -> list[Difference]:

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 from rca.core.errors import UserError
 from rca.data.manifest import read_manifest
 from rca.exporting.card import Evaluation, read_evaluation
 from rca.exporting.coco import export_coco
 from rca.exporting.hub import export_hub
-from rca.exporting.masks import MaskSet, read_masks_beside, read_masks_of, read_predictions
+from rca.exporting.label_studio import BRUSH, IMAGE, export_label_studio
+from rca.exporting.masks import MaskSet, choose_images, read_images, read_masks_beside, read_masks_of, read_predictions
 from rca.exporting.onnx import export_onnx
 from rca.exporting.voc import export_voc
 from rca.labels.thresholds import CHOICES, name_folder
@@ -17,14 +19,17 @@ from rca.prediction.folder import SUMMARY
 from rca.prediction.model import Model, load_model
 from rca.stages.base.layout import Layout
 
+QUOTE = {'"': "&quot;"}
+
 
 def export(target: str, **arguments: Any) -> None:
-    """Export to "onnx", "hub", "coco" or "voc", with the arguments of its function below."""
+    """Export to "onnx", "hub", "coco", "voc" or "label-studio", with the arguments of its function below."""
     targets: dict[str, Callable[..., None]] = {
         "onnx": _export_onnx,
         "hub": _export_hub,
         "coco": _export_coco,
         "voc": _export_voc,
+        "label-studio": _export_label_studio,
     }
     targets[target](**arguments)
 
@@ -71,12 +76,41 @@ def _export_voc(out: Path, split: str, **source: Any) -> None:
     print(f"{out}: {len(masks.images)} images on the list {split}, {len(masks.classes)} classes")
 
 
+def _export_label_studio(out: Path, prefix: str, force: bool, **source: Any) -> None:
+    _check_free(out, force)
+    masks = find_masks(**source)
+    regions = export_label_studio(masks, out, prefix)
+    print(f"{out}: {len(masks.images)} tasks, {regions} regions; its configuration names them {IMAGE} and {BRUSH}:")
+    labels = "".join(f'<Label value="{escape(name, QUOTE)}"/>' for name in masks.classes)
+    print(f'<View><Image name="{IMAGE}" value="$image"/>', end="")
+    print(f'<BrushLabels name="{BRUSH}" toName="{IMAGE}">{labels}</BrushLabels></View>')
+
+
 def _check_free(out: Path, force: bool) -> None:
     if out.exists() and not (force and out.is_file()):
         raise UserError(f"{out} exists: name another file, or overwrite it with --force.")
 
 
-def find_masks(masks: Path, classes: Path | None, photographs: Path | None, threshold: str) -> MaskSet:
+def find_masks(listed: Path | None = None, first: int | None = None, **source: Any) -> MaskSet:
+    """Find a folder's masks, or those of listed images in their order.
+
+    Args:
+        listed: A table with a column `image`; None takes all masks.
+        first: How many of the list; None for all.
+        source: The arguments of `find_all_masks`.
+
+    Raises:
+        UserError: as for `find_all_masks`, or a listed image has no mask.
+    """
+    masks = find_all_masks(**source)
+    if listed is None:
+        if first is not None:
+            raise UserError("--first counts the images of a list: name it with --list.")
+        return masks
+    return choose_images(masks, read_images(listed)[:first], listed)
+
+
+def find_all_masks(masks: Path, classes: Path | None, photographs: Path | None, threshold: str) -> MaskSet:
     """Find a folder's masks, with their classes and photographs.
 
     Args:

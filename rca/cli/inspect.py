@@ -135,7 +135,7 @@ def _format_figures(line: Mapping[str, float]) -> dict[str, str]:
     for name, digits in DIGITS.items():
         # Counts are whole numbers, but their means need a decimal.
         shown = digits if isinstance(line[name], int) else max(digits, 1)
-        cells[name] = "-" if np.isnan(line[name]) else f"{line[name]:.{shown}f}"
+        cells[name] = "-" if np.isnan(line[name]) else f"{line[name]:z.{shown}f}"
     return cells
 
 

@@ -10,7 +10,7 @@ from rca.core.progress import print_anything
 from rca.stages.base.names import list_stages
 
 # The functions of commands that Python has words for.
-NAMES = {"set": "set_values", "get": "get_value"}
+NAMES = {"set": "set_values", "get": "get_value", "import": "import_masks"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rca.cli import commands
 
     try:
+        latex, published = parsed.pop("latex", False), parsed.pop("published", None)
+        if latex or published:
+            commands.print_latex(published)
+            return 0
         if command in list_stages():
             return commands.run_by_hand(command, **parsed)
         code = getattr(commands, NAMES.get(command, command))(**parsed)

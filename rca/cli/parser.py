@@ -78,9 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("export", help="convert a model or masks to the formats of other tools, or share a model")
     )
 
+    _add_results(commands)
     commands.add_parser("doctor", help="print what this machine has of all that a run needs")
     commands.add_parser("show", help="print the table and the path of the report")
-    _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
     clean = commands.add_parser("clean", help="list this dataset's files that no stage declares any more")
     clean.add_argument("--delete", action="store_true", help="delete them")
 
@@ -89,7 +89,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     for stage in list_stages():
         add_arguments(commands.add_parser(stage, help=f"run the stage {stage} by hand"))
+    latex = "print the table as LaTeX instead, best bold, with its protocol as the caption"
+    commands.choices["tabulate"].add_argument("--latex", action="store_true", help=latex)
+    published = "with --latex: published figures to add, with the columns method, metric, percent and source"
+    commands.choices["tabulate"].add_argument("--published", type=name_path, metavar="CSV", help=published)
     return parser
+
+
+def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that compare, show and mend what runs have made."""
+    _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
+    _add_figure(commands.add_parser("figure", help="draw photographs and masks for a paper, as PDF, SVG or PNG"))
+    _add_suspect(commands.add_parser("suspect", help="rank a run's masks by how far they are to be doubted"))
+    brought = commands.add_parser("import", help="bring back what was corrected by hand").add_subparsers(
+        dest="what", required=True, metavar="WHAT"
+    )
+    corrected = brought.add_parser("masks", help="corrected masks, which then take the place of the pipeline's")
+    source = 'a folder of PNG masks, CVAT\'s export "Segmentation mask" unpacked, or Label Studio\'s export "JSON"'
+    corrected.add_argument("source", type=name_path, metavar="SOURCE", help=source)
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +118,38 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     kind = "the masks whose classes are compared, e.g. seed (default: the last that both have)"
     parser.add_argument("--masks", dest="kind", metavar="KIND", help=kind)
     parser.add_argument("--split", help="the split of these masks (default: the last)")
+
+
+def _add_figure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca figure`."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="images, a row for each")
+    parser.add_argument("--runs", metavar="RUN,...", help="the runs (default: the last one on tags)")
+    columns = "photo, truth, seed, pseudo, refined, segmentation, ... (default: %(default)s)"
+    parser.add_argument("--columns", default="photo,truth,seed,refined", metavar="NAME,...", help=columns)
+    parser.add_argument("--seed", type=int, help="the random seed (default: the first that has masks)")
+    out = "the file, .pdf, .svg or .png (default: %(default)s)"
+    parser.add_argument("--out", type=name_path, default=Path("figure.pdf"), metavar="FILE", help=out)
+    alpha = "opacity of the masks, 0 to 1 (default: %(default)s)"
+    parser.add_argument("--alpha", type=float, default=0.55, metavar="SHARE", help=alpha)
+    parser.add_argument("--names", action="store_true", help="write classes on their regions")
+    colours = "voc, or safe for colours that colour-blind people can tell apart (default: %(default)s)"
+    parser.add_argument("--colours", choices=("voc", "safe"), default="voc", help=colours)
+    zoom = "a part to magnify, in pixels; may be repeated"
+    parser.add_argument("--zoom", action="append", default=[], metavar="ID=LEFT,TOP,WIDTH,HEIGHT", help=zoom)
+
+
+def _add_suspect(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rca suspect`."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run of params.yaml (default: the last one on tags)")
+    parser.add_argument("--seed", type=int, help="the random seed (default: the first that has masks)")
+    kind = "the masks: seed, refined or segmentation (default: the last that all images have)"
+    parser.add_argument("--masks", dest="kind", choices=("seed", "refined", "segmentation"), metavar="KIND", help=kind)
+    parser.add_argument("--split", help="their split (default: train_seg.split)")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="how many to show (default: %(default)s)")
+    parser.add_argument("--out", type=name_path, metavar="CSV", help="write all images to this file")
+    parser.add_argument("--page", type=name_path, metavar="DIR", help="write a page with pictures into this folder")
+    check = "hold the suspicion against the true masks, where there are any"
+    parser.add_argument("--validate", action="store_true", dest="check", help=check)
 
 
 def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -199,7 +248,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
     coco = targets.add_parser("coco", help="masks as COCO annotations")
     voc = targets.add_parser("voc", help="masks and photographs in the layout of PASCAL VOC")
-    for target, out in ((coco, "OUT.json"), (voc, "OUT")):
+    label_studio = targets.add_parser("label-studio", help="masks as tasks of Label Studio, to be corrected there")
+    for target, out in ((coco, "OUT.json"), (voc, "OUT"), (label_studio, "OUT.json")):
         source = "a folder of masks: from `rca predict`, a run's pseudo, refined or predictions, or any other"
         target.add_argument("masks", type=name_path, metavar="MASKS", help=source)
         target.add_argument("out", type=name_path, metavar=out, help="what to write")
@@ -209,8 +259,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         target.add_argument("--photographs", type=name_path, metavar="DIR", help=photographs)
         threshold = "which of a run's pseudo or refined masks (default: %(default)s)"
         target.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
+        listed = "a table with the column image, e.g. of rca suspect: only these images, in this order"
+        target.add_argument("--list", type=name_path, metavar="CSV", dest="listed", help=listed)
+        target.add_argument("--first", type=int, metavar="N", help="only the first N of the list")
+    prefix = "what stands before a photograph's name in a task (default: %(default)s)"
+    label_studio.add_argument("--prefix", default="/data/local-files/?d=", help=prefix)
     regions = "one annotation per connected region instead of one per class"
     coco.add_argument("--components", action="store_true", help=regions)
     voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
-    for target in (onnx, hub, coco):
+    for target in (onnx, hub, coco, label_studio):
         target.add_argument("--force", action="store_true", help="overwrite what is there")

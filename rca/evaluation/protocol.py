@@ -104,10 +104,12 @@ def describe_protocol(protocol: EvaluationProtocol) -> list[str]:
                 least = f"{protocol['tag_threshold']:g}"
                 rule = f" (each class with a probability of at least {least}; where there is none, the most probable)"
             sentences.append(f"{words.capitalize()}: {', '.join(kinds)}{rule}.")
-    sentences.append(IGNORE_RULES[protocol["predicted_ignore"]])
+    if protocol["tags"]:
+        sentences.append(IGNORE_RULES[protocol["predicted_ignore"]])
     if any(kind != "segmentation" for kind in protocol["tags"]):
         sentences.append(f"“best” is {describe_best(protocol['best_on'])}; “fixed” was chosen without any mask.")
-    sentences.append(describe_boundary(protocol["boundary_distance"]))
+    if protocol["tags"]:
+        sentences.append(describe_boundary(protocol["boundary_distance"]))
     sentences.append(SUPERVISIONS[protocol["supervision"]])
     starts = [f"{network}: {origin}" for network, origin in protocol["initialisation"].items()]
     if starts:

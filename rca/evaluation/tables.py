@@ -162,11 +162,46 @@ def take_apart(name: str) -> Metric:
     return Metric(kind, split, choice, figure) if choice in CHOICES else Metric(kind, place, "", figure)
 
 
+def choose_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The figures that tables show: each once."""
+    return drop_repeats(drop_headlines(table))
+
+
 def drop_headlines(table: pd.DataFrame) -> pd.DataFrame:
     """Drop the plain mIoU where the table has it both ways."""
     figures = table["metric"].str.rpartition(".")
     both = set(figures.loc[figures[2] == "miou_exclude", 0])
     return table[(figures[2] != "miou") | ~figures[0].isin(both)]
+
+
+def find_repeats(table: pd.DataFrame) -> list[str]:
+    """The splits on which the pseudo labels have the seeds' figures in every run: then they are the same masks."""
+    names = table["metric"].map(take_apart)
+    figures = table.assign(
+        kind=[name.kind for name in names],
+        split=[name.split for name in names],
+        figure=[(name.choice, name.figure) for name in names],
+    )
+    seeds, pseudo = (figures[figures["kind"] == kind] for kind in ("seed", "pseudo"))
+    key, values = ["run", "split", "figure"], ["mean", "std", "seeds"]
+    both = pseudo.merge(seeds[[*key, *values]], on=key, how="left", suffixes=("", "_seed"))
+    same = pd.Series(True, index=both.index)
+    for value in values:
+        same &= (both[value] == both[f"{value}_seed"]) | (both[value].isna() & both[f"{value}_seed"].isna())
+    return [str(split) for split, alike in same.groupby(both["split"], sort=False) if alike.all()]
+
+
+def drop_repeats(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop the pseudo labels' figures on the splits of `find_repeats`."""
+    repeated = {("pseudo", split) for split in find_repeats(table)}
+    names = [take_apart(metric) for metric in table["metric"]]
+    return table[[(name.kind, name.split) not in repeated for name in names]]
+
+
+def describe_repeats(table: pd.DataFrame) -> str:
+    """What `drop_repeats` drops, in a sentence; empty if nothing."""
+    splits = find_repeats(table)
+    return f"On {', '.join(splits)} the pseudo labels are the seeds, with the same figures.\n" if splits else ""
 
 
 def read_values(seeds: list[dict[str, float | None]], name: str) -> Float64Array:
@@ -196,18 +231,19 @@ def compare_pairs(values: Float64Array, reference: Float64Array) -> tuple[float,
 
 def format_markdown(table: pd.DataFrame) -> str:
     """A Markdown table in percent, with a line for each run and threshold and a column for each kind and split."""
-    return _draw(_arrange(table, lambda row: format_mean(row, " ± ")))
+    return _draw(arrange(choose_shown(table), lambda row: format_mean(row, " ± ")))
 
 
 def format_differences(table: pd.DataFrame) -> str:
     """A sentence and a Markdown table of the differences, in points; empty if there are none."""
-    compared = table[table["difference"].notna()]
+    shown = choose_shown(table)
+    compared = shown[shown["difference"].notna()]
     if compared.empty:
         return ""
     sentence = (
         f"Difference to {table['run'].iloc[0]}, paired over seeds, with its {CONFIDENCE:.0%} interval, in points:"
     )
-    return f"{sentence}\n\n{_draw(_arrange(compared, format_difference))}"
+    return f"{sentence}\n\n{_draw(arrange(compared, format_difference))}"
 
 
 def format_protocols(protocols: Mapping[str, Iterable[EvaluationProtocol]]) -> str:
@@ -215,15 +251,6 @@ def format_protocols(protocols: Mapping[str, Iterable[EvaluationProtocol]]) -> s
     groups = group_protocols(protocols)
     paragraphs = [f"{', '.join(runs)}: " * (len(groups) > 1) + " ".join(sentences) for runs, sentences in groups]
     return "\n\n".join(paragraphs) + "\n"
-
-
-def format_latex(table: pd.DataFrame) -> str:
-    """The table of means, in LaTeX (booktabs)."""
-    header, *lines = _arrange(table, lambda row: format_mean(row, r" $\pm$ "))
-    escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in cells] for cells in (header, *lines)]
-    body = [" & ".join(cells) + r" \\" for cells in escaped]
-    start = rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}"
-    return "\n".join([start, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def format_mean(row: Row, plus_minus: str) -> str:
@@ -243,10 +270,13 @@ def _draw(lines: list[list[str]]) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *rest))
 
 
-def _arrange(table: pd.DataFrame, describe: Callable[[Row], str]) -> list[list[str]]:
-    """The cells of the printed table, header first. Figures without a threshold stand in a run's first line."""
+def arrange(table: pd.DataFrame, describe: Callable[[Row], str]) -> list[list[str]]:
+    """The cells of the printed table, header first: run, threshold, and a column for each kind and split.
+
+    Figures without a threshold stand in a run's first line.
+    """
     cells: dict[tuple[str, str, str], str] = {}
-    for row in read_rows(drop_headlines(table)):
+    for row in read_rows(table):
         metric = take_apart(row.metric)
         column = f"{metric.column}, {FIGURES[metric.figure]}" if metric.figure in FIGURES else metric.column
         cells[row.run, metric.choice, column] = describe(row)

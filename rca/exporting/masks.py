@@ -1,7 +1,8 @@
 """The masks to export, with their photographs and the names of their labels."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import csv
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from rca.core.arrays import UInt8Array
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_json, read_mask
 from rca.core.images import SUFFIXES
+from rca.core.reading import read_text
 from rca.data.formats.files import read_classes
 from rca.data.manifest import Manifest
 from rca.prediction.folder import SUMMARY
@@ -141,6 +143,32 @@ def read_masks_beside(folder: Path, classes: Path, photographs: Path, skipped: C
             raise UserError(f"The mask {mask} has no photograph in {photographs}: add it, or name another folder.")
         images.append(LabelledImage(name, photograph, mask))
     return MaskSet(read_classes(classes), _check(folder, images))
+
+
+def read_images(path: Path) -> list[str]:
+    """The images of a table, from its column `image`.
+
+    Raises:
+        UserError: the table is missing, or has no such column.
+    """
+    lines = csv.DictReader(read_text(path).splitlines())
+    if "image" not in (lines.fieldnames or ()):
+        raise UserError(f"{path} has no column image: name a table that `rca suspect --out` wrote.")
+    return [line["image"] for line in lines]
+
+
+def choose_images(masks: MaskSet, names: Sequence[str], source: Path) -> MaskSet:
+    """The masks of named images, in their order.
+
+    Raises:
+        UserError: an image has no mask, or none is named.
+    """
+    by_name = {image.name: image for image in masks.images}
+    missing = [name for name in names if name not in by_name]
+    if missing or not names:
+        named = missing[0] if missing else "no image"
+        raise UserError(f"{source} names {named}, but only images with a mask in the folder can be exported.")
+    return replace(masks, images=tuple(by_name[name] for name in dict.fromkeys(names)))
 
 
 def _index_photographs(folder: Path) -> Mapping[str, Path]:

@@ -15,7 +15,7 @@ from rca.stages.train_seg import TrainSegSettings
 from rca.stages.walk_scores import WalkScoresSettings
 
 # Settings of train_seg that depend on a run's masks, not on its network.
-OF_MASKS = {"masks", "threshold", "loss"}
+OF_MASKS = {"masks", "threshold", "corrected", "loss"}
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,17 @@ from markupsafe import Markup
 
 from rca.data.manifest import Manifest, SplitStatistics, Statistics
 from rca.evaluation.protocol import EvaluationProtocol, group_protocols
-from rca.evaluation.tables import FIGURES, drop_headlines, format_difference, read_rows, take_apart
+from rca.evaluation.tables import (
+    FIGURES,
+    choose_shown,
+    describe_repeats,
+    format_difference,
+    read_rows,
+    take_apart,
+)
 from rca.report.charts import HEIGHT, WIDTH, Line, assign_lines, draw_curves, summarise_seeds
 from rca.report.classes import arrange_classes
+from rca.report.errors import Errors, ErrorTables, arrange_errors
 from rca.report.gallery import Picture, RunExamples, write_comparison, write_gallery
 from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import HEIGHT as MAP_HEIGHT
@@ -25,7 +33,7 @@ from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Measurement, StageFiles, draw_graph, summarise_measurements
 
 TEMPLATES = Path(__file__).parent
-SCRIPTS = ("gallery.js", "report.js")
+SCRIPTS = ("page.js", "gallery.js", "tables.js", "report.js", "errors.js")
 HEADINGS = {
     "seed": "seed (tags given)",
     "seed_predicted_tags": "seed (tags predicted)",
@@ -46,6 +54,7 @@ class SeedResult:
     Attributes:
         examples: The example masks.
         per_class: The figures of each class.
+        errors: The errors of its masks.
         protocol: The protocol of the figures.
         threshold: mIoU over thresholds.
         histories: The training curves, of "train_cam" and "train_seg".
@@ -53,6 +62,7 @@ class SeedResult:
 
     examples: RunExamples
     per_class: pd.DataFrame
+    errors: ErrorTables
     protocol: EvaluationProtocol
     threshold: pd.DataFrame
     histories: dict[str, pd.DataFrame]
@@ -119,7 +129,7 @@ class Chart:
 
 
 def build_report(page: Path, source: Source) -> None:
-    """Write `index.html`, `measurements.js` and `pictures/` into a directory that exists.
+    """Write `index.html`, `measurements.js`, `errors.js` and `pictures/` into a directory that exists.
 
     Time and memory of the stages have their own file, so that the others are the same bytes for the same results.
     """
@@ -136,6 +146,7 @@ def build_report(page: Path, source: Source) -> None:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     compared = choose_compared(source.results)
+    errors = collect_errors(source)
     text = environment.get_template("report.html.jinja").render(
         source=source,
         title=source.title or f"Weakly supervised segmentation of {source.dataset}",
@@ -143,7 +154,8 @@ def build_report(page: Path, source: Source) -> None:
         script=Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
-        columns=(columns := list_columns(drop_headlines(source.table))),
+        columns=(columns := list_columns(choose_shown(source.table))),
+        repeats=describe_repeats(source.table),
         compared=source.table["difference"].notna().any(),
         groups=group_columns(columns),
         rows={run: arrange_row(source.table, run) for run in source.results},
@@ -159,6 +171,7 @@ def build_report(page: Path, source: Source) -> None:
         ],
         gallery=write_gallery(page, examples, source.manifest, source.picture_width),
         comparison=write_comparison(page, compared, examples[compared], source.manifest, source.picture_width),
+        errors=errors,
         memories=write_memories(page, source.memories, source.manifest),
         map_size=(MAP_WIDTH, MAP_HEIGHT),
         memory_headings=MEMORY_HEADINGS,
@@ -167,8 +180,21 @@ def build_report(page: Path, source: Source) -> None:
         versions=list_versions(),
     )
     (page / "index.html").write_text(text, encoding="utf-8")
+    (page / "errors.js").write_text(f"globalThis.errors = {write_script(errors)};\n", encoding="utf-8")
     measured = json.dumps(summarise_measurements(source.measurements))
     (page / "measurements.js").write_text(f"globalThis.measurements = {measured};\n", encoding="utf-8")
+
+
+def collect_errors(source: Source) -> Errors:
+    """The errors of all runs' masks, whose undecided pixels count as the first run's protocol says."""
+    tables = {run: [seed.errors for seed in seeds] for run, seeds in source.results.items()}
+    protocol = next(iter(source.results.values()))[0].protocol
+    return arrange_errors(tables, source.manifest.classes, protocol["predicted_ignore"] == "exclude")
+
+
+def write_script(data: object) -> str:
+    """Data as an expression of JavaScript, small."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
 
 
 def choose_compared(results: Mapping[str, list[SeedResult]]) -> str:

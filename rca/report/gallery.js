@@ -1,9 +1,8 @@
-// The report's gallery. Names come from users: they only ever become text or attributes, never markup.
-"use strict";
+// The report's gallery.
 
 /** Show a page of images at a time, filtered, ordered and laid out as the controls say. */
 function startGallery(data) {
-  const SHOWN = 12;
+  const SHOWN = SMALL ? 3 : 12;
   const UNDECIDED = 255;
   const runStyles = find("gallery").dataset.colours.split(",");
   const control = (name) => find(`gallery-${name}`);
@@ -51,7 +50,7 @@ function startGallery(data) {
       scored.push([image, mean(masks.map((mask) => score(mask, label)))]);
     }
     if (order !== "name") {
-      const sign = order === "worst" ? 1 : -1;
+      const sign = order === "lowest" ? 1 : -1;
       // Images without a known IoU come last either way.
       scored.sort(([, one], [, other]) => (one === null) - (other === null) || sign * (one - other));
     }
@@ -189,5 +188,6 @@ function startGallery(data) {
     if (event.key === "ArrowRight") step(1);
   });
   fade(sliders[0].value);
+  if (SMALL && data.run_names.length > 1) control("run").value = data.run_names.length - 1; // the last one alone
   choose();
 }

@@ -181,7 +181,7 @@ def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Mani
             file = folder / f"{number}.jpg"
             picture.save(file, quality=88)
             what = f"region of {line['class']} in {image_id}"
-            alt = f"{what}, epoch {line['epoch'] + 1}, cosine {line['cosine']:.2f}"
+            alt = f"{what}, epoch {line['epoch'] + 1}, cosine {line['cosine']:z.2f}"
             pictures[number] = Picture(file.relative_to(page).as_posix(), image_id, alt, *picture.size)
     return [pictures[number] for number in range(len(lines))]
 
@@ -228,6 +228,6 @@ def arrange_rows(statistics: pd.DataFrame) -> list[tuple[str, dict[str, str], st
         for key in HEADINGS:
             whole = key in WHOLE and number < len(statistics)
             digits = 0 if whole else 1 if key in (*WHOLE, "age") else 2
-            cells[key] = "" if math.isnan(line[key]) else f"{line[key]:.{digits}f}"
+            cells[key] = "" if math.isnan(line[key]) else f"{line[key]:z.{digits}f}"
         rows.append((line["class"], cells, line["nearest"]))
     return rows

@@ -17,10 +17,12 @@ class StageFiles:
     Attributes:
         inputs: Paths that it reads, with * for the parts that differ between instances.
         outputs: Paths that it writes, in the same form.
+        instances: How many instances the stage has.
     """
 
     inputs: Sequence[str]
     outputs: Sequence[str]
+    instances: int
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,14 @@ class Node:
     Attributes:
         name: The stage.
         needs: The stages whose outputs it reads, in row order.
+        direct: Those of them that no other of them needs: an arc leads from each.
+        instances: How many instances the stage has.
     """
 
     name: str
     needs: list[str]
+    direct: list[str]
+    instances: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,11 @@ def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
         top, bottom, x, depth = ROW * (first + 0.5), ROW * (last + 0.5), width - LANE, LANE * lane
         path = f"M{x} {top}h-{depth - 6}q-6 0-6 6V{bottom - 6}q0 6 6 6H{x}" if lane else f"M{x} {top}V{bottom}"
         arcs.append((path, names[first], names[last]))
-    nodes = [Node(name, sorted(needs[name], key=place.__getitem__)) for name in names]
+    nodes = []
+    for name in names:
+        ordered = sorted(needs[name], key=place.__getitem__)
+        shown = [other for other in ordered if (place[other], place[name]) in lanes]
+        nodes.append(Node(name, ordered, shown, stages[name].instances))
     return Graph(nodes, arcs, width, ROW * len(names))
 
 

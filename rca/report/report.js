@@ -1,63 +1,10 @@
-// The report's controls: colour scheme, lazy pictures, results, classes and pipeline. Names come from users: they only
-// ever become text or attributes, never markup.
-
-const find = (id) => document.getElementById(id);
-
-/** Make an element with properties, attributes (names with a hyphen) and children (elements or text). */
-function make(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-")) element.setAttribute(name, value);
-    else element[name] = value;
-  }
-  element.append(...children);
-  return element;
-}
-
-// The colour scheme: the system's, or the reader's choice.
-{
-  const names = { "": "as the system", light: "light", dark: "dark" };
-  const button = find("scheme");
-  const show = (scheme) => {
-    document.documentElement.dataset.scheme = scheme;
-    button.textContent = `Colours: ${names[scheme]}`;
-  };
-  let kept = "";
-  try {
-    kept = localStorage.getItem("rca-report-scheme") ?? "";
-  } catch {
-    // Without storage, the choice lasts as long as the page.
-  }
-  show(kept in names ? kept : "");
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    const order = Object.keys(names);
-    const next = order[(order.indexOf(document.documentElement.dataset.scheme) + 1) % order.length];
-    show(next);
-    try {
-      localStorage.setItem("rca-report-scheme", next);
-    } catch {
-      // As above.
-    }
-  });
-}
-
-// Pictures load when they come into view; a browser's own `loading=lazy` also loads those far below.
-const load = (image) => {
-  image.src = image.dataset.src;
-  image.removeAttribute("data-src");
-};
-const watcher = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    watcher.unobserve(target);
-    for (const image of target.matches("img") ? [target] : target.querySelectorAll("img[data-src]")) load(image);
-  }
-});
-document.querySelectorAll("img[data-src]").forEach((image) => watcher.observe(image));
-addEventListener("beforeprint", () => document.querySelectorAll("img[data-src]").forEach(load));
+// The report's controls: results, classes and pipeline.
 
 // Results: at the best threshold, until the reader chooses another.
+if (find("result-controls")) {
+  find("result-controls").hidden = false;
+  find("result-controls").addEventListener("submit", (event) => event.preventDefault());
+}
 if (find("result-choice")) {
   const table = document.querySelector(".headline");
   const heads = [...table.querySelectorAll("thead tr:last-child th")];
@@ -65,15 +12,14 @@ if (find("result-choice")) {
   const show = () => {
     const chosen = find("result-choice").value;
     for (const cell of table.querySelectorAll("[data-choice]")) cell.hidden = chosen !== "" && cell.dataset.choice !== chosen;
+    for (const name of table.querySelectorAll(".choice")) name.hidden = chosen !== ""; // the control says it
     for (const [group, columns] of groups) {
       const shown = columns.filter((column) => !column.hidden).length;
       group.hidden = shown === 0;
       group.colSpan = Math.max(shown, 1);
     }
   };
-  find("result-controls").hidden = false;
-  find("result-controls").addEventListener("input", show);
-  find("result-controls").addEventListener("submit", (event) => event.preventDefault());
+  find("result-choice").addEventListener("input", show);
   show();
 }
 
@@ -113,9 +59,8 @@ if (find("class-table")?.options.length) {
     const cost = measured[row.dataset.stage];
     if (!cost) continue;
     const cell = (figure) => row.querySelector(`[data-figure="${figure}"]`);
-    cell("instances").textContent = cost.instances;
     cell("seconds").textContent = time(cost.seconds);
-    cell("seconds").title = `longest instance: ${time(cost.longest)}`;
+    cell("seconds").title = `${cost.instances} measured here, the longest ${time(cost.longest)}`;
     cell("seconds").style.setProperty("--share", `${(100 * cost.seconds) / most("seconds")}%`);
     cell("memory").textContent = size(cost.memory_mb);
     cell("memory").style.setProperty("--share", `${(100 * cost.memory_mb) / most("memory_mb")}%`);

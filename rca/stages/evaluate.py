@@ -15,8 +15,10 @@ from rca.core.files import hash_file, read_json, write_directory, write_json, wr
 from rca.core.settings import Plain, Settings, Supervision, Train
 from rca.core.tensors import read_about
 from rca.data.manifest import Manifest, read_manifest
+from rca.evaluation.errors import SHARES, list_errors
 from rca.evaluation.exhibits import write_examples, write_memory
-from rca.evaluation.figures import collect_metrics, list_per_class, score_classifier, score_masks
+from rca.evaluation.figures import collect_metrics, list_confusion, list_per_class, score_classifier, score_masks
+from rca.evaluation.image_counts import list_images
 from rca.evaluation.mask_counts import BOUNDARY_DISTANCE
 from rca.evaluation.masks import Masks
 from rca.evaluation.metrics import PredictedIgnore
@@ -127,12 +129,17 @@ def run(context: Context, task: EvaluateTask) -> None:
                 if path.is_file():
                     shutil.copyfile(path, directory / path.name)
             write_text(directory / "per_class.csv", per_class)
+            write_text(directory / "confusion.csv", list_confusion(counts).to_csv(index=False))
+            errors = list_errors({key: each.errors for key, each in counts.items()}, manifest.classes)
+            images = list_images({key: each.images for key, each in counts.items() if key.choice != "fixed"})
+            write_text(directory / "errors.csv", errors.to_csv(index=False))
+            write_text(directory / "images.csv", images.to_csv(index=False))
             scored = hash_file(paths.segmenter) if paths.segmenter.is_file() else None
             about = {"metrics": metrics, "protocol": protocol, "segmenter_sha256": scored}
             write_json(directory / "evaluation.json", about)
     write_text(paths.per_class, per_class)
     write_json(paths.metrics, metrics)
-    print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore"]).to_string(index=False))
+    print(table[table["class"] == "mean"].drop(columns=["class", "predicted_ignore", *SHARES]).to_string(index=False))
 
 
 def list_scored(task: EvaluateTask) -> EvaluateSettings:

@@ -1,4 +1,4 @@
-"""Pin the pseudo labels or refined masks that a run's segmentation network is trained on.
+"""Pin the pseudo labels or refined masks that a run's segmentation network is trained on, corrected ones before others.
 
 DVC cannot depend on some of the files in a directory: without the pins, new masks of other images or another number of
 shards would retrain the network.
@@ -35,9 +35,13 @@ def run(context: Context, task: PinMasksTask) -> None:
     folder = paths.masks_of(task.masks)
     keep_masks(paths, task.refined_masks, task.shards)
     records = read_manifest(context.layout.manifest, f"splits/{task.split}").select(task.split)
-    checksums = {record.id: hash_file(task.find(folder, record.id, len(task.shards))) for record in records}
-    masks = f"{task.masks}, {task.threshold} threshold"
-    write_json(paths.pinned_masks, {"masks": masks, "sha256": checksums, "paths": {}})
+    corrected = task.corrected.find() if task.corrected else {}
+    taken = {record.id: corrected[record.id] for record in records if record.id in corrected}
+    files = {record.id: taken.get(record.id) or task.find(folder, record.id, len(task.shards)) for record in records}
+    checksums = {image_id: hash_file(file) for image_id, file in files.items()}
+    masks = f"{task.masks}, {task.threshold} threshold" + (f", {len(taken)} corrected by hand" if taken else "")
+    pinned = {image_id: file.as_posix() for image_id, file in taken.items()}
+    write_json(paths.pinned_masks, {"masks": masks, "sha256": checksums, "paths": pinned})
     print(f"{len(checksums)} masks: {masks}")
 
 
@@ -45,7 +49,7 @@ STAGE = Stage(
     task=PinMasksTask,
     run=run,
     shared={
-        **{name: f"train_seg.{name}" for name in ("split", "masks", "threshold", "enabled")},
+        **{name: f"train_seg.{name}" for name in ("split", "masks", "threshold", "corrected", "enabled")},
         "refined_masks": "refine_crf.enabled",
         "supervision": "run.supervision",
         "shards": "shards",

@@ -1,7 +1,10 @@
 """Render the report: one page with the results, the dataset, and the curves, examples and memory of every run."""
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,10 @@ from rca.core.errors import UserError
 from rca.core.files import read_json, read_mask, write_directory
 from rca.core.settings import Settings, load_params
 from rca.data.manifest import read_manifest
+from rca.evaluation.errors import KINDS, PARTS
 from rca.evaluation.tables import COLUMNS
 from rca.report.build import TRAININGS, SeedResult, Source, build_report
+from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
 from rca.report.pipeline import Measurement, StageFiles
@@ -24,8 +29,10 @@ from rca.stages.base.stage import Stage
 PIPELINE, INSTANCES, PARAMS = Path("dvc.yaml"), Path("workflow/instances.yaml"), Path("params.yaml")
 # A variable in dvc.yaml, other than the dataset's name.
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
+# The lists in workflow/instances.yaml; their axes have the singular's name.
+LISTS = ("runs", "items", "shards")
 # Columns that hold words, even if they look like numbers.
-NAMES = ("run", "metric", "kind", "split", "class", "nearest", "image", "centre")
+NAMES = ("run", "metric", "kind", "split", "class", "size", "classes_shown", "nearest", "image", "centre")
 
 
 class RenderReportSettings(Settings):
@@ -63,6 +70,7 @@ class RenderReportTask(RenderReportSettings):
 def run(context: Context, task: RenderReportTask) -> None:
     """Write the report: `index.html`, the time and memory of the stages, and the pictures."""
     layout, seeds = context.layout, task.seeds
+    pipeline = read_pipeline(PIPELINE, INSTANCES, len(seeds), len(task.shards))
     source = Source(
         title=task.title,
         dataset=layout.dataset,
@@ -73,7 +81,7 @@ def run(context: Context, task: RenderReportTask) -> None:
             run: [read_result(layout.of(run, seed), run in task.trained_runs) for seed in seeds] for run in task.runs
         },
         memories={run: read_memory(layout.of(run, seeds[0])) for run in task.memory_runs},
-        pipeline=read_pipeline(PIPELINE, INSTANCES),
+        pipeline={name: stage for name, stage in pipeline.items() if stage.instances},
         measurements=read_measurements(layout.dataset, task),
         params=PARAMS.read_text(encoding="utf-8"),
         picture_width=task.picture_width,
@@ -103,6 +111,10 @@ def read_result(paths: RunLayout, trained: bool) -> SeedResult:
             directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))
         ),
         per_class=read_table(directory / "per_class.csv", ("kind", "split", "threshold", "class", "iou")),
+        errors=ErrorTables(
+            read_table(directory / "errors.csv", ("kind", "split", "threshold", *PARTS, *KINDS)),
+            read_table(directory / "confusion.csv", ("kind", "split", "threshold", "truth", "predicted", "pixels")),
+        ),
         protocol=protocol,
         threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou"), needed=weak),
         histories={
@@ -112,17 +124,19 @@ def read_result(paths: RunLayout, trained: bool) -> SeedResult:
     )
 
 
-def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
+def read_pipeline(path: Path, instances: Path, seeds: int, shards: int) -> dict[str, StageFiles]:
     """Read the inputs and outputs of each stage from dvc.yaml, with * for run, seed and shard.
 
     Args:
         path: dvc.yaml.
-        instances: The file with the items of each stage, `workflow/instances.yaml`.
+        instances: The file with the runs, items or shards of each stage, `workflow/instances.yaml`.
+        seeds: The number of seeds.
+        shards: The number of shards.
 
     Raises:
         UserError: a file is missing or corrupt.
     """
-    stages, items = {}, load_params(instances)["stages"]
+    stages, lists = {}, load_params(instances)["stages"]
     for name, declared in load_params(path)["stages"].items():
         stage = declared.get("do", declared)
         # pins.json is left out, since every stage depends on its own key of it.
@@ -132,13 +146,30 @@ def read_pipeline(path: Path, instances: Path) -> dict[str, StageFiles]:
             [*stage.get("deps", ()), *pinned],
             [next(iter(out)) if isinstance(out, dict) else out for out in written],
         )
-        names = items.get(name, {}).get("items", ["*"])
+        listed = lists.get(name, {})
+        names = listed.get("items", ["*"])
         inputs, outputs = (
             [VARIABLE.sub("*", file.replace("${item.item}", item)) for file in files for item in names]
             for files in paths
         )
-        stages[name] = StageFiles(inputs, outputs)
+        stages[name] = StageFiles(inputs, outputs, count_instances(declared, listed, seeds, shards))
     return stages
+
+
+def count_instances(declared: Mapping[str, Any], listed: Mapping[str, Any], seeds: int, shards: int) -> int:
+    """The number of a stage's instances.
+
+    Args:
+        declared: Its entry in dvc.yaml.
+        listed: Its entry in `workflow/instances.yaml`.
+        seeds: The number of seeds.
+        shards: The number of shards.
+    """
+    if "foreach" in declared:
+        return len(listed["each"])
+    lists = {key.removesuffix("s"): len(listed[key]) for key in LISTS if key in listed}
+    sizes = {"seed": seeds, "shard": shards, **lists}
+    return math.prod(sizes[axis] for axis in declared.get("matrix", ()))
 
 
 def read_measurements(dataset: str, task: RenderReportTask) -> list[Measurement]:

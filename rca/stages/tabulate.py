@@ -1,15 +1,16 @@
 """Make the table over all runs: mean ± standard deviation over seeds, and each run's difference to the first.
 
-It is written as CSV, Markdown and LaTeX, with the protocol of the figures; the LaTeX has no differences.
+It is written as CSV, Markdown and LaTeX, with the protocol of the figures; stars mark differences in LaTeX.
 """
 
 from rca.core.files import keep_only, read_json, write_text
 from rca.core.settings import Settings
+from rca.evaluation.latex import format_latex
 from rca.evaluation.tables import (
     add_weak_over_full,
     build_table,
+    describe_repeats,
     format_differences,
-    format_latex,
     format_markdown,
     format_protocols,
 )
@@ -45,9 +46,10 @@ def run(context: Context, task: TabulateTask) -> None:
     table = build_table(add_weak_over_full(metrics, task.upper_bounds))
     protocols = format_protocols({run: [each["protocol"] for each in of_seeds] for run, of_seeds in results.items()})
     write_text(layout.results / "table.csv", table.to_csv(index=False, float_format="%.6f"))
-    text = "\n".join(part for part in (format_markdown(table), format_differences(table), protocols) if part)
+    repeats = describe_repeats(table)
+    text = "\n".join(part for part in (format_markdown(table), repeats, format_differences(table), protocols) if part)
     write_text(layout.results / "table.md", text)
-    comments = "".join(f"% {line}\n" for line in protocols.splitlines() if line)
+    comments = "".join(f"% {line}\n" for line in f"{repeats}{protocols}".splitlines() if line)
     write_text(layout.results / "table.tex", comments + format_latex(table))
     print(text)
 

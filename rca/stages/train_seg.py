@@ -87,9 +87,9 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
     records = manifest.select(settings.split)
     pinned = read_json(paths.pinned_masks)
     folder = paths.masks_of(settings.masks)
-    shards, true = count_shards(folder), pinned["paths"]
+    shards, elsewhere = count_shards(folder), pinned["paths"]
     masks = {
-        record.id: Path(true[record.id]) if record.id in true else settings.find(folder, record.id, shards)
+        record.id: Path(elsewhere[record.id]) if record.id in elsewhere else settings.find(folder, record.id, shards)
         for record in records
     }
     check_masks({path: pinned["sha256"][image_id] for image_id, path in masks.items()})

@@ -86,3 +86,24 @@ def test_a_run_is_compared_with_a_commit(capsys: pytest.CaptureFixture[str]) -> 
 def test_bad_arguments_are_named(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *arguments]) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_images_that_gain_and_lose_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    header = "kind,split,threshold,image,label,hit,truth,predicted,undecided"
+    for run, hits in (("cam", (50, 50, 50)), ("rca", (90, 50, 20))):
+        for seed in (0, 1):
+            folder = Path(f"runs/shapes/evaluation/{run}-{seed}")
+            folder.mkdir(parents=True)
+            lines = [f"refined,val,best,{name},1,{hit},100,100,0" for name, hit in zip("abc", hits, strict=True)]
+            (folder / "images.csv").write_text("\n".join([header, *lines, ""]))
+    assert main(["compare", "cam", "rca"]) == 0
+    printed = capsys.readouterr().out
+    gain, lose = printed.index("Images that gain most"), printed.index("Images that lose most")
+    cells = [line.split("|")[1:5] for part in (printed[gain:lose], printed[lose:]) for line in part.splitlines()[4:5]]
+    found = [[cell.strip() for cell in line] for line in cells]
+    first, best, worst = (100 * hit / (200 - hit) for hit in (50, 90, 20))
+    assert found == [
+        ["a", f"{first:.1f}", f"{best:.1f}", f"{best - first:+.1f}"],
+        ["c", f"{first:.1f}", f"{worst:.1f}", f"{worst - first:+.1f}"],
+    ]
+    assert "Over images, pixels of 2 seeds together: mIoU" in printed

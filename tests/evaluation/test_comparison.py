@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rca.evaluation.comparison import compare_figures, format_comparison
+from rca.evaluation.comparison import compare_figures, format_comparison, resample_images, score_images
 
 
 def make(values: dict[tuple[str, int], float]) -> pd.DataFrame:
@@ -40,3 +40,56 @@ def test_what_may_be_chance_stands_in_brackets() -> None:
     assert lines["sure"][:3] == ["50.0", "60.1", "+10.1"]
     assert lines["unsure"][2] == "(+5.0)"
     assert lines["same"][2:] == ["+0.0", ""]
+
+
+# --- over images
+
+
+def draw_pixels(seed: int, images: int = 30) -> pd.DataFrame:
+    """Pixels of each image and label, as of a mask that is right in some of them."""
+    random = np.random.default_rng(seed)
+    lines = []
+    for image in range(images):
+        for label in random.choice(4, random.integers(1, 4), replace=False):
+            truth, predicted = random.integers(1, 200, 2)
+            lines.append(
+                (f"i{image:02}", 0, int(label), random.integers(0, min(truth, predicted) + 1), truth, predicted)
+            )
+    return pd.DataFrame(lines, columns=["image", "seed", "label", "hit", "truth", "predicted"])
+
+
+def find_miou(lines: pd.DataFrame, images: list[str]) -> float:
+    """The mIoU of images, each as often as it is listed."""
+    by_image = dict(list(lines.groupby("image")))
+    drawn = pd.concat([by_image[image] for image in images]).groupby("label")[["hit", "truth", "predicted"]].sum()
+    return float((drawn["hit"] / (drawn["truth"] + drawn["predicted"] - drawn["hit"])).mean())
+
+
+def test_the_interval_over_images_is_scipys_bootstrap() -> None:
+    first, second = draw_pixels(1), draw_pixels(2)
+    names = sorted(set(first["image"]))
+    difference, low, high = resample_images(first, second, draws=3000)
+    assert difference == pytest.approx(find_miou(second, names) - find_miou(first, names))
+
+    def subtract(places: np.ndarray) -> float:
+        drawn = [names[place] for place in places]
+        return find_miou(second, drawn) - find_miou(first, drawn)
+
+    places = (np.arange(len(names)),)
+    found = stats.bootstrap(
+        places, subtract, n_resamples=400, method="percentile", vectorized=False, rng=np.random.default_rng(3)
+    ).confidence_interval
+    width = found.high - found.low
+    assert low == pytest.approx(found.low, abs=0.2 * width)
+    assert high == pytest.approx(found.high, abs=0.2 * width)
+    assert resample_images(first, first)[:3] == (0, 0, 0)
+    assert np.isnan(resample_images(first, second.assign(image="other"))[0])
+
+
+def test_the_iou_of_an_image_is_the_mean_over_its_labels() -> None:
+    lines = pd.DataFrame(
+        [("a", 0, 0, 8, 10, 9), ("a", 0, 2, 1, 3, 2), ("b", 0, 0, 5, 5, 5), ("a", 1, 0, 0, 4, 4)],
+        columns=["image", "seed", "label", "hit", "truth", "predicted"],
+    )
+    found = score_images(lines).set_index(["image", "seed"])["iou"]
+    assert found.to_dict() == pytest.approx({("a", 0): (8 / 11 + 1 / 4) / 2, ("b", 0): 1, ("a", 1): 0})

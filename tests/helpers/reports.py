@@ -14,10 +14,16 @@ from snapshots import write_snapshot
 
 from rca.core.files import IGNORE, write_json, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_manifest
+from rca.evaluation.errors import list_errors
 from rca.evaluation.exhibits import write_memory
+from rca.evaluation.figures import Counted, list_confusion
+from rca.evaluation.image_counts import list_images
+from rca.evaluation.mask_counts import Truth
+from rca.evaluation.masks import Key
 from rca.evaluation.memory_statistics import Snapshot, read_snapshot
 from rca.evaluation.tables import build_table
 from rca.stages.base.context import Context
+from rca.stages.base.names import list_stages
 from rca.stages.render_report import STAGE, RenderReportTask
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +46,11 @@ PROTOCOL = {
 TASK = RenderReportTask(
     picture_width=64, runs=RUNS, memory_runs=RUNS[-1:], trained_runs=RUNS, seeds=SEEDS, shards=(0,), params_sha256=""
 )
-INSTANCES = "stages: {generate_data: {items: [shapes]}, fetch_weights: {items: [classifier, segmenter]}}\n"
+NONE = ("take_network", "train_affinity", "pin_scores", "pin_truth", "walk_scores", "cache_features")
+INSTANCES = {stage: {"each": {}, "runs": [] if stage in NONE else list(RUNS)} for stage in list_stages()} | {
+    "generate_data": {"items": ["shapes"]},
+    "fetch_weights": {"items": ["classifier", "segmenter"]},
+}
 PARAMS = 'runs: [cam, "a<b&c"]\n# <i>a comment</i>\n'  # the page shows it as it is
 
 
@@ -131,6 +141,7 @@ def write_evaluation(directory: Path, run: str, seed: int) -> dict:
     groups = [("seed", "train", "best"), ("seed", "train", "fixed"), ("segmentation", "val", None)]
     tables = [figures.assign(kind=kind, split=split, threshold=choice) for kind, split, choice in groups]
     pd.concat(tables).to_csv(directory / "per_class.csv", index=False)
+    write_counts(directory)
     write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": PROTOCOL})
     curve = pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "miou": rng.random(3), "precision": 0.5})
     curve.to_csv(directory / "threshold.csv", index=False)
@@ -140,6 +151,19 @@ def write_evaluation(directory: Path, run: str, seed: int) -> dict:
         directory / "train_seg.csv", index=False
     )
     return metrics
+
+
+def write_counts(directory: Path) -> None:
+    """Count the masks of all examples, as seeds and as segmentation."""
+    counts = Counted(2)
+    for number, image_id in enumerate(IDS):
+        counts.add(image_id, Truth(draw_mask(0)), draw_mask(number))
+    counted = dict.fromkeys((Key("seed", "train", "best"), Key("segmentation", "val", "")), counts)
+    list_confusion(counted).to_csv(directory / "confusion.csv", index=False)
+    list_errors({key: each.errors for key, each in counted.items()}, (EVIL, "cat")).to_csv(
+        directory / "errors.csv", index=False
+    )
+    list_images({key: each.images for key, each in counted.items()}).to_csv(directory / "images.csv", index=False)
 
 
 def remember(written: tuple[int, int]) -> Snapshot:
@@ -166,7 +190,7 @@ def build_project(folder: Path) -> None:
     (folder / "params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "workflow").mkdir()
-    (folder / "workflow/instances.yaml").write_text(INSTANCES)
+    write_json(folder / "workflow/instances.yaml", {"stages": INSTANCES})  # YAML as well
     remember(WRITTEN)
     metrics = {
         run: [write_evaluation(Path("runs/toy/evaluation") / f"{run}-{seed}", run, seed) for seed in SEEDS]

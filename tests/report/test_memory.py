@@ -14,7 +14,7 @@ from reports import EVIL, IDS, RUNS, WRITTEN, build_project, remember, render
 
 from rca.core.errors import UserError
 from rca.evaluation.memory_statistics import describe_memory
-from rca.report.memory import cut_region, draw_map
+from rca.report.memory import arrange_rows, cut_region, draw_map
 from rca.report.pictures import DIMMED
 
 
@@ -145,3 +145,10 @@ def test_a_region_is_bright_and_the_rest_of_its_box_dim() -> None:
     # What reaches over the edge, or is thinner than a pixel, is cut to what there is.
     assert cut_region(photograph, (-5, -5, 5, 3), coverage).size == (128, 77)
     assert cut_region(photograph, (59.7, 39.7, 59.9, 39.9), coverage).size == (128, 128)
+
+
+def test_a_figure_that_rounds_to_zero_has_no_sign() -> None:
+    figures = {"fill": 3, "images": 2, "age": -0.04, "confidence": 1, "spread": -0.004, "purity": 0.5, "cosine": -0.001}
+    line = {"class": "cat", "nearest": "", **figures}
+    _, cells, _ = arrange_rows(pd.DataFrame([line, line]))[0]
+    assert [cells[key] for key in ("age", "spread", "cosine")] == ["0.0", "0.00", "0.00"]

@@ -1,8 +1,10 @@
 """The report of a small made-up project: its figures, its links, its escaping and its pictures."""
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,13 +12,31 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reports import EVIL, HEIGHT, IDS, KINDS, PROTOCOL, RUNS, WIDTH, build_project, draw_mask, find_ious, render
+from reports import (
+    EVIL,
+    HEIGHT,
+    IDS,
+    KINDS,
+    PROTOCOL,
+    ROOT,
+    RUNS,
+    SEEDS,
+    WIDTH,
+    build_project,
+    draw_mask,
+    find_ious,
+    render,
+)
+from sklearn.metrics import confusion_matrix
 
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, PALETTE, write_json
 from rca.evaluation.protocol import describe_protocol
+from rca.params.read import read_params
+from rca.pipeline.resolve import resolve_jobs
 from rca.report.build import SeedResult, choose_compared, list_columns
 from rca.report.charts import summarise_seeds
+from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
 from rca.report.pipeline import draw_graph
@@ -84,8 +104,8 @@ def test_links_lead_to_files_beside_the_page(project: Path) -> None:
             if mask
         }
     regions = len(pd.read_csv(f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv"))
-    # Three charts, one comparison, the regions of a memory, and what the stages took.
-    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions + 1
+    # Three charts, one comparison, the regions of a memory, what the stages took, and the errors.
+    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions + 2
     for name in names:
         assert "://" not in name
         assert (folder / unquote(name)).is_file()
@@ -109,7 +129,7 @@ def test_images_state_what_they_show_and_their_size(project: Path) -> None:
 
 def test_names_are_escaped(project: Path) -> None:
     page = render(project)
-    assert page.tags.count("script") == 3  # measurements, the gallery's data and the script itself
+    assert page.tags.count("script") == 4  # measurements, errors, the gallery's data and the script itself
     assert "i" not in page.tags
     assert "alert(1)</script>" not in page.text
     assert page.gallery["classes"] == ["background", EVIL, "cat"]
@@ -170,6 +190,32 @@ def test_blend_of_each_kind_of_pixel() -> None:
     assert (ignored[..., 0] == ignored[..., 1]).all()
 
 
+def test_errors_on_the_page_agree_with_sklearn(project: Path) -> None:
+    render(project)
+    text = (project / "runs/toy/report/errors.js").read_text()
+    data = json.loads(text.removeprefix("globalThis.errors = ").removesuffix(";\n"))
+    assert data["classes"] == ["background", EVIL, "cat"]
+    truth = np.concatenate([draw_mask(0).ravel()] * len(IDS))
+    mask = np.concatenate([draw_mask(number).ravel() for number in range(len(IDS))])
+    truth, mask = truth[truth != IGNORE], mask[truth != IGNORE]
+    wanted = len(SEEDS) * confusion_matrix(truth, mask, labels=[0, 1, 2, IGNORE])
+    by_kind = {kind: at for at, kind in enumerate(data["kinds"])}
+    assert [(each["run"], each["masks"]) for each in data["tables"]] == [
+        (number, masks) for number in range(len(RUNS)) for masks in ("segmentation, val", "seed, train")
+    ]
+    for table in data["tables"]:
+        pixels = np.zeros((4, 4), int)
+        for true, predicted, count in table["confusion"]:
+            pixels[true, 3 if predicted == IGNORE else predicted] = count
+        np.testing.assert_array_equal(pixels, wanted)
+        for label, line in enumerate(table["groups"][0], 1):
+            assert line[by_kind["hit"]] == wanted[label, label]
+            assert sum(line) == wanted[label].sum() + wanted[:, label].sum() - wanted[label, label]
+        for group, (_, names) in zip(table["groups"], data["groups"], strict=True):
+            assert len(group) == len(names)
+            assert np.sum(group) == np.sum(table["groups"][0])
+
+
 def test_bars_of_each_class(project: Path) -> None:
     page = render(project)
     ious = [pd.read_csv(f"runs/toy/evaluation/cam-{seed}/per_class.csv")["iou"][1] for seed in (0, 1)]
@@ -202,7 +248,7 @@ def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) ->
 
 
 def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:
-    graph = draw_graph(read_pipeline(Path("dvc.yaml"), Path("workflow/instances.yaml")))
+    graph = draw_graph(read_pipeline(Path("dvc.yaml"), Path("workflow/instances.yaml"), 2, 1))
     needs = {node.name: set(node.needs) for node in graph.nodes}
     assert set(needs) == {"pin_stages", *list_stages()}
     assert needs["prepare_data"] == {"generate_data"}
@@ -220,7 +266,46 @@ def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:
             if last == node.name:
                 reached[last] |= {first, *reached[first]}
         assert set(node.needs) <= reached[node.name]
-    assert "evaluate" in render(project).find_row("tabulate")
+        assert set(node.direct) == {first for _, first, last in graph.arcs if last == node.name}
+    assert render(project).find_row("tabulate")[-1] == "evaluate"
+
+
+def test_stages_have_as_many_instances_as_dvc_has_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    jobs = Counter(re.split("[@]", job.name)[0] for job in resolve_jobs(ROOT))
+    params = read_params()
+    stages = read_pipeline(Path("dvc.yaml"), Path("workflow/instances.yaml"), len(params.seeds), len(params.shards))
+    assert {name: stage.instances for name, stage in stages.items() if stage.instances} == jobs
+
+
+def test_the_page_knows_its_stages_without_measurements(project: Path) -> None:
+    page = render(project)
+    assert page.find_row("train_cam")[1:3] == ["4", "–"]
+    assert page.find_row("render_report")[1:3] == ["1", "makes this page"]
+    assert "train_affinity" not in page.words  # no run has it
+
+
+def test_pseudo_labels_that_are_the_seeds_have_no_column(project: Path) -> None:
+    table = pd.read_csv("results/toy/table.csv")
+    copies = table[table["metric"].str.startswith("seed.")].copy()
+    copies["metric"] = copies["metric"].str.replace("seed.", "pseudo.", n=1)
+    pd.concat([table, copies]).to_csv("results/toy/table.csv", index=False)
+    page = render(project)
+    assert page.find_row("run") == ["run", "seed (tags given)", "segmentation (no tags)", "classifier"]
+    assert "On train the pseudo labels are the seeds" in page.words
+    copies.iloc[0, copies.columns.get_loc("mean")] += 0.01
+    pd.concat([table, copies]).to_csv("results/toy/table.csv", index=False)
+    assert "pseudo label (tags given)" in render(project).find_row("run")
+
+
+def test_a_page_without_scored_masks_says_nothing_of_how_masks_are_scored(project: Path) -> None:
+    for path in project.glob("runs/toy/evaluation/*/evaluation.json"):
+        content = json.loads(path.read_text())
+        content["protocol"]["tags"] = {}
+        write_json(path, content)
+    words = render(project).words
+    assert "boundary IoU" not in words
+    assert "undecided counts" not in words
 
 
 def test_same_inputs_give_the_same_bytes(project: Path) -> None:
@@ -353,8 +438,8 @@ def test_the_stage_imports_neither_torch_nor_dvc() -> None:
 
 def test_the_sheet_shows_a_run_that_has_masks_of_every_kind() -> None:
     def make(supervision: str) -> list[SeedResult]:
-        protocol = {"supervision": supervision}
-        return [SeedResult(RunExamples(Path(), pd.DataFrame()), pd.DataFrame(), protocol, pd.DataFrame(), {})]
+        protocol, errors = {"supervision": supervision}, ErrorTables(pd.DataFrame(), pd.DataFrame())
+        return [SeedResult(RunExamples(Path(), pd.DataFrame()), pd.DataFrame(), errors, protocol, pd.DataFrame(), {})]
 
     assert choose_compared({"cam": make("tags"), "rca": make("tags"), "full": make("masks")}) == "rca"
     assert choose_compared({"one": make("masks"), "full": make("masks")}) == "full"

@@ -12,9 +12,10 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 import pytest
-from reports import EVIL, IDS, KINDS, RUNS, build_project, find_ious, render
+from reports import EVIL, IDS, KINDS, RUNS, SEEDS, build_project, draw_mask, find_ious, render
+from sklearn.metrics import confusion_matrix
 
-from rca.core.files import write_json
+from rca.core.files import IGNORE, write_json
 from rca.data.manifest import read_manifest, write_manifest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the report is tried in a browser by playwright")
@@ -159,11 +160,11 @@ def test_the_gallery_is_ordered_by_iou(open_page: Open) -> None:
     assert kinds == [2] * 10 + [1] * 2  # the worst first
     shown = [float(text.split()[-1]) for text in opened.read("#gallery article h3 small")]
     assert shown == pytest.approx([100 * mean["three.x"]] * 10 + [100 * mean["two"]] * 2, abs=0.06)
-    opened.page.select_option("#gallery-order", "best")
+    opened.page.select_option("#gallery-order", "highest")
     assert opened.names[0].endswith(("one", "0", "3", "6", "9"))
     opened.page.select_option("#gallery-class", label=EVIL)
     assert float(opened.read("#gallery article h3 small")[0].split()[-1]) == 100  # the mask that is not moved
-    opened.page.select_option("#gallery-order", "worst")
+    opened.page.select_option("#gallery-order", "lowest")
     moved = float(opened.read("#gallery article h3 small")[0].split()[-1])
     assert moved == pytest.approx(100 * find_ious(2)[1], abs=0.06)
 
@@ -277,7 +278,8 @@ def find_contrast(*colours: str) -> float:
     """The contrast of two colours as WCAG 2 defines it, 1..21."""
     luminance = []
     for colour in colours:
-        channels = np.array([float(value) for value in re.findall(r"[\d.]+", colour)][:3]) / 255
+        whole = 1 if colour.startswith("color(") else 255  # what a mix of colours is computed to
+        channels = np.array([float(value) for value in re.findall(r"[\d.]+", colour)][:3]) / whole
         linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
         luminance.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
     return max(luminance) / min(luminance)
@@ -344,8 +346,7 @@ def test_the_table_shows_one_threshold_or_both(open_page: Open) -> None:
     def read(selector: str) -> list[str]:
         return [text.split("\n")[0].strip() for text in page.locator(f".headline {selector}:visible").all_inner_texts()]
 
-    both = ["train, best", "train, fixed"]
-    for choice, columns in (("best", both[:1]), ("fixed", both[1:]), ("", both)):
+    for choice, columns in (("best", ["train"]), ("fixed", ["train"]), ("", ["train, best", "train, fixed"])):
         if choice != "best":
             page.select_option("#result-choice", choice)
         assert read("thead tr:last-child th") == [*columns, "val", "val"]
@@ -353,3 +354,109 @@ def test_the_table_shows_one_threshold_or_both(open_page: Open) -> None:
         assert spans == [len(columns), 1, 1]
         for row in range(1, len(RUNS) + 1):
             assert len(read(f"tbody tr:nth-child({row}) td")) == len(columns) + 2
+
+
+def test_tables_sort_filter_copy_and_save(open_page: Open, tmp_path: Path) -> None:
+    opened = open_page()
+    page = opened.page
+    runs = ".headline tbody tr:visible th"
+    assert [text.strip() for text in opened.read(runs)] == list(RUNS)
+    column = page.locator(".headline thead tr:last-child th").first
+    values = []
+    for order in ("descending", "ascending"):
+        column.locator("button").click()
+        assert column.get_attribute("aria-sort") == order
+        values.append([float(text.split()[0]) for text in opened.read(".headline tbody td:nth-child(2)")])
+    assert values == [sorted(values[0], reverse=True), sorted(values[0])]
+    page.fill("#result-name", "cam")
+    assert [text.strip() for text in opened.read(runs)] == ["cam"]
+
+    # What is copied is what is shown: one run, and the columns of the best threshold.
+    page.evaluate("navigator.clipboard.writeText = async (text) => { globalThis.copied = text; }")
+    copied = {}
+    for form in ("Markdown", "LaTeX", "CSV"):
+        page.locator("#results .copy button", has_text=re.compile(f"^{form}$")).click()
+        page.wait_for_function("globalThis.copied")
+        copied[form] = page.evaluate("globalThis.copied")
+        page.evaluate("globalThis.copied = undefined")
+    table = pd.read_csv(page_results(page)).set_index(["run", "metric"])
+    row = table.loc[("cam", "seed.train.best.miou")]
+    figure = f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}"
+    header, rule, line = copied["Markdown"].splitlines()
+    assert header.startswith("| run | seed (tags given) train mIoU |")
+    assert rule.count("---:") == 3
+    assert figure in line.replace("**", "")
+    assert figure.replace("±", r"$\pm$") in copied["LaTeX"].replace(r"\textbf{", "").replace("}", "")
+    assert copied["LaTeX"].startswith(r"\begin{tabular}{lrrr}")
+    with page.expect_download() as download:
+        page.locator("#results .copy button", has_text="Save as CSV").click()
+    assert download.value.suggested_filename == "results.csv"
+    download.value.save_as(tmp_path / "results.csv")
+    assert (tmp_path / "results.csv").read_text() == copied["CSV"]
+    assert pd.read_csv(tmp_path / "results.csv")["run"].tolist() == ["cam"]
+
+
+def page_results(page: Any) -> Path:
+    """The table of the project whose page this is."""
+    return Path(unquote(urlsplit(page.url).path)).parents[3] / "results/toy/table.csv"
+
+
+def test_errors_and_confusion_are_those_of_the_masks(open_page: Open) -> None:
+    opened = open_page()
+    page = opened.page
+    truth = np.concatenate([draw_mask(0).ravel()] * len(IDS))
+    mask = np.concatenate([draw_mask(number).ravel() for number in range(len(IDS))])
+    truth, mask = truth[truth != IGNORE], mask[truth != IGNORE]
+    pixels = len(SEEDS) * confusion_matrix(truth, mask, labels=[0, 1, 2])
+    assert opened.read("#errors-masks option") == ["segmentation, val", "seed, train"]
+    rows = page.locator("#errors-tables table").first.locator("tbody tr")
+    assert [text.split("\t")[0] for text in rows.all_inner_texts()] == [EVIL, "cat", "all"]
+    shares = [float(text) for text in rows.first.locator("td.number").all_inner_texts()]
+    union = pixels[1].sum() + pixels[:, 1].sum() - pixels[1, 1]
+    assert shares[0] == pytest.approx(100 * pixels[1, 1] / union, abs=0.051)
+    assert shares[1] == pytest.approx(100 * pixels[1, 1] / pixels[:, 1].sum(), abs=0.051)  # precision
+    assert shares[2] == pytest.approx(100 * pixels[1, 1] / pixels[1].sum(), abs=0.051)  # recall
+    assert shares[0] + sum(shares[3:]) == pytest.approx(100, abs=0.3)
+    parts = rows.first.locator(".stack span")
+    assert parts.first.get_attribute("title").startswith(f"right: {pixels[1, 1]:,} pixels")
+    assert parts.count() == len([share for share in (shares[0], *shares[3:]) if share])
+
+    def read_matrix() -> list[list[float]]:
+        lines = page.locator("#errors-matrix tbody tr")
+        return [
+            [float(text.replace(",", "") or 0) for text in lines.nth(number).locator("td").all_inner_texts()]
+            for number in range(lines.count())
+        ]
+
+    np.testing.assert_allclose(read_matrix(), 100 * pixels / pixels.sum(1, keepdims=True), atol=0.051)
+    page.select_option("#errors-numbers", "pixels")
+    np.testing.assert_array_equal(read_matrix(), pixels)
+    page.select_option("#errors-run", label=RUNS[0])
+    page.select_option("#errors-masks", "seed, train")
+    assert page.locator("#errors-masks").input_value() == "seed, train"
+    np.testing.assert_array_equal(read_matrix(), pixels)
+
+
+def test_all_needs_can_be_read(open_page: Open) -> None:
+    page = open_page().page
+    cells = page.locator("#pipeline-table td.needs")
+    for number in range(cells.count()):
+        width, room, height = cells.nth(number).evaluate(
+            "cell => [cell.scrollWidth, cell.clientWidth, cell.offsetHeight]"
+        )
+        assert width <= room
+        assert height <= 41  # a row is as high as the rail's picture says
+    region, table = page.locator("#pipeline .scroll"), page.locator("#pipeline-table")
+    assert table.evaluate("table => table.offsetWidth") <= region.evaluate("region => region.clientWidth")
+
+
+def test_a_phone_gets_a_short_page(open_page: Open) -> None:
+    heights = {size: open_page(size).page.evaluate("document.documentElement.scrollHeight") for size in SIZES}
+    page = open_page("phone").page
+    assert heights["phone"] < 9000
+    assert page.locator("#gallery article").count() == 3
+    assert page.locator("#gallery article").first.locator(".of-run").count() == 1
+    summary = page.locator("#pipeline summary")
+    assert not page.is_visible("#pipeline-table")
+    summary.click()
+    assert page.is_visible("#pipeline-table")

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scored import PATHS, PLACE, build_project, make_masks
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
 from stages import run_stage, write_params
 
 from rca.core.files import IGNORE, read_json, read_mask, write_mask
 from rca.core.settings import load_params
 from rca.data.manifest import ImageRecord, Manifest
 from rca.data.partition import assign_shard
+from rca.evaluation.errors import SHARES
 from rca.evaluation.protocol import fingerprint_list
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge, open_shard
@@ -234,3 +235,36 @@ def test_seeds_of_predicted_tags_need_their_maps(
     write_params(params)
     assert run_stage("evaluate", **PLACE) == 2
     assert "add its split to make_cam.predicted_tags.splits" in capsys.readouterr().err
+
+
+def test_confusion_precision_recall_and_errors_agree_with_sklearn(build: Callable[..., Manifest]) -> None:
+    manifest = build(evaluate={"seed": ["val"], "pseudo": []})
+    metrics, _ = score()
+    threshold = read_json(PATHS.threshold)["best"]
+
+    def read(record: ImageRecord, shard: Shard) -> np.ndarray:
+        maps = shard.read(record.id)
+        return label_pixels(enlarge(maps.scores, record.height, record.width), maps.labels, threshold)
+
+    truth, mask = read_pairs(manifest, "val", read)
+    labels = list(range(len(manifest.classes) + 1))
+
+    def choose(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table["kind"] == "seed") & (table["split"] == "val") & (table["threshold"] == "best")]
+
+    entries = choose(pd.read_csv(PATHS.evaluation / "confusion.csv"))
+    pixels = np.zeros((len(labels), len(labels)), int)
+    pixels[entries["truth"], entries["predicted"]] = entries["pixels"]
+    np.testing.assert_array_equal(pixels, confusion_matrix(truth, mask, labels=labels))
+    table = choose(pd.read_csv(PATHS.per_class)).set_index("class").loc[["background", *manifest.classes]]
+    precision, recall, _, _ = precision_recall_fscore_support(truth, mask, labels=labels, zero_division=np.nan)
+    np.testing.assert_allclose(table["precision"], precision, atol=1e-6)
+    np.testing.assert_allclose(table["recall"], recall, atol=1e-6)
+    errors = choose(pd.read_csv(PATHS.evaluation / "errors.csv"))
+    assert errors["hit"].sum() == ((truth == mask) & (truth > 0)).sum()
+    shares = table.loc[list(manifest.classes), list(SHARES)]
+    np.testing.assert_allclose(
+        shares.sum(axis=1, skipna=False), 1 - table.loc[list(manifest.classes), "iou"], atol=1e-5
+    )
+    figures = metrics["seed"]["val"]["best"]
+    assert {name: figures[name] for name in SHARES} == pytest.approx(shares.mean().to_dict(), abs=2e-6)
