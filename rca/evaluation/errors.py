@@ -68,7 +68,9 @@ class ErrorCounts:
         places = ndimage.find_objects(np.where(prediction <= len(self.counts), prediction, 0))
         for label in np.flatnonzero(areas + pixels[:, :-1].sum(0)).tolist():
             if label:
-                leaked = count_leaked(truth, prediction, label, places) if pixels[0, label] else 0
+                leaked = int(pixels[0, label])
+                if leaked and pixels[label, label]:  # without a hit, no region reaches the object
+                    leaked = count_leaked(truth, prediction, label, places)
                 size = name_size(areas[label] / known)
                 self.counts[label - 1, size, number] += sort_pixels(pixels, label, leaked)
 

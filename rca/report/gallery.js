@@ -41,18 +41,24 @@ function startGallery(data) {
     const label = Number(control("class").value);
     const text = control("name").value.toLowerCase();
     const order = control("order").value;
+    const changes = order === "gain" || order === "loss";
+    const other = Number(control("run").value) > 0 ? Number(control("run").value) : data.run_names.length - 1;
     const scored = [];
     for (const image of data.images) {
       if (text && !image.id.toLowerCase().includes(text)) continue;
       const masks = runs.flatMap((run) => kinds.map((kind) => image.masks[run][kind])).filter(Boolean);
       if (kinds.length < data.kinds.length && !masks.length) continue;
       if (label >= 0 && !image.truth?.includes(label) && !masks.some((mask) => mask.has(label))) continue;
-      scored.push([image, mean(masks.map((mask) => score(mask, label)))]);
+      const iou = mean(masks.map((mask) => score(mask, label)));
+      const [before, after] = [0, other].map((run) => mean(kinds.map((kind) => image.masks[run][kind]).filter(Boolean).map((mask) => score(mask, label))));
+      const gain = !changes || before === null || after === null ? null : after - before;
+      scored.push([image, iou, gain]);
     }
     if (order !== "name") {
-      const sign = order === "lowest" ? 1 : -1;
+      const sign = order === "lowest" || order === "loss" ? 1 : -1;
+      const key = ([, iou, gain]) => (changes ? gain : iou);
       // Images without a known IoU come last either way.
-      scored.sort(([, one], [, other]) => (one === null) - (other === null) || sign * (one - other));
+      scored.sort((one, two) => (key(one) === null) - (key(two) === null) || sign * (key(one) - key(two)));
     }
     chosen = scored;
     page = 0;
@@ -81,10 +87,11 @@ function startGallery(data) {
     control(control(same).disabled ? other : same).focus({ preventScroll: true });
   }
 
-  function makeCard(image, iou, number) {
+  function makeCard(image, iou, gain, number) {
     const open = make("button", { type: "button", className: "plain", title: "Enlarge" }, image.id);
     open.addEventListener("click", () => view(number));
-    const heading = make("h3", {}, open, make("small", {}, ` IoU ${percent(iou)}`));
+    const change = gain === null ? "" : `, ${gain < 0 ? "−" : "+"}${percent(Math.abs(gain))} over ${data.run_names[0]}`;
+    const heading = make("h3", {}, open, make("small", {}, ` IoU ${percent(iou)}${change}`));
     return make("article", {}, heading, makeLegend(image), makePictures(image));
   }
 

@@ -460,3 +460,24 @@ def test_a_phone_gets_a_short_page(open_page: Open) -> None:
     assert not page.is_visible("#pipeline-table")
     summary.click()
     assert page.is_visible("#pipeline-table")
+
+
+def test_the_gallery_is_ordered_by_what_a_run_gains(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_project(tmp_path)
+    gains = {"one": -0.25, "two": 0.125, "three.x": 0.5}
+    for folder in tmp_path.glob("runs/toy/evaluation/*"):
+        table = pd.read_csv(folder / "examples.csv")
+        second = not folder.name.startswith(RUNS[0])
+        table["iou"] = 0.375 + (table["image"].map(gains) if second else 0)
+        table.to_csv(folder / "examples.csv", index=False)
+    render(tmp_path)
+    opened = open_page(file=tmp_path / "runs/toy/report/index.html")
+    opened.page.select_option("#gallery-order", "gain")
+    assert opened.names == ["three.x", "two", "one"]
+    assert opened.read("#gallery article h3 small")[0].strip() == "IoU 62.5, +50.0 over cam"
+    opened.page.select_option("#gallery-order", "loss")
+    assert opened.names == ["one", "two", "three.x"]
+    assert opened.read("#gallery article h3 small")[0].strip() == "IoU 25.0, −25.0 over cam"
