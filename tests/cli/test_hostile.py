@@ -66,8 +66,10 @@ def test_what_is_no_file_is_not_read(
     project: Path, capsys: pytest.CaptureFixture[str], command: str, kind: str
 ) -> None:
     make, sentence = SPECIALS[kind]
-    if kind == "folder" and command in {"photograph", "memory"}:
-        sentence = "No image" if command == "photograph" else "holds no snapshot"
+    if kind == "folder":  # some commands take one
+        model = "holds no model.safetensors"
+        own = {"photograph": "No image", "memory": "holds no snapshot", "model": model, "exported model": model}
+        sentence = own.get(command, sentence)
     make(project / "X")
     text = refuse(capsys, *READS[command].split())
     assert "X" in text
