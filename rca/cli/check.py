@@ -21,7 +21,7 @@ from rca.data.checking.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
 from rca.data.formats.dataset import examine_dataset
 from rca.data.manifest import Manifest
-from rca.evaluation.protocol import TAGS
+from rca.evaluation.protocol import SEGMENTED, TAGS
 from rca.models.backbones import build_backbone
 from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
@@ -151,7 +151,8 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
     need_maps = {"choose_threshold.split", "train_seg.split"}
     need_maps |= {"train_cam.split"} if any(run.maps == "walked" for run in settings.weak_runs) else set()
     need_truth = {f"evaluate.{kind}" for kind in TAGS}
-    need_maps |= {*need_truth, "evaluate.classification"} - {"evaluate.segmentation"}
+    need_maps |= {*need_truth, "evaluate.classification"} - {f"evaluate.{kind}" for kind in SEGMENTED}
+    trained_on = {record.id for record in manifest.select(settings.segmenter.split)}
     if settings.full_runs:
         need_truth.add("train_seg.split")
     for key, splits in list_used_splits(settings).items():
@@ -162,6 +163,12 @@ def _check_splits(settings: Params, manifest: Manifest) -> None:
                 raise UserError(
                     f"{key} names {split}, but {len(without)} of its images ({without[0]}, ...) get no score maps: "
                     "add the split to make_cam.splits."
+                )
+            held_out = [record.id for record in records if record.id not in trained_on]
+            if held_out and key == "evaluate.relabelled":
+                raise UserError(
+                    f"{key} names {split}, but {len(held_out)} of its images ({held_out[0]}, ...) are not in"
+                    f" {settings.segmenter.split}, whose images are relabelled: take {split} out."
                 )
             blank = [record.id for record in records if record.mask is None]
             if blank and key in need_truth:

@@ -77,7 +77,7 @@ class State:
             return {}
         about = self.params.described[run]
         sections = {name: section.model_dump(mode="json") for name, section in about.sections.items()}
-        own = {"host": about.host, "host_options": about.host_options, "method": about.method, "options": about.options}
+        own = {name: getattr(about, name) for name in ("host", "host_options", "method", "options", "masks_from")}
         return dict(flatten({**own, **sections}))
 
 

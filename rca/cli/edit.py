@@ -206,9 +206,9 @@ def _find_effective(key: str, path: Path) -> object:
     }
     for name, run in params.described.items():
         sections = {key: section.model_dump(mode="json") for key, section in run.sections.items()}
-        plain = {
-            part: getattr(run, part) for part in ("host", "host_options", "method", "options", "supervision", "train")
-        }
+        parts = ("host", "host_options", "method", "options", "masks_from", "train")
+        plain = {part: getattr(run, part) for part in parts}
+        plain["supervision"] = "masks" if run.supervision == "masks" else "tags"
         place["run"][name] = {**place["run"][name], **plain, **sections}
     walked: list[str] = []
     for part in key.split("."):

@@ -64,8 +64,9 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
-Supervision = Literal["tags", "masks"]
-"""What a run's networks learn from: image-level tags, or true masks for the fully supervised upper bound."""
+Supervision = Literal["tags", "masks", "run"]
+"""What a run's networks learn from: image-level tags, true masks for the fully supervised upper bound, or masks of
+another run."""
 
 
 Train = Literal["own", "none"]

@@ -15,7 +15,7 @@ from rca.evaluation.image_counts import count_labels
 from rca.evaluation.mask_counts import MaskCounts, Truth
 from rca.evaluation.masks import Key, Masks
 from rca.evaluation.metrics import Figures, Metrics, PredictedIgnore, average_precision, mean
-from rca.evaluation.protocol import TAGS
+from rca.evaluation.protocol import SEGMENTED, TAGS
 from rca.labels.thresholds import CHOICES
 
 
@@ -70,7 +70,7 @@ def score_masks(
         Key(kind, split, choice): Counted(classes)
         for kind, splits in wanted.items()
         for split in splits
-        for choice in (("",) if kind == "segmentation" else CHOICES)
+        for choice in (("",) if kind in SEGMENTED else CHOICES)
     }
     records = manifest.select_any(tuple({key.split for key in totals}))
     for record in track(records, "scoring", len(records)):

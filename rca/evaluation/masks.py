@@ -8,7 +8,7 @@ from rca.core.arrays import UInt8Array
 from rca.core.files import read_mask
 from rca.data.manifest import ImageRecord
 from rca.data.partition import assign_shard
-from rca.evaluation.protocol import TAGS
+from rca.evaluation.protocol import SEGMENTED, TAGS
 from rca.labels.background import label_pixels
 from rca.labels.score_maps import Shard, Tags, enlarge
 from rca.labels.thresholds import CHOICES, name_folder
@@ -20,7 +20,7 @@ class Key(NamedTuple):
     Attributes:
         kind: One of `TAGS`.
         split: The split of the images.
-        choice: The threshold of the masks; "" for the segmentation, which has none.
+        choice: The threshold of the masks; "" for those of a segmentation network, which have none.
     """
 
     kind: str
@@ -32,14 +32,17 @@ class Masks:
     """All masks of a run, by kind and threshold.
 
     Args:
-        folders: The folders of "pseudo" and "refined", with a folder for each shard, and of "segmentation", with one
-            for each split.
+        folders: The folders of "pseudo", "refined" and "relabelled", with a folder for each shard, and of
+            "segmentation", with one for each split.
         thresholds: The thresholds, by choice.
-        shards: The open score maps; none for a run that learns from true masks.
+        shards: The open score maps; none for a run that does not learn from tags itself.
+        parts: The number of shards.
     """
 
-    def __init__(self, folders: Mapping[str, Path], thresholds: Mapping[str, float], shards: Sequence[Shard]) -> None:
-        self.folders, self.thresholds, self.shards = folders, thresholds, shards
+    def __init__(
+        self, folders: Mapping[str, Path], thresholds: Mapping[str, float], shards: Sequence[Shard], parts: int
+    ) -> None:
+        self.folders, self.thresholds, self.shards, self.parts = folders, thresholds, shards, parts
 
     def find_shard(self, record: ImageRecord) -> Shard:
         """The shard that holds an image's score maps."""
@@ -47,7 +50,7 @@ class Masks:
 
     def has(self, kind: str, record: ImageRecord, split: str) -> bool:
         """Whether an image has masks of a kind."""
-        if kind != "segmentation" and not self.shards:
+        if kind not in SEGMENTED and not self.shards:
             return False
         if kind == "seed":
             return self.find_shard(record).has(record.id)
@@ -63,7 +66,7 @@ class Masks:
             record: The image.
             splits: The image's splits that are scored.
         """
-        if kind == "segmentation":  # each split has masks of its own
+        if kind in SEGMENTED:  # each split has a segmentation of its own
             for split in splits:
                 yield [Key(kind, split, "")], read_mask(self._find(kind, record, split, ""))
             return
@@ -84,5 +87,7 @@ class Masks:
     def _find(self, kind: str, record: ImageRecord, split: str, choice: str) -> Path:
         if kind == "segmentation":
             return self.folders[kind] / split / f"{record.id}.png"
-        folder = self.folders[kind.removesuffix("_predicted_tags")] / str(assign_shard(record.id, len(self.shards)))
+        folder = self.folders[kind.removesuffix("_predicted_tags")] / str(assign_shard(record.id, self.parts))
+        if kind == "relabelled":
+            return folder / f"{record.id}.png"
         return folder / name_folder(choice, TAGS[kind]) / f"{record.id}.png"

@@ -6,8 +6,9 @@ and in whether the threshold was chosen on true masks.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict
+from typing import TypedDict
 
+from rca.core.settings import Supervision
 from rca.evaluation.metrics import PredictedIgnore
 
 # Kinds of masks in the order of the pipeline, and the source of their images' tags.
@@ -17,8 +18,11 @@ TAGS = {
     "pseudo": "given",
     "refined": "given",
     "refined_predicted_tags": "predicted",
+    "relabelled": "given",
     "segmentation": "none",
 }
+# The kinds of masks that come from a segmentation network, without a threshold.
+SEGMENTED = ("relabelled", "segmentation")
 # The names of the kinds in tables and reports.
 KIND_NAMES = {
     "seed": "seed",
@@ -26,12 +30,14 @@ KIND_NAMES = {
     "pseudo": "pseudo label",
     "refined": "refined",
     "refined_predicted_tags": "refined, tags predicted",
+    "relabelled": "relabelled",
     "segmentation": "segmentation",
 }
 TAG_NAMES = {"given": "tags given", "predicted": "tags predicted", "none": "no tags"}
 SUPERVISIONS = {
     "tags": "Trained on tags alone.",
     "masks": "Trained on true masks (full supervision).",
+    "run": "Trained on masks that another run made, which was trained on tags alone.",
 }
 IGNORE_RULES = {
     "count_as_error": "A pixel that a mask leaves undecided counts as an error.",
@@ -66,7 +72,7 @@ class EvaluationProtocol(TypedDict):
     predicted_ignore: PredictedIgnore
     best_on: str | None
     boundary_distance: float
-    supervision: Literal["tags", "masks"]
+    supervision: Supervision
     initialisation: dict[str, str]
 
 
@@ -106,7 +112,7 @@ def describe_protocol(protocol: EvaluationProtocol) -> list[str]:
             sentences.append(f"{words.capitalize()}: {', '.join(kinds)}{rule}.")
     if protocol["tags"]:
         sentences.append(IGNORE_RULES[protocol["predicted_ignore"]])
-    if any(kind != "segmentation" for kind in protocol["tags"]):
+    if any(kind not in SEGMENTED for kind in protocol["tags"]):
         sentences.append(f"“best” is {describe_best(protocol['best_on'])}; “fixed” was chosen without any mask.")
     if protocol["tags"]:
         sentences.append(describe_boundary(protocol["boundary_distance"]))

@@ -41,19 +41,21 @@ class TrainingMaskSettings(Settings):
 
     Attributes:
         split: The images to train on.
-        masks: The kind of masks.
-        threshold: The threshold of the masks.
+        masks: The kind of masks: pseudo labels, refined masks, or "relabelled": made by the segmentation network of the
+            run in `masks_from` for the tags of the images.
+        threshold: The threshold of the masks; relabelled ones have none.
         corrected: Masks that take the place of those of their images; null for none. `rca import masks` sets it.
     """
 
     split: str = "train"
-    masks: Literal["refined", "pseudo"] = "refined"
+    masks: Literal["refined", "pseudo", "relabelled"] = "refined"
     threshold: Literal["best", "fixed"] = "best"
     corrected: CorrectedMasks | None = None
 
     def find(self, folder: Path, image_id: str, shards: int) -> Path:
         """The path of an image's mask in a folder of masks, which has a folder per shard."""
-        return folder / str(assign_shard(image_id, shards)) / self.threshold / f"{image_id}.png"
+        shard = folder / str(assign_shard(image_id, shards))
+        return (shard if self.masks == "relabelled" else shard / self.threshold) / f"{image_id}.png"
 
 
 def list_corrected(folder: Path) -> Mapping[str, Path]:

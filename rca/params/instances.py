@@ -39,10 +39,12 @@ def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     tasks = params.list_tasks(name, stage)
     lists: Plain = {}
     if stage.item is not None:
+        places: list[Plain] = [{"run": run, "seed": seed} for run in tasks for seed in params.seeds]
+        if "shard" in stage.axes:
+            places = [{**place, "shard": shard} for place in places for shard in params.shards]
         lists["each"] = {
-            f"{run}-{seed}": {"run": run, "seed": seed, "place": {"run": run, "seed": seed}, **stage.item(task)}
-            for run, task in tasks.items()
-            for seed in params.seeds
+            "-".join(map(str, place.values())): {**place, "place": place, **stage.item(tasks[place["run"]])}
+            for place in places
         }
     elif "run" in stage.axes or "item" in stage.axes:
         lists["runs" if "run" in stage.axes else "items"] = list(tasks)

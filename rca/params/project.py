@@ -1,9 +1,11 @@
 """The keys of a params file other than the sections of stages."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from rca.core.names import check_names
-from rca.core.settings import MOST, Plain, Settings, Supervision, Train
+from rca.core.settings import MOST, Plain, Settings, Train
 from rca.data.formats.dataset import DatasetSettings
 from rca.stages.base.layout import RESERVED
 from rca.stages.base.stage import list_stages
@@ -36,6 +38,9 @@ class RunSettings(Settings):
         options: The method's options, where they differ from its defaults.
         supervision: What the run learns from: "tags", or "masks" for the fully supervised upper bound of the
             segmentation network. A run on true masks needs no host, no method and none of their stages.
+        masks_from: The run whose masks the segmentation network learns from, or by whose segmentation network they are
+            made, as `train_seg.masks` says; such a run needs no host, no method and none of their stages either. null
+            for masks of the run's own.
     """
 
     base: str | None = None
@@ -44,12 +49,19 @@ class RunSettings(Settings):
     host_options: Plain = {}
     method: str = "cam"
     options: Plain = {}
-    supervision: Supervision = "tags"
+    supervision: Literal["tags", "masks"] = "tags"
+    masks_from: str | None = None
 
     @model_validator(mode="after")
     def _a_network_is_taken_from_a_base(self) -> "RunSettings":
         if self.train == "none" and self.base is None:
             raise ValueError("train is none, which takes the network of base, but base is null: name a run there")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_one_origin(self) -> "RunSettings":
+        if self.masks_from is not None and self.supervision == "masks":
+            raise ValueError(f"masks_from is {self.masks_from}, but supervision is masks, the true ones: remove one")
         return self
 
 

@@ -7,9 +7,10 @@ from functools import cached_property
 from rca.core.settings import Plain, Settings, SettingsType, Supervision, Train
 from rca.data.formats.dataset import DatasetSettings
 from rca.params.project import ProjectSettings
-from rca.stages.base.layout import MapKind
+from rca.stages.base.layout import MapKind, MaskKind
 from rca.stages.base.stage import Stage, list_stages, load_stage
 from rca.stages.predict_seg import PredictSegSettings
+from rca.stages.refine_crf import RefineCrfSettings
 from rca.stages.train_cam import TrainCamSettings
 from rca.stages.train_seg import TrainSegSettings
 from rca.stages.walk_scores import WalkScoresSettings
@@ -29,6 +30,7 @@ class Run:
         method: The method's module.
         options: The method's options, as given.
         supervision: What the run's networks learn from.
+        masks_from: The run whose masks the segmentation learns from, or whose network makes them; None for its own.
         taken_from: The run whose trained network this run takes; None if it trains its own.
         keeps_memory: Whether the method keeps a memory.
         needs_saliency: Whether the host uses saliency maps.
@@ -41,6 +43,7 @@ class Run:
     method: str
     options: Plain
     supervision: Supervision
+    masks_from: str | None
     taken_from: str | None
     keeps_memory: bool
     needs_saliency: bool
@@ -52,8 +55,21 @@ class Run:
 
     @property
     def weak(self) -> bool:
-        """Whether the run learns from tags."""
+        """Whether the run learns from tags itself."""
         return self.supervision == "tags"
+
+    @property
+    def made_masks(self) -> tuple[MaskKind, ...]:
+        """The kinds of masks that the run makes."""
+        if self.weak:
+            return ("pseudo", "refined") if self.section(RefineCrfSettings).enabled else ("pseudo",)
+        relabels = self.supervision == "run" and self.section(TrainSegSettings).masks == "relabelled"
+        return ("relabelled",) if relabels else ()
+
+    @property
+    def mask_owner(self) -> str:
+        """The run that makes the masks that the segmentation network learns from."""
+        return self.name if self.masks_from is None or self.made_masks else self.masks_from
 
     @property
     def train(self) -> Train:
@@ -134,13 +150,13 @@ class Params:
 
     @property
     def weak_runs(self) -> tuple[Run, ...]:
-        """The runs that learn from tags."""
+        """The runs that learn from tags themselves."""
         return tuple(run for run in self.described.values() if run.weak)
 
     @property
     def full_runs(self) -> tuple[Run, ...]:
         """The runs that learn from true masks."""
-        return tuple(run for run in self.described.values() if not run.weak)
+        return tuple(run for run in self.described.values() if run.supervision == "masks")
 
     @property
     def memory_runs(self) -> tuple[str, ...]:
@@ -159,7 +175,7 @@ class Params:
 
     @cached_property
     def upper_bounds(self) -> dict[str, str]:
-        """For each run that learns from tags, the first run that trains the same segmentation network on true masks.
+        """For each run without true masks, the first run that trains the same segmentation network on true masks.
 
         Networks are the same if train_seg and predict_seg have the same settings, except for the choice of masks and
         the loss. Runs without such an upper bound are left out.
@@ -171,8 +187,9 @@ class Params:
 
         return {
             run.name: same[0].name
-            for run in self.weak_runs
-            if (same := [bound for bound in self.full_runs if describe(bound) == describe(run)])
+            for run in self.described.values()
+            if run.supervision != "masks"
+            and (same := [bound for bound in self.full_runs if describe(bound) == describe(run)])
         }
 
     def find(self, key: str, run: str | None = None) -> object:

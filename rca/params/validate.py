@@ -61,10 +61,13 @@ def find_problem(params: Params) -> str | None:
     for kind, stage in by_stage.items():
         if getattr(evaluate, kind) and not enabled[stage]:
             return f"evaluate.{kind} lists splits, but {stage}.enabled is false: empty the list"
-    for run in params.full_runs:
-        if not (enabled["train_seg"] and evaluate.segmentation):
+    if evaluate.relabelled and not any("relabelled" in run.made_masks for run in params.described.values()):
+        return "evaluate.relabelled lists splits, but no run's train_seg.masks is relabelled: empty the list"
+    for run in params.described.values():
+        if not run.weak and not (enabled["train_seg"] and evaluate.segmentation):
+            key = "supervision is masks" if run.masks_from is None else f"masks_from is {run.masks_from}"
             return (
-                f"run.{run.name}.supervision is masks, which trains and scores the segmentation alone: set "
+                f"run.{run.name}.{key}, which trains and scores the segmentation alone: set "
                 "train_seg.enabled to true and list its splits in evaluate.segmentation"
             )
     return None
@@ -90,7 +93,8 @@ def find_difference(params: Params, run: Run) -> str | None:
                     f"run.{run.name}.{name}.{key} cannot differ between runs while train_cam.backbone.trainable is"
                     f" none, since features are computed once: set it in {name}"
                 )
-    return find_missing_network(params, run) or find_missing_gpus(params, run) or find_missing_parts(params, run)
+    finders = (find_missing_network, find_missing_masks, find_missing_gpus, find_missing_parts)
+    return next((problem for find in finders if (problem := find(params, run))), None)
 
 
 def find_missing_network(params: Params, run: Run) -> str | None:
@@ -109,6 +113,31 @@ def find_missing_network(params: Params, run: Run) -> str | None:
             )
     if run.section(TrainCamSettings) != taken.section(TrainCamSettings):
         return f"run.{run.name}.train is none, so nothing is trained by run.{run.name}.train_cam: remove it"
+    return None
+
+
+def find_missing_masks(params: Params, run: Run) -> str | None:
+    """Find a run whose segmentation learns from masks that nobody makes."""
+    key, masks = f"run.{run.name}.masks_from", run.section(TrainSegSettings).masks
+    if run.masks_from is None:
+        if run.weak and masks == "relabelled":
+            return f"train_seg.masks is relabelled, which the network of another run does: name that run in {key}"
+        return None
+    taken = params.described.get(run.masks_from)
+    if taken is None:
+        return f"{key} is {run.masks_from}: add that run to runs"
+    if taken.supervision == "masks":
+        return f"{key} is {taken.name}, which learns from true masks: name a run that learns from tags"
+    if masks != "relabelled" and masks not in taken.made_masks:
+        return (
+            f"{key} is {taken.name}, which makes no {masks} masks: name the run that does, or set"
+            f" run.{run.name}.train_seg.masks to relabelled, for masks by the network of {taken.name}"
+        )
+    chain = [run.name]
+    while (link := params.described.get(chain[-1])) is not None and link.masks_from is not None:
+        if link.masks_from in chain:
+            return f"run.{link.name}.masks_from leads back to {link.masks_from}: name a run that learns from tags"
+        chain.append(link.masks_from)
     return None
 
 
@@ -137,7 +166,7 @@ def find_missing_parts(params: Params, run: Run) -> str | None:
             known = ", ".join(params.dataset.sources) or "none"
             return f"run.{run.name}.train_cam.sources names {name}, but dataset.sources has {known}: add it there"
     seg = run.section(TrainSegSettings)
-    if seg.enabled and seg.masks == "refined" and not params.section(RefineCrfSettings).enabled:
+    if seg.enabled and run.weak and seg.masks == "refined" and not params.section(RefineCrfSettings).enabled:
         return "train_seg.masks is refined, but refine_crf.enabled is false: set it to pseudo"
     return None
 

@@ -40,6 +40,7 @@ HEADINGS = {
     "pseudo": "pseudo label (tags given)",
     "refined": "refined (tags given)",
     "refined_predicted_tags": "refined (tags predicted)",
+    "relabelled": "relabelled (tags given)",
     "segmentation": "segmentation (no tags)",
     "classification": "classifier",
 }

@@ -79,10 +79,19 @@ class Cost(TypedDict):
 
 
 def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
-    """Order the stages, and draw an arc on their left for what each needs."""
-    needs = {
+    """Order the stages, and draw an arc on their left for what each needs.
+
+    A stage that reads what a run of an earlier round made may lead back to itself: arcs against the order of the stages
+    that close a circle are left out.
+    """
+    reads = {
         name: [other for other in stages if other != name and _reads(stage, stages[other])]
         for name, stage in stages.items()
+    }
+    order = list(stages)
+    needs = {
+        name: [other for other in others if order.index(other) < order.index(name) or not _leads(reads, other, name)]
+        for name, others in reads.items()
     }
     names = list(TopologicalSorter(needs).static_order())
     place = {name: number for number, name in enumerate(names)}
@@ -124,6 +133,16 @@ def summarise_measurements(measurements: Iterable[Measurement]) -> dict[str, Cos
         if instance["gpu_memory_mb"] is not None:
             cost["gpu_memory_mb"] = max(cost["gpu_memory_mb"] or 0, instance["gpu_memory_mb"])
     return costs
+
+
+def _leads(reads: Mapping[str, Sequence[str]], stage: str, to: str) -> bool:
+    """Whether a stage reads another's outputs, directly or not."""
+    seen, left = {stage}, [stage]
+    while left:
+        new = set(reads[left.pop()]) - seen
+        seen |= new
+        left += sorted(new)
+    return to in seen
 
 
 def _reads(stage: StageFiles, other: StageFiles) -> bool:

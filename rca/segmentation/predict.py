@@ -52,13 +52,17 @@ def sum_probabilities(network: Segmenter, images: Tensor, scales: Scales, flip: 
     return total
 
 
-def predict_mask(network: Segmenter, image: UInt8Array, settings: PredictionSettings) -> UInt8Array:
-    """Segment one image without knowing its tags.
+def predict_mask(
+    network: Segmenter, image: UInt8Array, settings: PredictionSettings, allowed: UInt8Array | None = None
+) -> UInt8Array:
+    """Segment one image.
 
     Args:
         network: In evaluation mode.
         image: (H, W, 3), RGB.
         settings: Scales, flip and CRF.
+        allowed: (L,), the labels that may come about: 0, and those of the image's tags. None allows all, and the CRF
+            then runs over those that the network finds.
 
     Returns:
         (H, W), 0 for the background and 1..C.
@@ -66,8 +70,9 @@ def predict_mask(network: Segmenter, image: UInt8Array, settings: PredictionSett
     about = network.description
     batch = normalise(image, about.mean, about.std)[None].to(next(network.parameters()).device)
     total = sum_probabilities(network, batch, settings.scales, settings.flip)[0]
-    mask: UInt8Array = total.argmax(0).to(torch.uint8).cpu().numpy()
+    labels = np.arange(len(total), dtype=np.uint8) if allowed is None else allowed
+    mask: UInt8Array = labels[total[labels.tolist()].argmax(0).cpu().numpy()]
     if settings.crf is None:
         return mask
-    labels = np.unique(np.append(mask, 0)).astype(np.uint8)
-    return refine_masks(image, [total.cpu().numpy()[labels]], labels, settings.crf)[0]
+    shown = np.unique(np.append(mask, 0)).astype(np.uint8) if allowed is None else allowed
+    return refine_masks(image, [total[shown.tolist()].cpu().numpy()], shown, settings.crf)[0]

@@ -1,10 +1,10 @@
-"""Score a run: seeds, pseudo labels, refined masks, segmentation and the classifier.
+"""Score a run: seeds, pseudo labels, refined and relabelled masks, segmentation and the classifier.
 
 If the run keeps a memory, describe it as well.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
@@ -40,6 +40,7 @@ class EvaluateSettings(Settings):
         pseudo: Splits on which to score the pseudo labels.
         refined: Splits on which to score the refined masks.
         refined_predicted_tags: Splits on which to score the refined masks from predicted tags.
+        relabelled: Splits on which to score the relabelled masks, of images on which segmentation networks are trained.
         segmentation: Splits on which to score the segmentation.
         classification: Splits on which to score the classifier.
         predicted_ignore: Whether undecided pixels of a mask count as errors in the headline figures or are left out;
@@ -55,6 +56,7 @@ class EvaluateSettings(Settings):
     pseudo: tuple[str, ...] = ("train", "val")
     refined: tuple[str, ...] = ("train", "val")
     refined_predicted_tags: tuple[str, ...] = ()
+    relabelled: tuple[str, ...] = ()
     segmentation: tuple[str, ...] = ("val",)
     classification: tuple[str, ...] = ("val",)
     predicted_ignore: PredictedIgnore = "count_as_error"
@@ -73,9 +75,9 @@ class EvaluateSettings(Settings):
         scored = self.segmentation or self.seed or self.classification
         return self.examples_split or next(iter(scored), "")
 
-    def keep_segmentation(self) -> "EvaluateSettings":
-        """The settings for a run trained on true masks, where only the segmentation is scored."""
-        others = [kind for kind in (*TAGS, "classification") if kind != "segmentation"]
+    def keep(self, kinds: Iterable[str]) -> "EvaluateSettings":
+        """The settings for a run of which only some kinds of masks are scored, and no classifier."""
+        others = {*TAGS, "classification"} - {*kinds}
         return self.model_copy(update=dict.fromkeys(others, ()))
 
 
@@ -86,7 +88,7 @@ class EvaluateTask(EvaluateSettings):
         supervision: What the run's networks learn from.
         train: Whether the run trains its classification network.
         maps: The score maps that masks are made from.
-        refined_masks: Whether pseudo labels are refined.
+        made: The kinds of masks that the run makes.
         segmented: Whether a segmentation network is trained.
         shards: The parts that the images are split into, counted from 0.
     """
@@ -94,7 +96,7 @@ class EvaluateTask(EvaluateSettings):
     supervision: Supervision
     train: Train
     maps: MapKind
-    refined_masks: bool
+    made: tuple[MaskKind, ...]
     segmented: bool
     shards: tuple[int, ...]
 
@@ -106,14 +108,15 @@ def run(context: Context, task: EvaluateTask) -> None:
     paths = context.paths
     for path in list_stale(paths, task):
         remove(path)
-    keep_masks(paths, task.refined_masks, task.shards)
+    keep_masks(paths, task.made, task.shards)
     manifest = read_manifest(context.layout.manifest)
     chosen: Plain = read_json(paths.threshold) if weak else {}
     thresholds = {choice: float(chosen[choice]) for choice in CHOICES if weak}
     folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
     with ExitStack() as stack:
         shards = [paths.maps_of(shard, task.maps) for shard in task.shards] if weak else []
-        masks = Masks(folders, thresholds, [stack.enter_context(open_shard(shard)) for shard in shards])
+        opened = [stack.enter_context(open_shard(shard)) for shard in shards]
+        masks = Masks(folders, thresholds, opened, len(task.shards))
         counts = score_masks(manifest, masks, settings.masks, settings.boundary_distance)
         ranking = {split: score_classifier(manifest, masks, split) for split in settings.classification}
         metrics = collect_metrics(counts, ranking, manifest, thresholds, settings.predicted_ignore)
@@ -144,7 +147,9 @@ def run(context: Context, task: EvaluateTask) -> None:
 
 def list_scored(task: EvaluateTask) -> EvaluateSettings:
     """The settings without the kinds of masks that the run does not make."""
-    return task if task.supervision == "tags" else task.keep_segmentation()
+    if task.supervision == "tags":
+        return task.model_copy(update={"relabelled": ()})
+    return task.keep([*task.made, "segmentation"])
 
 
 def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
@@ -154,8 +159,10 @@ def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
     """
     weak = task.supervision == "tags"
     if not weak:
-        yield from (paths.model, paths.memory_history, paths.cam_history, paths.maps, paths.masks)
+        yield from (paths.model, paths.memory_history, paths.cam_history, paths.maps)
         yield from (paths.threshold, paths.threshold_curve)
+    if not task.made:
+        yield paths.masks
     if task.train == "none":
         yield from (paths.memory_history, paths.cam_history)
     if not task.segmented:
@@ -207,7 +214,7 @@ STAGE = Stage(
         "supervision": "run.supervision",
         "train": "run.train",
         "maps": "run.maps",
-        "refined_masks": "refine_crf.enabled",
+        "made": "run.made_masks",
         "segmented": "train_seg.enabled",
         "shards": "shards",
     },

@@ -105,7 +105,7 @@ def read_result(paths: RunLayout, trained: bool) -> SeedResult:
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist: run evaluate for run {paths.run} and seed {paths.seed} first.")
     protocol = read_json(directory / "evaluation.json")["protocol"]
-    weak = protocol["supervision"] == "tags"  # runs on true masks have neither thresholds nor a classification network
+    weak = protocol["supervision"] == "tags"  # other runs have neither thresholds nor a classification network
     return SeedResult(
         examples=RunExamples(
             directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))

@@ -1,4 +1,4 @@
-"""Train a run's segmentation network on the pinned masks: pseudo labels, refined masks or true masks."""
+"""Train a run's segmentation network on the pinned masks: made from tags, by another network, or true ones."""
 
 import hashlib
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
     manifest = read_manifest(layout.manifest, f"splits/{settings.split}")
     records = manifest.select(settings.split)
     pinned = read_json(paths.pinned_masks)
-    folder = paths.masks_of(settings.masks)
+    folder = layout.of(pinned.get("owner", paths.run), paths.seed).masks_of(settings.masks)
     shards, elsewhere = count_shards(folder), pinned["paths"]
     masks = {
         record.id: Path(elsewhere[record.id]) if record.id in elsewhere else settings.find(folder, record.id, shards)

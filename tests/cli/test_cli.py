@@ -167,6 +167,17 @@ def test_check_refuses_scored_images_without_score_maps(
     assert "evaluate.seed names val, but 1 of its images (d4, ...) get no score maps" in capsys.readouterr().err
 
 
+def test_check_refuses_scored_images_that_are_not_relabelled(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
+    runs = {"runs": ["cam", "second"], "run": {"cam": {}, "second": second}}
+    use_voc(project, make_voc, {**runs, "evaluate": {"relabelled": ["train", "val"]}})
+    assert main(["check"]) == 2
+    told = "evaluate.relabelled names val, but 1 of its images (d4, ...) are not in train, whose images are relabelled"
+    assert told in capsys.readouterr().err
+
+
 def use_folder(project: Path, make_voc: Callable[..., Path], evaluate: dict) -> None:
     """Point the project at the same photographs, with masks for val alone."""
     use_voc(project, make_voc, {})

@@ -62,6 +62,9 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
     return read_params(path)
 
 
+# A run whose segmentation learns from masks of another's network, and one that learns from another's masks.
+ROUND = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
+SHARED = {"masks_from": "cam"}
 # A run that takes the network of cam.
 TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
 
@@ -183,6 +186,36 @@ TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
             "run.third.train is none, but its base rca trains no network: name another in base.",
         ),
         (
+            {"run.rca": {**ROUND, "supervision": "masks"}},
+            "run.rca: masks_from is cam, but supervision is masks, the true ones: remove one",
+        ),
+        ({"run.rca": ROUND, "runs": ["rca"]}, "run.rca.masks_from is cam: add that run to runs."),
+        (
+            {"run.rca": ROUND, "run.cam.supervision": "masks"},
+            "run.rca.masks_from is cam, which learns from true masks: name a run that learns from tags.",
+        ),
+        (
+            {"run.rca": ROUND, "run.cam": {**ROUND, "masks_from": "rca"}},
+            "run.rca.masks_from leads back to cam: name a run that learns from tags.",
+        ),
+        ({"run.rca": {**ROUND, "masks_from": "rca"}}, "run.rca.masks_from leads back to rca: name a run"),
+        (
+            {"run.rca": ROUND, "run.third": {"masks_from": "rca"}, "runs": ["cam", "rca", "third"]},
+            "run.third.masks_from is rca, which makes no refined masks: name the run that does, or set run.third.train",
+        ),
+        (
+            {"run.rca": SHARED, "evaluate.relabelled": ["train"]},
+            "evaluate.relabelled lists splits, but no run's train_seg.masks is relabelled: empty the list.",
+        ),
+        (
+            {"train_seg.masks": "relabelled"},
+            "train_seg.masks is relabelled, which the network of another run does: name that run in run.cam.masks_from",
+        ),
+        (
+            {"run.rca": ROUND, "evaluate.segmentation": []},
+            "run.rca.masks_from is cam, which trains and scores the segmentation alone: set train_seg.enabled",
+        ),
+        (
             {"run.rca": TAKES, "run.cam.supervision": "masks"},
             "run.rca.train is none, but its base cam trains no network: name another in base.",
         ),
@@ -246,6 +279,9 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"run.rca.host": "seam", "run.rca.host_options": {"cross_weight": 0.5}},
         {"generate_data": ..., "dataset.name": "mine"},
         {"run.rca": TAKES},
+        {"run.rca": ROUND},
+        {"run.rca": ROUND, "evaluate.relabelled": ["train"]},
+        {"run.rca": SHARED},
         {"run.rca": {**TAKES, "make_cam": {"stride": 4}}, **FROZEN},
     ],
 )

@@ -185,7 +185,7 @@ def test_names_are_computed_in_imports_at_three_known_places() -> None:
 
 def test_dvc_yaml_is_read_by_people() -> None:
     text = (ROOT / "dvc.yaml").read_text()
-    assert len(text.splitlines()) <= 350
+    assert len(text.splitlines()) <= 400
     assert text.count("${code}") == 1  # a dep of the first stage alone
     assert not re.findall(r"^ *- rca\b.*$", text, re.MULTILINE)
 
@@ -208,7 +208,7 @@ def test_an_entry_fits_its_module(name: str) -> None:
     lists = {"run": f"${{stages.{name}.runs}}", "seed": "${seeds}", "shard": "${shards}"}
     if stage.item is not None:  # instances by name, each with its axes and further keys
         assert axes == {"item": f"${{stages.{name}.each}}"}
-        assert stage.axes == ("run", "seed")
+        assert stage.axes in {("run", "seed"), ("run", "seed", "shard")}
         used = set(re.findall(r"\$\{item\.(\w+)\}", yaml.safe_dump(template["do"])))
         assert used == {*stage.axes, *stage.item(make_any_task(name)), "place"}
     elif len(axes) == 1:  # a list of its own, which is empty where there is nothing to do

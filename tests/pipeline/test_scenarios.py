@@ -25,7 +25,7 @@ END = ["render_report", "tabulate"]
 
 def list_stages(run: str, *stages: str, shards: int = 1) -> list[str]:
     """DVC's names of a run's stages."""
-    per_shard = {"make_cam", "make_pseudo", "refine_crf"}
+    per_shard = {"make_cam", "make_pseudo", "refine_crf", "relabel_masks"}
     names = [f"{stage}@{run}-0" for stage in stages if stage not in per_shard]
     return names + [f"{stage}@{run}-0-{shard}" for stage in stages if stage in per_shard for shard in range(shards)]
 
@@ -128,6 +128,36 @@ def test_full_supervision_is_a_run_beside_the_others(real, engine):
     assert {run: float(share) for run, share in shares.items()} == {
         run: pytest.approx(metrics[run]["segmentation"]["val"]["miou"] / whole, abs=1e-5) for run in ("cam", "rca")
     }
+    check_settled(real)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+def test_rounds_are_runs_that_learn_from_one_another(real, engine):
+    """The second and the third round, and a run that shares the masks of cam."""
+    real.edit("params.yaml", "runs: [cam, rca]", "runs: [cam, rca, second, third, shared]")
+    second = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
+    real.set_params({"run.second": second, "run.third": {"base": "second", "masks_from": "second"}})
+    real.set_params({"run.shared": {"masks_from": "cam"}, "evaluate.relabelled": ["train"]})
+    real.refresh()
+    getattr(real, engine)()
+    of_round = ("relabel_masks", "pin_masks", *OF_RUN)
+    rounds = {run: list_stages(run, *of_round) for run in ("second", "third")}
+    shared = list_stages("shared", "pin_masks", *OF_RUN)
+    of_all = [f"evaluate@{run}-0" for run in ("cam", "rca")]  # which have another list of what is scored
+    assert real.list_ran() == sorted([*rounds["second"], *rounds["third"], *shared, *of_all, *END])
+    runs = real.path / "runs/shapes"
+    # The run that shares masks trains the same network as their owner, with the same seed.
+    histories = [(runs / run / "0/train_seg.csv").read_text() for run in ("cam", "shared", "second", "third")]
+    assert histories[0] == histories[1]
+    assert len(set(histories)) == 3
+    metrics = {run: json.loads((real.path / f"results/shapes/{run}-0.json").read_text()) for run in rounds}
+    assert all(set(one) == {"relabelled", "segmentation"} for one in metrics.values())
+    check_settled(real)
+    # Another third round leaves the second alone.
+    real.set_params({"run.third.relabel_masks": {"prediction": {"crf": None}}})
+    getattr(real, engine)()
+    assert set(real.list_ran()) <= {*rounds["third"], *END}
     check_settled(real)
 
 

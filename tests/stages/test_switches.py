@@ -31,7 +31,7 @@ DEFAULT = {
     **name((*LABELLING, *SEGMENTING), "cam", "rca"),
     "snapshot_memory": ["rca"],
     **name(("cache_features", *WALK, "pin_truth")),
-    "take_network": {},
+    **name(("take_network", "relabel_masks")),
 }
 FULL_ALONE = {
     "fetch_weights": ["segmenter"],
@@ -48,6 +48,11 @@ FROZEN = {
     "augmentation": {"scale": [1.0, 1.0], "crop": None, "jitter": 0},
 }
 NO_SEGMENTATION = {"train_seg": {"enabled": False}, "evaluate": {"segmentation": []}}
+# A second round, on masks by the network of cam, and a run that learns from the masks of cam themselves.
+ROUNDS = {
+    "second": {"masks_from": "cam", "train_seg": {"masks": "relabelled"}},
+    "shared": {"masks_from": "cam", "train_seg": {"head": "linear"}},
+}
 # What params say otherwise than the preset, and the stages whose instances differ then.
 CASES: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     "default": ({}, {}),
@@ -75,6 +80,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
         },
     ),
     "full supervision alone": ({"runs": ["full"], "run": FULL, "walk_scores": {"enabled": True}}, FULL_ALONE),
+    "rounds": (
+        {"runs": ["cam", "second", "shared"], "run": ROUNDS, "walk_scores": {"enabled": True}},
+        {
+            **name((*LABELLING, *WALK), "cam"),
+            **name(("pin_masks", *SEGMENTING), "cam", "second", "shared"),
+            **name(("relabel_masks",), "second"),
+            **name(("snapshot_memory",)),
+        },
+    ),
     "frozen backbone": ({"train_cam": FROZEN}, name(("cache_features",), 0, 1)),
     "frozen backbone and full supervision alone": ({"runs": ["full"], "run": FULL, "train_cam": FROZEN}, FULL_ALONE),
     "no memory": ({"run": {"rca": {"method": "hsc", "options": {}}}}, name(("snapshot_memory",))),
@@ -104,7 +118,9 @@ def test_a_stage_has_the_instances_that_leave_anything_to_do(case: str) -> None:
     changes, differing = CASES[case]
     write(changes)
     found = {
-        stage: next(listed[key] for key in ("runs", "items", "shards", "each") if key in listed)
+        stage: list(dict.fromkeys(one["run"] for one in listed["each"].values()))
+        if "each" in listed
+        else next(listed[key] for key in ("runs", "items", "shards") if key in listed)
         for stage, listed in list_instances(read_params()).items()
         if stage not in SINGLE
     }

@@ -14,7 +14,7 @@ PROGRESS = Path(".rca/progress")
 CODE = Path("workflow/code")
 """In a project without the package's code, the link to where it is installed."""
 MapKind = Literal["scores", "walked"]
-MaskKind = Literal["pseudo", "refined"]
+MaskKind = Literal["pseudo", "refined", "relabelled"]
 # Names of folders beside those of the runs: no run may have such a name.
 RESERVED = ("data", "classifier", "segmenter", "evaluation", "report")
 
@@ -169,7 +169,7 @@ class RunLayout:
 
     @property
     def masks(self) -> Path:
-        """Pseudo labels and refined masks, a folder for each kind."""
+        """All masks that the run makes, a folder for each kind."""
         return self.root / "masks"
 
     def masks_of(self, kind: MaskKind) -> Path:
