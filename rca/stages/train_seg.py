@@ -9,6 +9,7 @@ from statistics import median_low
 
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from rca.core.devices import choose_device, set_determinism
@@ -45,6 +46,8 @@ class TrainSegSettings(TrainingMaskSettings):
         head: The head on the backbone.
         loss: The loss.
         optimisation: The optimisation.
+        weight_average: The network ends with the exponential moving average of its weights over all steps, of this
+            decay (Tarvainen & Valpola, Mean teachers, NIPS 2017), e.g. 0.99; null for its last weights.
         augmentation: Augmentation of the images.
         threads: CPU threads of each training process; results differ in the last digits between numbers of threads.
     """
@@ -63,6 +66,7 @@ class TrainSegSettings(TrainingMaskSettings):
         backbone_learning_rate=2.5e-4,
         weight_decay=5e-4,
     )
+    weight_average: float | None = Field(default=None, gt=0, lt=1)
     augmentation: AugmentationSettings = AugmentationSettings(scale=(0.5, 1.5), crop=321)
     threads: Threads = 1
 
@@ -124,6 +128,7 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
         compute_losses=partial(compute_losses, loss=settings.loss),
         checkpoint=checkpoint,
         curves=context.curves,
+        decay=settings.weight_average,
     )
     history = trainer.fit(loader, sampler)
     if rank() > 0:

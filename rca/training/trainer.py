@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from rca.core.distributed import rank, sum_over_ranks, world_size
@@ -30,6 +31,7 @@ from rca.core.files import write_file
 from rca.core.precision import choose_precision
 from rca.core.progress import track
 from rca.data.loading.images import EpochSampler, Sample
+from rca.training.averaging import build_average
 from rca.training.curves import Curves, record_curves
 from rca.training.optimisation import OptimisationSettings
 
@@ -73,6 +75,8 @@ class Trainer(Generic[Network]):
         start_epoch: Called before each epoch with its number, counted from 0.
         checkpoint: The file that holds the state after each epoch; None keeps no state.
         curves: The trackers that get the history while it grows; by default none.
+        decay: The network ends with the moving average of its weights, of this decay (`rca.training.averaging`); None
+            for its last weights.
         history: The lines of the epochs done so far; `fit` extends and returns it.
     """
 
@@ -85,6 +89,7 @@ class Trainer(Generic[Network]):
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
     curves: Curves = field(default_factory=dict)
+    decay: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     def fit(self, loader: Loader, sampler: EpochSampler) -> list[dict[str, float]]:
@@ -103,10 +108,11 @@ class Trainer(Generic[Network]):
         """
         self._share_batchnorm()
         self.network.to(memory_format=torch.channels_last)
+        average = None if self.decay is None else build_average(self.network, self.decay)
         optimiser = self._make_optimiser()
         steps = self.settings.epochs * -(-len(loader) // self.settings.accumulate)
         schedule = PolynomialLR(optimiser, steps, self.settings.poly_power)
-        first = self._resume(optimiser, schedule)
+        first = self._resume(optimiser, schedule, average)
         step: nn.Module = _Step(self.network, self.compute_losses)
         if world_size() > 1:
             # Wrapped only now: the wrapper waits for all ranks, so each has resumed before one replaces the checkpoint.
@@ -121,10 +127,12 @@ class Trainer(Generic[Network]):
                 record(line)
             for epoch in range(first, self.settings.epochs):
                 start = time.monotonic()
-                self._fit_epoch(step, loader, sampler, optimiser, schedule, epoch)
+                self._fit_epoch(step, loader, sampler, optimiser, schedule, average, epoch)
                 self._report(time.monotonic() - start)
-                self._save(optimiser, schedule)
+                self._save(optimiser, schedule, average)
                 record(self.history[-1])
+        if average is not None:
+            self.network.load_state_dict(average.module.state_dict())
         return self.history
 
     def _fit_epoch(
@@ -134,6 +142,7 @@ class Trainer(Generic[Network]):
         sampler: EpochSampler,
         optimiser: torch.optim.Optimizer,
         schedule: LRScheduler,
+        average: AveragedModel | None,
         epoch: int,
     ) -> None:
         torch.manual_seed(derive_seed(self.seed, epoch, rank()))  # each rank draws for its own rows
@@ -164,6 +173,8 @@ class Trainer(Generic[Network]):
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 schedule.step()
+                if average is not None:
+                    average.update_parameters(self.network)
         terms_of_epoch = {f"loss_{name}": total / len(loader) for name, total in totals.items()}
         self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **terms_of_epoch})
 
@@ -209,7 +220,7 @@ class Trainer(Generic[Network]):
             return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
-    def _resume(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> int:
+    def _resume(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler, average: AveragedModel | None) -> int:
         """Load the checkpoint, if there is one; the number of the first epoch to train."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return 0
@@ -222,11 +233,13 @@ class Trainer(Generic[Network]):
         self.network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
+        if average is not None:
+            average.load_state_dict(state["average"])
         self.history[:] = state["history"]
         print(f"resuming after epoch {len(self.history)}", file=sys.stderr, flush=True)
         return len(self.history)
 
-    def _save(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> None:
+    def _save(self, optimiser: torch.optim.Optimizer, schedule: LRScheduler, average: AveragedModel | None) -> None:
         if self.checkpoint is None or rank() > 0:
             return
         state = {
@@ -234,6 +247,7 @@ class Trainer(Generic[Network]):
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
             "history": self.history,
+            **({} if average is None else {"average": average.state_dict()}),
         }
         # To an open file: of a path, torch would not say why it cannot be written.
         with write_file(self.checkpoint) as temporary, open(temporary, "wb") as file:

@@ -11,6 +11,7 @@ from rca.core.errors import UserError
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import EpochSampler, Sample, TrainingImages, make_loader
 from rca.data.manifest import Manifest
+from rca.training.averaging import build_average
 from rca.training.optimisation import OptimisationSettings
 from rca.training.trainer import Trainer, check_archive, derive_seed
 
@@ -266,6 +267,68 @@ def test_the_history_holds_the_mean_of_each_term() -> None:
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_clear_error(value: float) -> None:
     with pytest.raises(UserError, match=f"The loss became {value} in epoch 1: lower the learning rate"):
         fit_line(2, 1, lambda network, batch, epoch: {"bad": network(batch.image[..., 0, 0]).square().sum() * value})
+
+
+def fit_average(decay: float | None, checkpoint: Path, compute: object = squared_error) -> Line:
+    settings = OptimisationSettings(
+        epochs=3, batch_size=3, learning_rate=0.05, backbone_learning_rate=0.02, optimiser="sgd"
+    )
+    network = Line().double()
+    trainer = Trainer(
+        network=network,
+        backbone=network.backbone,
+        settings=settings,
+        seed=0,
+        device=torch.device("cpu"),
+        compute_losses=compute,
+        checkpoint=checkpoint,
+        decay=decay,
+    )
+    trainer.fit(Batches(3), EpochSampler(12, 3, 0))
+    return network
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.8, 0.99])
+@pytest.mark.parametrize("stop_at", [None, 4, 9])
+def test_the_average_of_weights_is_that_of_its_formula(tmp_path: Path, decay: float, stop_at: int | None) -> None:
+    """The weights before each of the twelve steps after the first, and after the last, one after another."""
+    seen: list[list[Tensor]] = []
+    stops = {stop_at}
+
+    def watch(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
+        seen.append([weight.detach().clone() for weight in network.parameters()])
+        if len(seen) in stops:
+            stops.clear()
+            raise StoppedError
+        return squared_error(network, batch._replace(image=batch.image.double(), tags=batch.tags.double()), epoch)
+
+    if stop_at is not None:
+        with pytest.raises(StoppedError):
+            fit_average(decay, tmp_path / "state.pt", watch)
+        del seen[stop_at - 1 - (stop_at - 1) % 4 :]  # of the epoch that is repeated
+    network = fit_average(decay, tmp_path / "state.pt", watch)
+    last = torch.load(tmp_path / "state.pt", weights_only=True)["network"]
+    steps = [*seen[1:], list(last.values())]
+    assert len(steps) == 12
+    expected = steps[0]
+    for number, weights in enumerate(steps[1:], 2):
+        rate = min(1 - 1 / number, decay)
+        expected = [rate * one + (1 - rate) * two for one, two in zip(expected, weights, strict=True)]
+    for found, one, raw in zip(network.parameters(), expected, last.values(), strict=True):
+        torch.testing.assert_close(found, one)
+        assert not torch.allclose(found, raw, rtol=1e-3)
+
+
+def test_statistics_are_averaged_and_batches_counted() -> None:
+    network = nn.BatchNorm1d(2)
+    average = build_average(network, 0.5)
+    means = []
+    for value in (1.0, 4.0, -2.0):
+        network(torch.full((3, 2), value) + torch.tensor([[1.0], [0.0], [-1.0]]))
+        average.update_parameters(network)
+        means.append(network.running_mean.clone())
+    torch.testing.assert_close(average.module.running_mean, 0.5 * (means[0] + means[1]) / 2 + 0.5 * means[2])
+    assert average.module.num_batches_tracked == 3
 
 
 def test_each_epoch_and_rank_of_a_run_has_a_seed_of_its_own() -> None:
