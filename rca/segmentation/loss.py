@@ -10,6 +10,8 @@ from torch.nn import functional
 from rca.core.distributed import divide_by_count, sum_over_ranks
 from rca.core.files import IGNORE
 from rca.core.settings import Settings
+from rca.segmentation.correction import CorrectionSettings
+from rca.segmentation.mixture import MixtureSettings, drop_noisy
 
 Balance = Literal["none", "background_foreground", "labels"]
 
@@ -39,10 +41,14 @@ class LossSettings(Settings):
             most of an image is background. "labels" is the mean, over the labels in the batch, of the mean over the
             pixels of each label.
         noise: Down-weighting of contradicted pixels; null for none.
+        mixture: Leaving out pixels that a mixture of two Gaussians takes for wrong (DivideMix); null for none.
+        correction: Correction of the labels of classes that the network has learnt (ADELE); null for none.
     """
 
     balance: Balance = "none"
     noise: NoiseSettings | None = None
+    mixture: MixtureSettings | None = None
+    correction: CorrectionSettings | None = None
 
 
 def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettings, epoch: int) -> Tensor:
@@ -57,6 +63,9 @@ def compute_segmentation_loss(scores: Tensor, mask: Tensor, settings: LossSettin
     Returns:
         (). A part without pixels (a batch with ignored pixels only, or one half of the balance) counts as 0.
     """
+    if settings.mixture is not None and epoch >= settings.mixture.start_epoch:
+        losses = functional.cross_entropy(scores.detach(), mask, ignore_index=IGNORE, reduction="none")
+        mask = drop_noisy(losses, mask, scores.shape[1], settings.mixture.least)
     weighs = settings.noise is not None and epoch >= settings.noise.start_epoch
     if settings.balance == "none" and not weighs:
         # A batch with ignored pixels only has no mean.

@@ -26,6 +26,7 @@ from rca.data.partition import count_shards
 from rca.labels.training_masks import TrainingMaskSettings
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, TorchvisionWeights
+from rca.segmentation.correction import EarlyLearning
 from rca.segmentation.heads import HeadName
 from rca.segmentation.loss import LossSettings, compute_segmentation_loss
 from rca.segmentation.network import Provenance, Segmenter, SegmenterDescription, save_segmenter
@@ -71,11 +72,14 @@ class TrainSegSettings(TrainingMaskSettings):
     threads: Threads = 1
 
 
-def compute_losses(network: nn.Module, batch: Sample, epoch: int, loss: LossSettings) -> dict[str, Tensor]:
+def compute_losses(
+    network: nn.Module, batch: Sample, epoch: int, loss: LossSettings, learning: EarlyLearning | None = None
+) -> dict[str, Tensor]:
     """The terms of a batch's loss, by name."""
     scores = network(batch.image).float()
     with keep_digits(scores.device):
-        return {"segmentation": compute_segmentation_loss(scores, batch.mask, loss, epoch)}
+        mask = batch.mask if learning is None else learning.correct(scores, batch.mask, batch.tags)
+        return {"segmentation": compute_segmentation_loss(scores, mask, loss, epoch)}
 
 
 def run(context: Context, task: TrainSegSettings) -> None:
@@ -118,6 +122,8 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
     optimisation = settings.optimisation
     loader, sampler = make_loader(images, optimisation.batch_size, optimisation.workers)
     print(f"{len(records)} images, {about.initialisation}, {about.head}, masks: {pinned['masks']}, on {device}")
+    correction, labels = settings.loss.correction, len(manifest.classes) + 1
+    learning = None if correction is None else EarlyLearning(correction, labels, optimisation.epochs).to(device)
     checkpoint = context.checkpoint((layout.weights("segmenter"), paths.pinned_masks))
     trainer = Trainer(
         network=network,
@@ -125,7 +131,9 @@ def _train(context: Context, settings: TrainSegSettings) -> None:
         settings=optimisation,
         seed=paths.seed,
         device=device,
-        compute_losses=partial(compute_losses, loss=settings.loss),
+        compute_losses=partial(compute_losses, loss=settings.loss, learning=learning),
+        start_epoch=(lambda epoch: None) if learning is None else learning.start_epoch,
+        remembered=learning,
         checkpoint=checkpoint,
         curves=context.curves,
         decay=settings.weight_average,

@@ -75,6 +75,7 @@ class Trainer(Generic[Network]):
         start_epoch: Called before each epoch with its number, counted from 0.
         checkpoint: The file that holds the state after each epoch; None keeps no state.
         curves: The trackers that get the history while it grows; by default none.
+        remembered: What a training keeps between epochs beside its network, in buffers; None if nothing.
         decay: The network ends with the moving average of its weights, of this decay (`rca.training.averaging`); None
             for its last weights.
         history: The lines of the epochs done so far; `fit` extends and returns it.
@@ -89,6 +90,7 @@ class Trainer(Generic[Network]):
     start_epoch: Callable[[int], None] = lambda epoch: None
     checkpoint: Path | None = None
     curves: Curves = field(default_factory=dict)
+    remembered: nn.Module | None = None
     decay: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -233,8 +235,9 @@ class Trainer(Generic[Network]):
         self.network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-        if average is not None:
-            average.load_state_dict(state["average"])
+        for name, module in (("average", average), ("remembered", self.remembered)):
+            if module is not None:
+                module.load_state_dict(state[name])
         self.history[:] = state["history"]
         print(f"resuming after epoch {len(self.history)}", file=sys.stderr, flush=True)
         return len(self.history)
@@ -247,8 +250,10 @@ class Trainer(Generic[Network]):
             "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(),
             "history": self.history,
-            **({} if average is None else {"average": average.state_dict()}),
         }
+        for name, module in (("average", average), ("remembered", self.remembered)):
+            if module is not None:
+                state[name] = module.state_dict()
         # To an open file: of a path, torch would not say why it cannot be written.
         with write_file(self.checkpoint) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)

@@ -6,13 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from stages import locate, run_stages, shrink_preset, write_params
 
 import rca
 from rca.core.files import hash_file, read_mask
 from rca.core.imports import PACKAGE, Closures
+from rca.core.settings import load_params, merge
 from rca.data.manifest import read_manifest
-from rca.segmentation.network import Provenance
+from rca.segmentation.network import Provenance, load_segmenter
 from rca.stages.base.pins import Instance
 
 PATHS = locate("rca", seed=1)
@@ -49,6 +51,29 @@ def test_a_model_tells_where_it_comes_from() -> None:
         version=version("rca"),
         code_sha256=code.hash(code.find([PACKAGE / "stages/__main__.py", PACKAGE / "stages/train_seg.py"])),
     )
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"weight_average": 0.9},
+        {"loss": {"mixture": {"start_epoch": 0}}},
+        {"loss": {"correction": {"slowing": 0.01, "confidence": 0.0}}},
+    ],
+    ids=["average", "mixture", "correction"],
+)
+def test_an_option_against_wrong_labels_changes_the_network(option: dict) -> None:
+    """And a training with none of them is the same each time."""
+    params = load_params(Path("params.yaml"))
+    params["train_seg"]["optimisation"].update(epochs=5, batch_size=4)
+    trained = []
+    for section in ({}, option, {}):
+        write_params({**params, "train_seg": merge({**params["train_seg"], "loss": {"balance": "labels"}}, section)})
+        run_stages(Instance("train_seg", run="rca", seed=1))
+        trained.append(load_segmenter(PATHS.segmenter).state_dict())
+    plain, other, again = trained
+    assert all(torch.equal(value, again[name]) for name, value in plain.items())
+    assert not torch.equal(plain["head.branches.0.weight"], other["head.branches.0.weight"])
 
 
 def test_the_model_predicts_what_the_pipeline_predicted() -> None:

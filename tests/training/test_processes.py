@@ -17,7 +17,9 @@ from rca.core.launch import launch
 from rca.data.loading.augmentation import AugmentationSettings
 from rca.data.loading.images import Sample, TrainingImages, make_loader
 from rca.data.manifest import ImageRecord, Manifest
+from rca.segmentation.correction import CorrectionSettings, EarlyLearning
 from rca.segmentation.loss import LossSettings, NoiseSettings
+from rca.segmentation.mixture import MixtureSettings
 from rca.segmentation.network import Segmenter, SegmenterDescription
 from rca.stages import train_seg
 from rca.training.optimisation import OptimisationSettings
@@ -42,10 +44,18 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 LOSSES = {
     "segmentation": LossSettings(),
     "balanced segmentation": LossSettings(balance="labels", noise=NoiseSettings()),
+    "filtered segmentation": LossSettings(mixture=MixtureSettings()),
+    "corrected segmentation": LossSettings(correction=CorrectionSettings(slowing=0.3, confidence=0.3)),
 }
 
 
-def train(network: CamNetwork | Segmenter, compute_losses: Any, images: TrainingImages, pairs: bool) -> Tensor:
+def train(
+    network: CamNetwork | Segmenter,
+    compute_losses: Any,
+    images: TrainingImages,
+    pairs: bool,
+    learning: EarlyLearning | None = None,
+) -> Tensor:
     """The loss of each step (50,), of all processes together."""
     curve: list[Tensor] = []
 
@@ -58,6 +68,8 @@ def train(network: CamNetwork | Segmenter, compute_losses: Any, images: Training
     def start_epoch(epoch: int) -> None:
         if isinstance(network, CamNetwork):
             network.method.start_epoch(epoch, epoch)
+        if learning is not None:
+            learning.start_epoch(epoch)
 
     settings = OptimisationSettings(
         optimiser="sgd",
@@ -93,7 +105,11 @@ def train_segmenter(manifest: Manifest, loss: LossSettings) -> Tensor:
     about = SegmenterDescription("small", 16, "deeplab_v2", manifest.classes, MEAN, STD, "from scratch")
     masks = {record.id: manifest.root / f"mask-{record.id}.png" for record in manifest.images}
     images = TrainingImages(manifest, manifest.images, AugmentationSettings(crop=36), MEAN, STD, 0, masks)
-    return train(Segmenter(about).double(), partial(train_seg.compute_losses, loss=loss), images, False)
+    learning = None if loss.correction is None else EarlyLearning(loss.correction, 4, EPOCHS)
+    compute_losses = partial(train_seg.compute_losses, loss=loss, learning=learning)
+    curve = train(Segmenter(about).double(), compute_losses, images, False, learning)
+    assert learning is None or learning.learnt.any()
+    return curve
 
 
 def train_all(folder: Path, manifest: Manifest) -> None:

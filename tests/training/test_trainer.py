@@ -319,6 +319,42 @@ def test_the_average_of_weights_is_that_of_its_formula(tmp_path: Path, decay: fl
         assert not torch.allclose(found, raw, rtol=1e-3)
 
 
+class Remembered(nn.Module):
+    """Counts the batches of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros(3))
+
+
+def test_what_a_training_remembers_outlives_a_stop(tmp_path: Path) -> None:
+    def fit(stop: bool) -> Tensor:
+        remembered, network = Remembered(), Line()
+
+        def count(network: nn.Module, batch: Sample, epoch: int) -> dict[str, Tensor]:
+            remembered.batches[epoch] += 1
+            if stop and epoch == 2:
+                raise StoppedError
+            return squared_error(network, batch, epoch)
+
+        settings = OptimisationSettings(epochs=3, batch_size=3, learning_rate=0.1, backbone_learning_rate=0.1)
+        Trainer(
+            network=network,
+            backbone=network.backbone,
+            settings=settings,
+            seed=0,
+            device=torch.device("cpu"),
+            compute_losses=count,
+            checkpoint=tmp_path / "state.pt",
+            remembered=remembered,
+        ).fit(Batches(3), EpochSampler(12, 3, 0))
+        return remembered.batches
+
+    with pytest.raises(StoppedError):
+        fit(stop=True)
+    assert fit(stop=False).tolist() == [4, 4, 4]
+
+
 def test_statistics_are_averaged_and_batches_counted() -> None:
     network = nn.BatchNorm1d(2)
     average = build_average(network, 0.5)
