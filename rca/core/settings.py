@@ -69,8 +69,8 @@ Supervision = Literal["tags", "masks", "run"]
 another run."""
 
 
-Train = Literal["own", "none"]
-"""Whether a run trains a network of its own, or takes that of the run that is its base."""
+Train = Literal["own", "none", "average"]
+"""Whether a run trains a network of its own, takes that of its base, or has none and averages the maps of others."""
 
 Plain = dict[str, Any]
 """What YAML or JSON holds under some keys, before it is validated or after it was written."""

@@ -4,6 +4,7 @@
 stage of `dvc repro` updates it too, and stops if it was out of date.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +40,9 @@ def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     tasks = params.list_tasks(name, stage)
     lists: Plain = {}
     if stage.item is not None:
-        places: list[Plain] = [{"run": run, "seed": seed} for run in tasks for seed in params.seeds]
-        if "shard" in stage.axes:
-            places = [{**place, "shard": shard} for place in places for shard in params.shards]
         lists["each"] = {
-            "-".join(map(str, place.values())): {**place, "place": place, **stage.item(tasks[place["run"]])}
-            for place in places
+            "-".join(map(str, place.values())): {**place, "place": place, **stage.item(tasks[place["run"]], place)}
+            for place in list_places(params, stage, tasks)
         }
     elif "run" in stage.axes or "item" in stage.axes:
         lists["runs" if "run" in stage.axes else "items"] = list(tasks)
@@ -54,6 +52,15 @@ def describe(params: Params, name: str, stage: Stage[Settings]) -> Plain:
     resources = by_stage.get(name) or by_stage.get(stage.resources) or by_stage.get("other") or ResourceSettings()
     threads = getattr(next(iter(tasks.values())), stage.cores) if stage.cores and tasks else 1
     return {**lists, **resources.model_dump(), "threads": threads}
+
+
+def list_places(params: Params, stage: Stage[Settings], tasks: Mapping[str | None, Settings]) -> Iterator[Plain]:
+    """The values of the axes of each instance of a stage of runs."""
+    for run, task in tasks.items():
+        for seed in params.seeds:
+            parts = [{}] if stage.parts is None else [{"item": part} for part in stage.parts(task, seed)]
+            shards = [{"shard": shard} for shard in params.shards] if "shard" in stage.axes else [{}]
+            yield from ({**part, "run": run, "seed": seed, **shard} for part in parts for shard in shards)
 
 
 def link_code() -> str:

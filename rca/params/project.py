@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rca.core.names import check_names
-from rca.core.settings import MOST, Plain, Settings, Train
+from rca.core.settings import MOST, Plain, Settings
 from rca.data.formats.dataset import DatasetSettings
 from rca.stages.base.layout import RESERVED
 from rca.stages.base.stage import list_stages
@@ -25,6 +25,26 @@ class ResourceSettings(Settings):
     runtime: int = Field(default=60, ge=1, le=1 << 20)
 
 
+class AverageSettings(Settings):
+    """The runs whose score maps are averaged.
+
+    Attributes:
+        runs: The runs.
+        seeds: "same" averages the maps of the run's own seed, "all" those of all seeds, which are then the same for
+            each seed of the run.
+    """
+
+    runs: tuple[str, ...] = Field(min_length=1, max_length=100)
+    seeds: Literal["same", "all"] = "same"
+
+    @field_validator("runs")
+    @classmethod
+    def _runs_are_distinct(cls, runs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(runs)) < len(runs):
+            raise ValueError("a run is listed twice: list each once")
+        return runs
+
+
 class RunSettings(Settings):
     """A run, besides its overrides of the sections of stages.
 
@@ -36,6 +56,8 @@ class RunSettings(Settings):
         host_options: The host's options, where they differ from its defaults.
         method: The cross-image method: a module in rca/methods.
         options: The method's options, where they differ from its defaults.
+        averages: An ensemble: the run trains no classification network, and its score maps are the mean of those of
+            other runs or seeds; null for maps of its own.
         supervision: What the run learns from: "tags", or "masks" for the fully supervised upper bound of the
             segmentation network. A run on true masks needs no host, no method and none of their stages.
         masks_from: The run whose masks the segmentation network learns from, or by whose segmentation network they are
@@ -44,11 +66,12 @@ class RunSettings(Settings):
     """
 
     base: str | None = None
-    train: Train = "own"
+    train: Literal["own", "none"] = "own"
     host: str = "cam"
     host_options: Plain = {}
     method: str = "cam"
     options: Plain = {}
+    averages: AverageSettings | None = None
     supervision: Literal["tags", "masks"] = "tags"
     masks_from: str | None = None
 
@@ -62,6 +85,15 @@ class RunSettings(Settings):
     def _masks_have_one_origin(self) -> "RunSettings":
         if self.masks_from is not None and self.supervision == "masks":
             raise ValueError(f"masks_from is {self.masks_from}, but supervision is masks, the true ones: remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_have_one_origin(self) -> "RunSettings":
+        other = {"masks_from": self.masks_from is not None, "supervision": self.supervision == "masks"}
+        for key in (key for key, given in other.items() if given and self.averages is not None):
+            raise ValueError(f"averages makes score maps, of which {key} leaves none: remove one of the two")
+        if self.averages is not None and self.train == "none":
+            raise ValueError("averages takes score maps, and train: none a network: remove one of the two")
         return self
 
 

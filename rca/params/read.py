@@ -106,8 +106,9 @@ def read_run(
         supervision=settings.supervision if settings.masks_from is None else "run",
         masks_from=settings.masks_from,
         taken_from=settings.base if settings.train == "none" else None,
-        keeps_memory=method.keeps_memory,
-        needs_saliency=host.needs_saliency,
+        averages=settings.averages,
+        keeps_memory=method.keeps_memory and settings.averages is None,
+        needs_saliency=host.needs_saliency and settings.averages is None,
         sections={
             key: build_settings(kind, merge(sections[key], overrides.get(key, {})), f"{place}.{key}", source)
             for key, kind in kinds.items()

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from rca.core.settings import Plain, Settings, SettingsType, Supervision, Train
 from rca.data.formats.dataset import DatasetSettings
-from rca.params.project import ProjectSettings
+from rca.params.project import AverageSettings, ProjectSettings
 from rca.stages.base.layout import MapKind, MaskKind
 from rca.stages.base.stage import Stage, list_stages, load_stage
 from rca.stages.predict_seg import PredictSegSettings
@@ -32,6 +32,7 @@ class Run:
         supervision: What the run's networks learn from.
         masks_from: The run whose masks the segmentation learns from, or whose network makes them; None for its own.
         taken_from: The run whose trained network this run takes; None if it trains its own.
+        averages: The runs and seeds whose score maps are averaged; None if the run makes its own.
         keeps_memory: Whether the method keeps a memory.
         needs_saliency: Whether the host uses saliency maps.
         sections: The settings of each stage with a section, with the run's overrides.
@@ -45,6 +46,7 @@ class Run:
     supervision: Supervision
     masks_from: str | None
     taken_from: str | None
+    averages: AverageSettings | None
     keeps_memory: bool
     needs_saliency: bool
     sections: Mapping[str, Settings]
@@ -73,7 +75,9 @@ class Run:
 
     @property
     def train(self) -> Train:
-        """Whether the run trains a network of its own."""
+        """Whether the run trains a network of its own, takes one, or has none."""
+        if self.averages is not None:
+            return "average"
         return "own" if self.taken_from is None else "none"
 
     @property
@@ -171,7 +175,23 @@ class Params:
     @property
     def trainings(self) -> dict[str, Plain]:
         """The training images of each run's classification network."""
-        return {run.name: run.training for run in self.weak_runs}
+        return {run.name: run.training for run in self.weak_runs if run.train != "average"}
+
+    def list_members(self, run: Run) -> tuple[Plain, ...]:
+        """The members of an ensemble, as data for `rca.stages.base.members.Member`."""
+        if run.averages is None:
+            return ()
+        seeds = (None,) if run.averages.seeds == "same" else self.seeds
+        return tuple(
+            {"run": name, "seed": seed, "maps": self.described[name].maps}
+            for name in run.averages.runs
+            for seed in seeds
+        )
+
+    @cached_property
+    def members(self) -> dict[str, tuple[Plain, ...]]:
+        """The members of each run, which has none if it is no ensemble."""
+        return {name: self.list_members(run) for name, run in self.described.items()}
 
     @cached_property
     def upper_bounds(self) -> dict[str, str]:
@@ -207,7 +227,7 @@ class Params:
         else:
             value = getattr(self, first)
         for part in rest:
-            value = getattr(value, part)
+            value = value[part] if isinstance(value, Mapping) else getattr(value, part)
         return value
 
     def make_task(
@@ -223,7 +243,7 @@ class Params:
         """
         sections = self.sections if run is None else self.described[run].sections
         section = {} if stage.section is None else dict(sections[name])
-        shared = {field: self.find(key.format(item=item), run) for field, key in stage.shared.items()}
+        shared = {field: self.find(key.format(item=item, run=run), run) for field, key in stage.shared.items()}
         return stage.task.model_validate(section | shared)
 
     def list_tasks(self, name: str, stage: Stage[SettingsType]) -> dict[str | None, SettingsType]:

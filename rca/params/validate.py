@@ -93,7 +93,7 @@ def find_difference(params: Params, run: Run) -> str | None:
                     f"run.{run.name}.{name}.{key} cannot differ between runs while train_cam.backbone.trainable is"
                     f" none, since features are computed once: set it in {name}"
                 )
-    finders = (find_missing_network, find_missing_masks, find_missing_gpus, find_missing_parts)
+    finders = (find_missing_network, find_missing_members, find_missing_masks, find_missing_gpus, find_missing_parts)
     return next((problem for find in finders if (problem := find(params, run))), None)
 
 
@@ -113,6 +113,27 @@ def find_missing_network(params: Params, run: Run) -> str | None:
             )
     if run.section(TrainCamSettings) != taken.section(TrainCamSettings):
         return f"run.{run.name}.train is none, so nothing is trained by run.{run.name}.train_cam: remove it"
+    return None
+
+
+def find_missing_members(params: Params, run: Run) -> str | None:
+    """Find an ensemble of runs that make no score maps, or maps that cannot be averaged."""
+    if run.averages is None:
+        return None
+    key = f"run.{run.name}.averages.runs"
+    for name in run.averages.runs:
+        member = params.described.get(name)
+        if member is None:
+            return f"{key} names {name}: add that run to runs"
+        if not member.weak or member.train == "average":
+            return f"{key} names {name}, which makes no score maps of its own: name a run that does"
+        first, own = (params.described[one].section(MakeCamSettings) for one in (run.averages.runs[0], name))
+        if (own.stride, own.splits) != (first.stride, first.splits):
+            return (
+                f"{key} names {name}, whose make_cam.stride or make_cam.splits differ from the first's: make them equal"
+            )
+    if run.maps == "walked":
+        return f"run.{run.name}.walk_scores.enabled needs a network, and an ensemble has none: set it to false there"
     return None
 
 

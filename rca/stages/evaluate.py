@@ -148,7 +148,10 @@ def run(context: Context, task: EvaluateTask) -> None:
 def list_scored(task: EvaluateTask) -> EvaluateSettings:
     """The settings without the kinds of masks that the run does not make."""
     if task.supervision == "tags":
-        return task.model_copy(update={"relabelled": ()})
+        never = [
+            kind for kind in TAGS if kind == "relabelled" or (task.train == "average" and TAGS[kind] == "predicted")
+        ]
+        return task.model_copy(update=dict.fromkeys(never, ()))
     return task.keep([*task.made, "segmentation"])
 
 
@@ -163,7 +166,11 @@ def list_stale(paths: RunLayout, task: EvaluateTask) -> Iterator[Path]:
         yield from (paths.threshold, paths.threshold_curve)
     if not task.made:
         yield paths.masks
-    if task.train == "none":
+    if task.train == "average":
+        yield paths.model
+    else:
+        yield paths.members
+    if task.train != "own":
         yield from (paths.memory_history, paths.cam_history)
     if not task.segmented:
         yield from (paths.pinned_masks, paths.segmenter, paths.seg_history, paths.predictions)

@@ -15,7 +15,7 @@ from rca.classifier.views import InferenceSettings, group_by_size
 from rca.core.devices import choose_device, set_determinism
 from rca.core.files import keep_only
 from rca.core.progress import track
-from rca.core.settings import Settings, Supervision, Threads
+from rca.core.settings import Settings, Supervision, Threads, Train
 from rca.data.loading.features import FeatureCache
 from rca.data.manifest import ImageRecord, read_manifest
 from rca.data.partition import check_splits, read_training, select_from_shard
@@ -72,12 +72,14 @@ class MakeCamTask(MakeCamSettings):
         frozen: Whether the backbone is frozen, so that its features are cached.
         keeps_memory: Whether the run's method keeps a memory.
         supervision: What the run's networks learn from.
+        train: Whether the run has a network.
     """
 
     trained_on: str
     frozen: bool
     keeps_memory: bool
     supervision: Supervision
+    train: Train
 
 
 def run(context: Context, settings: MakeCamTask) -> None:
@@ -141,8 +143,9 @@ STAGE = Stage(
         "frozen": "train_cam.frozen",
         "keeps_memory": "run.keeps_memory",
         "supervision": "run.supervision",
+        "train": "run.train",
     },
     axes=("run", "seed", "shard"),
-    needed=lambda task: task.supervision == "tags",
+    needed=lambda task: task.supervision == "tags" and task.train != "average",
     cores="threads",
 )

@@ -71,6 +71,6 @@ STAGE = Stage(
         "shards": "shards",
     },
     axes=("run", "seed"),
-    item=lambda task: {"owner": task.owner},
+    item=lambda task, place: {"owner": task.owner},
     needed=lambda task: task.enabled and task.supervision != "masks",
 )

@@ -74,7 +74,7 @@ STAGE = Stage(
         "enabled": "train_seg.enabled",
     },
     axes=("run", "seed", "shard"),
-    item=lambda task: {"masks_from": task.masks_from},
+    item=lambda task, place: {"masks_from": task.masks_from},
     needed=lambda task: task.enabled and "relabelled" in task.made,
     cores="threads",
     resources="predict_seg",

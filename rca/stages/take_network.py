@@ -50,6 +50,6 @@ STAGE = Stage(
     run=run,
     shared={name: f"run.{name}" for name in ("taken_from", "method", "options", "supervision", "train")},
     axes=("run", "seed"),
-    item=lambda task: {"taken_from": task.taken_from},
+    item=lambda task, place: {"taken_from": task.taken_from},
     needed=lambda task: task.supervision == "tags" and task.train == "none",
 )

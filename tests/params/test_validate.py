@@ -65,6 +65,8 @@ def read_changed(tmp_path: Path, changes: dict[str, Any]) -> Params:
 # A run whose segmentation learns from masks of another's network, and one that learns from another's masks.
 ROUND = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
 SHARED = {"masks_from": "cam"}
+# An ensemble.
+BOTH = {"averages": {"runs": ["cam"]}}
 # A run that takes the network of cam.
 TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
 
@@ -211,6 +213,35 @@ TAKES = {"base": "cam", "train": "none", "method": "rca_extended"}
             {"train_seg.masks": "relabelled"},
             "train_seg.masks is relabelled, which the network of another run does: name that run in run.cam.masks_from",
         ),
+        ({"run.rca": {"averages": {"runs": ["cam", "cam"]}}}, "a run is listed twice: list each once"),
+        ({"run.rca": {"averages": {"runs": []}}}, "run.rca.averages.runs is []: "),
+        (
+            {"run.rca": {**BOTH, **SHARED}},
+            "averages makes score maps, of which masks_from leaves none: remove one of the",
+        ),
+        ({"run.rca": {**BOTH, "supervision": "masks"}}, "averages makes score maps, of which supervision leaves none"),
+        ({"run.rca": {**BOTH, "base": "cam", "train": "none"}}, "averages takes score maps, and train: none a network"),
+        ({"run.rca": BOTH, "runs": ["rca"]}, "run.rca.averages.runs names cam: add that run to runs."),
+        (
+            {"run.rca": {"averages": {"runs": ["rca"]}}},
+            "run.rca.averages.runs names rca, which makes no score maps of its own: name a run that does.",
+        ),
+        (
+            {"run.rca": BOTH, "run.cam.supervision": "masks"},
+            "run.rca.averages.runs names cam, which makes no score maps of its own",
+        ),
+        (
+            {
+                "run.third": {"averages": {"runs": ["cam", "rca"]}},
+                "run.rca.make_cam": {"stride": 4},
+                "runs": ["cam", "rca", "third"],
+            },
+            "run.third.averages.runs names rca, whose make_cam.stride or make_cam.splits differ from the first's: make",
+        ),
+        (
+            {"run.rca": BOTH, "walk_scores.enabled": True},
+            "run.rca.walk_scores.enabled needs a network, and an ensemble has none: set it to false there.",
+        ),
         (
             {"run.rca": ROUND, "evaluate.segmentation": []},
             "run.rca.masks_from is cam, which trains and scores the segmentation alone: set train_seg.enabled",
@@ -282,6 +313,8 @@ def test_a_run_cannot_take_the_name_of_a_folder_beside_it(tmp_path: Path, name: 
         {"run.rca": ROUND},
         {"run.rca": ROUND, "evaluate.relabelled": ["train"]},
         {"run.rca": SHARED},
+        {"run.rca": BOTH},
+        {"run.rca": {**BOTH, "walk_scores": {"enabled": False}}, "walk_scores.enabled": True},
         {"run.rca": {**TAKES, "make_cam": {"stride": 4}}, **FROZEN},
     ],
 )

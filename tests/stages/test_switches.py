@@ -31,7 +31,7 @@ DEFAULT = {
     **name((*LABELLING, *SEGMENTING), "cam", "rca"),
     "snapshot_memory": ["rca"],
     **name(("cache_features", *WALK, "pin_truth")),
-    **name(("take_network", "relabel_masks")),
+    **name(("take_network", "relabel_masks", "pin_maps", "average_maps")),
 }
 FULL_ALONE = {
     "fetch_weights": ["segmenter"],
@@ -87,6 +87,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
             **name(("pin_masks", *SEGMENTING), "cam", "second", "shared"),
             **name(("relabel_masks",), "second"),
             **name(("snapshot_memory",)),
+        },
+    ),
+    "ensemble": (
+        {"runs": ["cam", "rca", "both"], "run": {"both": {"averages": {"runs": ["cam", "rca"]}}}},
+        {
+            **name(("pin_maps", "average_maps"), "both"),
+            **name(("choose_threshold", "make_pseudo", "refine_crf", "pin_masks", *SEGMENTING), "cam", "rca", "both"),
         },
     ),
     "frozen backbone": ({"train_cam": FROZEN}, name(("cache_features",), 0, 1)),

@@ -142,6 +142,15 @@ class RunLayout:
         """The score maps of one shard: "scores" from the network, "walked" after the random walk."""
         return self.maps / str(shard) / f"{kind}.safetensors"
 
+    def pinned_maps(self, shard: int) -> Path:
+        """The checksums of the score maps that an ensemble averages, a file for each member."""
+        return self.members / str(shard)
+
+    @property
+    def members(self) -> Path:
+        """The pins of an ensemble's members, a folder for each shard."""
+        return self.root / "members"
+
     @property
     def pinned_scores(self) -> Path:
         """The checksums of the score maps that the affinity network learns from, a file for each shard."""

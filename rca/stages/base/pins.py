@@ -85,6 +85,8 @@ class Pins:
             if axis not in stage.axes:
                 if value is not None:
                     raise UserError(f"{name} has no {axis}: leave it out.")
+            elif axis == "item" and stage.parts is not None:
+                continue  # the parts of a run's instance differ from run to run: the stage knows them
             elif value not in choices:
                 problem = f"works on one {axis}" if value is None else f"has no {axis} {value}"
                 raise UserError(f"{name} {problem}: name one of {', '.join(map(str, choices))}.")

@@ -27,10 +27,12 @@ class Stage(Generic[SettingsType]):
         run: Does the work of one instance.
         section: The keys of the stage's section in params.yaml; None for a stage without one.
         shared: The fields of `task` that come from elsewhere, each with its dotted key: `train_cam.split`, `run.host`
-            (of the instance's run) or `seeds`. `{item}` stands for the instance's item.
+            (of the instance's run) or `seeds`. `{item}` and `{run}` stand for the instance's item and run.
         axes: The axes along which instances differ, in the order of dvc.yaml.
         items: The items of a stage with the axis `item`.
-        item: Further keys of an instance in dvc.yaml, for a stage of runs whose files lie elsewhere than with its run.
+        item: Further keys of an instance in dvc.yaml, from its task and the values of its axes, for a stage of runs
+            whose files lie elsewhere than with its run.
+        parts: The items of a stage of runs with the axis `item`, from its task and the seed.
         needed: Whether the task leaves anything to do; if not, the instance does not exist.
         cores: The field of `task` with the number of CPU cores that an instance uses; None for one core.
         overridable: Whether runs may override the section.
@@ -43,7 +45,8 @@ class Stage(Generic[SettingsType]):
     shared: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     axes: tuple[Axis, ...] = ()
     items: tuple[str, ...] = ()
-    item: Callable[[SettingsType], Plain] | None = None
+    item: Callable[[SettingsType, Plain], Plain] | None = None
+    parts: Callable[[SettingsType, int], tuple[str, ...]] | None = None
     needed: Callable[[SettingsType], bool] = lambda task: True
     cores: str | None = None
     overridable: bool = True
