@@ -50,4 +50,4 @@ def open_masks(params: Params, run: Run, seed: int) -> Iterator[Masks]:
     folders = {kind: paths.masks_of(kind) for kind in get_args(MaskKind)} | {"segmentation": paths.predictions}
     with ExitStack() as stack:
         maps = [stack.enter_context(open_shard(paths.maps_of(shard, run.maps))) for shard in params.shards]
-        yield Masks(folders, {choice: float(chosen[choice]) for choice in CHOICES}, maps)
+        yield Masks(folders, {choice: float(chosen[choice]) for choice in CHOICES}, maps, len(params.shards))
