@@ -129,6 +129,7 @@ def list_crfs(settings: "Params") -> list[str]:
     """What to set so that no run asks for a CRF; empty if none does."""
     from rca.stages.predict_seg import PredictSegSettings
     from rca.stages.refine_crf import RefineCrfSettings
+    from rca.stages.relabel_masks import RelabelMasksSettings
     from rca.stages.train_affinity import TrainAffinitySettings
 
     weak, segmented = settings.weak_runs, settings.described.values() if settings.segmenter_needed else ()
@@ -136,6 +137,9 @@ def list_crfs(settings: "Params") -> list[str]:
         "refine_crf.enabled to false": any(run.section(RefineCrfSettings).enabled for run in weak),
         "train_affinity.labels.crf to null": any(
             run.maps == "walked" and run.section(TrainAffinitySettings).labels.crf for run in weak
+        ),
+        "relabel_masks.prediction.crf to null": any(
+            "relabelled" in run.made_masks and run.section(RelabelMasksSettings).prediction.crf for run in segmented
         ),
         "predict_seg.prediction.crf to null": any(run.section(PredictSegSettings).prediction.crf for run in segmented),
     }

@@ -120,7 +120,7 @@ def build_field(photograph: UInt8Array, count: int, crf: CrfSettings) -> DenseFi
     except ModuleNotFoundError:
         raise UserError(
             "A CRF needs pydensecrf2, which is not installed: run `pip install 'rca[crf]'` (it takes a C++ compiler),"
-            " or do without (refine_crf.enabled: false; crf: null in train_affinity.labels and predict_seg.prediction)."
+            " or do without (refine_crf.enabled: false; crf: null where `rca doctor` names it)."
         ) from None
 
     field: DenseField = densecrf.DenseCRF2D(photograph.shape[1], photograph.shape[0], count)

@@ -154,6 +154,13 @@ def test_a_package_that_is_missing_stops_the_check(
             [],
         ),
         ({"runs": ["full"], "run": {"full": {"supervision": "masks"}}}, []),
+        (
+            {
+                "runs": ["cam", "again"],
+                "run": {"cam": {}, "again": {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}},
+            },
+            ["refine_crf.enabled to false", "relabel_masks.prediction.crf to null"],
+        ),
     ],
 )
 def test_a_crf_is_needed_only_where_it_is_asked_for(
