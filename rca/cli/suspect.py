@@ -139,7 +139,7 @@ def suspect(
 
 def read_by_id(judges: Judges, image_id: str) -> UInt8Array:
     """The mask that is judged, of an image by its id."""
-    record = judges.manifest.images[judges.manifest.index[image_id]]
+    (record,) = judges.manifest.find([image_id])
     return judges.read(judges.masks, judges.kind, record)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rca.core.arrays import Float64Array, Int64Array
+from rca.evaluation.metrics import divide
 from rca.evaluation.tables import CONFIDENCE, compare_pairs
 
 CHUNK = 100  # draws at a time, so that memory holds their weights
@@ -113,9 +114,7 @@ def _arrange(lines: pd.DataFrame, images: Sequence[str], labels: int) -> Int64Ar
 def _subtract(counts: Int64Array) -> Float64Array:
     """The differences of mIoU of pixels (draws, 2, 3, labels): the second run less the first."""
     hit, truth, predicted = counts[:, :, 0], counts[:, :, 1], counts[:, :, 2]
-    union = truth + predicted - hit
-    ious = np.where(union > 0, hit / np.maximum(union, 1), np.nan)
-    mious = np.nanmean(ious, axis=2)
+    mious = np.nanmean(divide(hit, truth + predicted - hit), axis=2)
     differences: Float64Array = mious[:, 1] - mious[:, 0]
     return differences
 

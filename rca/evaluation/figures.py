@@ -130,7 +130,8 @@ def list_per_class(counts: Mapping[Key, Counted], classes: tuple[str, ...], igno
     for (kind, split, choice), counted in counts.items():
         summary = counted.masks.summarise(ignore)
         lines = [*counted.masks.list_labels(ignore), [summary[name] for name in ("miou", *figures[1:])]]
-        shares = np.stack([counted.errors.share(ignore)[name] for name in SHARES], 1)
+        of_classes = counted.errors.share(ignore)
+        shares = np.stack([of_classes[name] for name in SHARES], 1)
         wrong = [np.full(len(SHARES), np.nan), *shares, [mean(values) for values in shares.T]]
         for name, line, shown in zip(("background", *classes, "mean"), lines, wrong, strict=True):
             rows.append((kind, split, choice, TAGS[kind], counted.masks.images, ignore, name, *line, *shown))

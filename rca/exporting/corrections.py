@@ -13,7 +13,7 @@ from rca.core.images import SUFFIXES
 from rca.core.progress import track
 from rca.data.faults import FaultError
 from rca.data.formats.colours import LABEL_MAP, choose_classes, find_mask
-from rca.data.manifest import Manifest
+from rca.data.manifest import ImageRecord, Manifest
 from rca.exporting.label_studio import paint
 
 MASKS = "SegmentationClass"
@@ -34,23 +34,22 @@ def read_corrections(source: Path, manifest: Manifest) -> Iterator[tuple[str, UI
             holds an unknown label.
     """
     found = read_tasks(source, manifest) if source.is_file() else read_folder(source, manifest)
-    for image_id, mask in found:
-        record = manifest.images[manifest.index[image_id]]
+    for record, mask in found:
         if mask.shape != (record.height, record.width):
             raise UserError(
-                f"The corrected mask of {image_id} in {source} is {mask.shape[1]}x{mask.shape[0]}, its photograph "
+                f"The corrected mask of {record.id} in {source} is {mask.shape[1]}x{mask.shape[0]}, its photograph "
                 f"{record.width}x{record.height}: export it in the photograph's size."
             )
         unknown = [int(label) for label in np.unique(mask) if len(manifest.classes) < label < IGNORE]
         if unknown:
             raise UserError(
-                f"The corrected mask of {image_id} in {source} holds the label {unknown[0]}, but there are "
+                f"The corrected mask of {record.id} in {source} holds the label {unknown[0]}, but there are "
                 f"{len(manifest.classes)} classes: export labels, or the label map beside colours."
             )
-        yield image_id, mask
+        yield record.id, mask
 
 
-def read_folder(source: Path, manifest: Manifest) -> Iterator[tuple[str, UInt8Array]]:
+def read_folder(source: Path, manifest: Manifest) -> Iterator[tuple[ImageRecord, UInt8Array]]:
     """Yield the masks of a folder."""
     folder = source / MASKS if (source / MASKS).is_dir() else source
     root = next((place for place in (source, folder.parent) if (place / LABEL_MAP).is_file()), folder)
@@ -61,15 +60,15 @@ def read_folder(source: Path, manifest: Manifest) -> Iterator[tuple[str, UInt8Ar
     if not files:
         raise UserError(f"{folder} holds no PNG mask: name the folder of the corrected masks.")
     for file in files:
-        image_id = find_image(file.name, manifest, source)
-        _, decode = find_mask(folder, folder, image_id, file.name, choice.colours if choice else None)
+        (record,) = manifest.find([find_image(file.name, manifest, source)])
+        _, decode = find_mask(folder, folder, record.id, file.name, choice.colours if choice else None)
         try:
-            yield image_id, decode() if decode else read_mask(file)
+            yield record, decode() if decode else read_mask(file)
         except FaultError as error:
             raise UserError(f"{error.fault.statement}: export it again.") from None
 
 
-def read_tasks(source: Path, manifest: Manifest) -> Iterator[tuple[str, UInt8Array]]:
+def read_tasks(source: Path, manifest: Manifest) -> Iterator[tuple[ImageRecord, UInt8Array]]:
     """Yield the masks of an export of Label Studio: of each task, those of its last annotation that was not skipped."""
     tasks = read_json(source)
     labels = {name: label for label, name in enumerate(manifest.classes, 1)} | {"ignore": IGNORE}
@@ -79,12 +78,12 @@ def read_tasks(source: Path, manifest: Manifest) -> Iterator[tuple[str, UInt8Arr
         kept = [each for each in task["annotations"] if not each.get("was_cancelled")]
         if not kept:
             continue
-        image_id = find_image(str(task.get("data", {}).get("image", "")), manifest, source)
-        record = manifest.images[manifest.index[image_id]]
+        (record,) = manifest.find([find_image(str(task.get("data", {}).get("image", "")), manifest, source)])
         try:
-            yield image_id, paint(kept[-1]["result"], labels, (record.height, record.width))
+            yield record, paint(kept[-1]["result"], labels, (record.height, record.width))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"The annotation of {image_id} in {source} is broken ({error}): export it again.") from None
+            statement = f"The annotation of {record.id} in {source} is broken ({error})"
+            raise UserError(f"{statement}: export it again.") from None
 
 
 def find_image(name: str, manifest: Manifest, source: Path) -> str:

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from rca.data.manifest import Manifest, SplitStatistics, Statistics
 from rca.evaluation.protocol import EvaluationProtocol, group_protocols
@@ -31,8 +29,8 @@ from rca.report.memory import HEIGHT as MAP_HEIGHT
 from rca.report.memory import WIDTH as MAP_WIDTH
 from rca.report.memory import MemoryTables, write_memories
 from rca.report.pipeline import ROW, Measurement, StageFiles, draw_graph, summarise_measurements
+from rca.report.templates import render_page
 
-TEMPLATES = Path(__file__).parent
 SCRIPTS = ("page.js", "gallery.js", "tables.js", "report.js", "errors.js")
 HEADINGS = {
     "seed": "seed (tags given)",
@@ -137,22 +135,13 @@ def build_report(page: Path, source: Source) -> None:
     (page / "pictures").mkdir()
     lines = assign_lines(list(source.results))
     examples = {run: seeds[0].examples for run, seeds in source.results.items()}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     compared = choose_compared(source.results)
     errors = collect_errors(source)
-    text = environment.get_template("report.html.jinja").render(
+    text = render_page(
+        "report.html.jinja",
+        SCRIPTS,
         source=source,
         title=source.title or f"Weakly supervised segmentation of {source.dataset}",
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # our own files
-        script=Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         lines=lines,
         seeds=max(len(seeds) for seeds in source.results.values()),
         columns=(columns := list_columns(choose_shown(source.table))),

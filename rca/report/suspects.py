@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
 from rca.core.arrays import UInt8Array
@@ -16,8 +14,8 @@ from rca.data.manifest import Manifest
 from rca.evaluation.suspicion import AGREEMENTS
 from rca.report.gallery import Picture, read_example_photograph
 from rca.report.pictures import blend_mask, scale_mask
+from rca.report.templates import render_page
 
-TEMPLATES = Path(__file__).parent
 SCRIPTS = ("page.js", "tables.js")
 
 
@@ -68,20 +66,13 @@ def write_suspects(
             else []
         )
         suspects.append(Suspect(line["image"], figures, line["reasons"], pictures))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("suspects.html.jinja").render(
+    text = render_page(
+        "suspects.html.jinja",
+        SCRIPTS,
         title=heading[0],
         note=heading[1],
         suspects=suspects,
         columns=("suspicion", *AGREEMENTS),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)),
     )
     (page / "index.html").write_text(text, encoding="utf-8")
 

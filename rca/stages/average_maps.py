@@ -9,25 +9,14 @@ from pathlib import Path
 from rca.core.errors import UserError
 from rca.core.files import hash_file, keep_only, read_json
 from rca.core.progress import track
-from rca.core.settings import Settings
 from rca.labels.averaging import average_maps
 from rca.labels.score_maps import ShardWriter, open_shard
 from rca.stages.base.context import Context
-from rca.stages.base.members import Member, name_members
+from rca.stages.base.members import EnsembleTask, name_members
 from rca.stages.base.stage import Stage
 
 
-class AverageMapsTask(Settings):
-    """All settings of the stage.
-
-    Attributes:
-        members: The members of the ensemble; none if the run is no ensemble.
-    """
-
-    members: tuple[Member, ...]
-
-
-def run(context: Context, task: AverageMapsTask) -> None:
+def run(context: Context, task: EnsembleTask) -> None:
     """Write the shard's mean score maps."""
     paths, shard = context.paths, context.chosen_shard
     names = list(name_members(task.members, paths.seed))
@@ -54,7 +43,7 @@ def run(context: Context, task: AverageMapsTask) -> None:
 
 
 STAGE = Stage(
-    task=AverageMapsTask,
+    task=EnsembleTask,
     run=run,
     shared={"members": "members.{run}"},
     axes=("run", "seed", "shard"),

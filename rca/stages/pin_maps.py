@@ -5,23 +5,13 @@ DVC cannot depend on a list of files whose length differs from run to run: an en
 
 from rca.core.errors import UserError
 from rca.core.files import hash_file, write_json
-from rca.core.settings import Plain, Settings
+from rca.core.settings import Plain
 from rca.stages.base.context import Context
-from rca.stages.base.members import Member, name_members
+from rca.stages.base.members import EnsembleTask, Member, name_members
 from rca.stages.base.stage import Stage
 
 
-class PinMapsTask(Settings):
-    """All settings of the stage.
-
-    Attributes:
-        members: The members of the ensemble; none if the run is no ensemble.
-    """
-
-    members: tuple[Member, ...]
-
-
-def run(context: Context, task: PinMapsTask) -> None:
+def run(context: Context, task: EnsembleTask) -> None:
     """Write the checksum of the member's score maps."""
     paths, shard = context.paths, context.chosen_shard
     members = name_members(task.members, paths.seed)
@@ -39,7 +29,7 @@ def describe(member: Member) -> Plain:
 
 
 STAGE = Stage(
-    task=PinMapsTask,
+    task=EnsembleTask,
     run=run,
     shared={"members": "members.{run}"},
     axes=("item", "run", "seed", "shard"),

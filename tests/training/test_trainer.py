@@ -198,6 +198,12 @@ def fit_line(
     given = {"epochs": 3, "batch_size": size, "accumulate": accumulate, "learning_rate": 0.05}
     settings = OptimisationSettings(**{**given, "backbone_learning_rate": 0.02, "optimiser": "sgd", **changes})
     network = Line()
+    return network, train_line(network, settings, compute)
+
+
+def train_line(
+    network: Line, settings: OptimisationSettings, compute: object, **further: object
+) -> list[dict[str, float]]:
     trainer = Trainer(
         network=network,
         backbone=network.backbone,
@@ -205,8 +211,9 @@ def fit_line(
         seed=0,
         device=torch.device("cpu"),
         compute_losses=compute,
+        **further,
     )
-    return network, trainer.fit(Batches(size), EpochSampler(12, size, 0))
+    return trainer.fit(Batches(settings.batch_size), EpochSampler(12, settings.batch_size, 0))
 
 
 @pytest.mark.parametrize(("size", "accumulate"), [(2, 2), (1, 4)])
@@ -274,17 +281,7 @@ def fit_average(decay: float | None, checkpoint: Path, compute: object = squared
         epochs=3, batch_size=3, learning_rate=0.05, backbone_learning_rate=0.02, optimiser="sgd"
     )
     network = Line().double()
-    trainer = Trainer(
-        network=network,
-        backbone=network.backbone,
-        settings=settings,
-        seed=0,
-        device=torch.device("cpu"),
-        compute_losses=compute,
-        checkpoint=checkpoint,
-        decay=decay,
-    )
-    trainer.fit(Batches(3), EpochSampler(12, 3, 0))
+    train_line(network, settings, compute, checkpoint=checkpoint, decay=decay)
     return network
 
 

@@ -20,6 +20,16 @@ class Member(Settings):
     maps: MapKind
 
 
+class EnsembleTask(Settings):
+    """All settings of a stage that works on an ensemble.
+
+    Attributes:
+        members: The members of the ensemble; none if the run is no ensemble.
+    """
+
+    members: tuple[Member, ...]
+
+
 def name_members(members: Iterable[Member], seed: int) -> dict[str, Member]:
     """The members of an ensemble with a seed, each with its own seed filled in, by name."""
     filled = [one.model_copy(update={"seed": seed}) if one.seed is None else one for one in members]
