@@ -13,6 +13,11 @@ _RULES = {
 LONGEST = 100
 
 
+def is_name(kind: str, name: str) -> bool:
+    """Whether a name can name a "run", "dataset", "split" or "source"."""
+    return _RULES[kind][0].fullmatch(name) is not None and len(name) <= LONGEST
+
+
 def check_names(kind: str, names: Iterable[str], reserved: Collection[str] = ()) -> None:
     """Check names before anything is made of them.
 
@@ -24,8 +29,8 @@ def check_names(kind: str, names: Iterable[str], reserved: Collection[str] = ())
     Raises:
         ValueError: one is unusable; the message says what to use.
     """
-    pattern, letters = _RULES[kind]
+    letters = _RULES[kind][1]
     for name in names:
-        if not pattern.fullmatch(name) or len(name) > LONGEST or name in reserved:
+        if not is_name(kind, name) or name in reserved:
             taken = f", but not {', '.join(reserved)}" if reserved else ""
             raise ValueError(f"{name[:LONGEST]!r} cannot name a {kind}: use up to {LONGEST} {letters}{taken}")

@@ -1,5 +1,6 @@
 """Opening what others bring: regular files only, bounded in size, as text or JSON."""
 
+import codecs
 import json
 import stat
 from pathlib import Path
@@ -73,16 +74,19 @@ def check_target(path: Path, kind: str = "file") -> None:
 
 
 def read_text(path: Path, what: str = "", most: int = MOST_TEXT) -> str:
-    """Read a text file, without the byte order mark that spreadsheets write.
+    """Read a text file in UTF-8, or in UTF-16 where its byte order mark says so, as spreadsheets write "Unicode text".
 
     Raises:
-        UserError: it is no regular file, too large or not UTF-8.
+        UserError: it is no regular file, too large or in another encoding.
         OSError: there is nothing, or it cannot be read.
     """
     check_file(path, what, most)
+    with open(path, "rb") as file:
+        mark = file.read(2)
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
+        is_wide = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return path.read_text(encoding="utf-16" if is_wide else "utf-8-sig")
+    except UnicodeError:
         raise UserError(f"{what} {quote(path)} is not UTF-8 text: save it as UTF-8.".lstrip()) from None
 
 

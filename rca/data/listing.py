@@ -3,12 +3,14 @@
 Paths are as in a manifest (`rca.data.manifest.locate`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rca.core.arrays import UInt8Array
 from rca.data.faults import Fault
+from rca.data.ids import is_id, make_id
 from rca.data.manifest import MAIN
 
 DRAWN = Path("drawn")
@@ -79,3 +81,30 @@ def name_drawn(folder: Path, image_id: str) -> str:
     """
     path = (folder / f"{image_id}.png").as_posix()
     return path if folder.is_absolute() else f"./{path}"
+
+
+def rename_images(listing: Listing, drawn: Path) -> Listing:
+    """Give images whose names cannot be ids one that can, with a note; names that would become the same are kept.
+
+    Args:
+        listing: The dataset as its files name it.
+        drawn: The folder for drawn masks.
+    """
+    names = {entry.id: make_id(entry.id) for entry in listing.entries}
+    uses = Counter(names.values())
+    new = {name: made for name, made in names.items() if name != made and uses[made] == 1 and is_id(made)}
+    if not new:
+        return listing
+
+    def rename(entry: Entry) -> Entry:
+        name = new.get(entry.id, entry.id)
+        return replace(entry, id=name, mask=name_drawn(drawn, name) if entry.draw else entry.mask)
+
+    first = min(new)
+    number = "1 image has a name" if len(new) == 1 else f"{len(new)} images have names"
+    return replace(
+        listing,
+        entries=tuple(sorted(map(rename, listing.entries), key=lambda entry: entry.id)),
+        notes=(*listing.notes, f"{number} of other characters than an id's: {first!r} is called {new[first]}."),
+        faults=tuple(replace(fault, id=new.get(fault.id, fault.id)) for fault in listing.faults),
+    )

@@ -5,7 +5,6 @@ On disk it is a directory: `manifest.csv` (a line for each image), `dataset.json
 """
 
 import csv
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -23,8 +22,6 @@ from rca.core.files import read_json, write_file, write_json
 MAIN = "main"
 """The source of a dataset's own images."""
 
-# An image id is also a file name and a key in a shard, a split a file name, and `;` separates values in manifest.csv.
-SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 COLUMNS = (
     *("id", "image", "mask", "saliency", "width", "height", "tags", "splits", "source", "weight"),
     *("sha256", "mask_sha256", "saliency_sha256"),

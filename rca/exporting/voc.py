@@ -1,6 +1,5 @@
 """Masks and photographs in the layout of PASCAL VOC, which annotation tools and `rca.data.formats.voc` read."""
 
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,9 @@ from PIL import Image
 
 from rca.core.errors import UserError
 from rca.core.files import IGNORE, PALETTE, read_photograph, write_directory, write_mask
+from rca.core.names import check_names
 from rca.core.progress import track
+from rca.data.ids import make_id
 from rca.exporting.masks import LabelledImage, MaskSet
 from rca.prediction.inputs import is_upright, open_image, read_image
 
@@ -31,8 +32,10 @@ def export_voc(masks: MaskSet, out: Path, split: str) -> None:
         UserError: the folder is not empty, the split has an unusable name, or a mask or a photograph is bad. Then
             nothing is written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", split):
-        raise UserError(f"The split {split!r} cannot be a file name: use letters, digits, '.', '_' and '-'.")
+    try:
+        check_names("split", [split])
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists, and its masks may have been corrected by hand: name a new folder.")
     ids = make_ids([image.name for image in masks.images])
@@ -56,7 +59,7 @@ def make_ids(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     ids = []
     for name in names:
-        safe = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-") or "image"
+        safe = make_id(name)
         candidates = [safe, *(f"{safe}-{number}" for number in range(2, len(names) + 2))]
         chosen = next(candidate for candidate in candidates if candidate.casefold() not in taken)
         taken.add(chosen.casefold())

@@ -64,6 +64,7 @@ def plant_everywhere(dataset: Dataset) -> dict[str, str]:
     for name, split in (("space", "train"), ("same", "train"), ("copy", "train"), ("leak", "val"), ("lost", "lost")):
         dataset.add_image(name, split, 1)
     planted["unusable id"] = rename(dataset, "space", "white space")
+    dataset.add_image("white_space", "train", 1)  # the name that it could have had
     dataset.add_image("Same", "train", 2)
     planted["similar ids"] = "images/same.jpg"
     content = (dataset.root / "images/b2.jpg").read_bytes()

@@ -151,18 +151,18 @@ def test_predictions_come_back_from_voc(predicted: Path) -> None:
     assert main(["export", "voc", "out/masks", "voc"]) == 0
     back = read_back(Path("voc"))
     assert [(record.id, Path(record.image).suffix) for record in back.images] == [
-        ("a-x-1", ".jpg"),
-        ("b--", ".png"),  # turned
-        ("b-x", ".png"),  # no format of VOC
+        ("a_x_1", ".jpg"),
+        ("b_x", ".png"),  # no format of VOC
+        ("b_ü", ".png"),  # turned
     ]
-    names = ("a/x 1", "b/ü", "b/x")
+    names = ("a/x 1", "b/x", "b/ü")
     for record, name in zip(back.images, names, strict=True):
         assert (read_mask(back.truth(record)) == read_mask(predicted / f"masks/{name}.png")).all()
     assert back.photograph(back.images[0]).read_bytes() == Path("photos/a/x 1.jpg").read_bytes()
     stored = read_photograph(Path("photos/b/ü.JPG"))
-    assert (read_photograph(back.photograph(back.images[1])) == np.rot90(stored, -1)).all()
+    assert (read_photograph(back.photograph(back.images[2])) == np.rot90(stored, -1)).all()
     original = read_photograph(Path("photos/b/x.webp"))
-    assert (read_photograph(back.photograph(back.images[2])) == original).all()
+    assert (read_photograph(back.photograph(back.images[1])) == original).all()
 
 
 def test_corrected_masks_come_back_before_the_others(run: Path) -> None:
@@ -182,8 +182,8 @@ def test_corrected_masks_come_back_before_the_others(run: Path) -> None:
 
 
 def test_ids_are_safe_and_differ_in_more_than_letter_case() -> None:
-    assert make_ids(["a/x", "a-x", "A-X", "_é", "ü", "..", "ok.1"]) == [
-        *("a-x", "a-x-2", "A-X-3", "image", "image-2", "image-3", "ok.1"),
+    assert make_ids(["a/x", "a_x", "A_X", "é", "e\u0301", "..", "ok.1"]) == [
+        *("a_x", "a_x-2", "A_X-3", "é", "é-2", "_..", "ok.1"),
     ]
 
 
@@ -261,7 +261,7 @@ def test_other_faults_of_a_run_and_of_predictions_are_reported(
     assert main(["export", "voc", "out", "x"]) == 2
     assert "is not a file of `rca predict`" in capsys.readouterr().err
     assert main(["export", "voc", str(run / "predictions/val"), "x", "--split", "../x"]) == 2
-    assert "cannot be a file name" in capsys.readouterr().err
+    assert "'../x' cannot name a split: use up to 100 letters, digits" in capsys.readouterr().err
 
 
 def test_classes_and_photographs_may_be_named(voc: Path) -> None:

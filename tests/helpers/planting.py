@@ -267,7 +267,7 @@ PLANTS: dict[str, Callable[[Dataset], str]] = {
     "joined classes": join,
     "rare class": mistype,
     "permuted labels": lambda one: blame_classes(one, "dog", "cat", "cow"),
-    "photograph of another suffix": swap_suffix,
+    "photograph of another name": swap_suffix,
     "binary mask": lambda one: one.write(one.find("masks"), encode("PNG", MASK * np.uint8(255))),
     "shuffled palette": lambda one: one.write(one.find("masks"), shuffle_palette()),
     "unknown colour": add_unknown_colour,
@@ -332,7 +332,7 @@ ERRORS = {
     *("exhausted split", "unusable split"),
     *("repeated id", "unusable id", "tiny photograph", "mask of another size", "unknown label", "lossy mask"),
     *("saliency map of another size", "unknown tag", "misleading class", "joined classes", "permuted labels"),
-    *("photograph of another suffix", "binary mask", "shuffled palette", "unknown colour", "mask against tags"),
+    *("photograph of another name", "binary mask", "shuffled palette", "unknown colour", "mask against tags"),
 }
 
 

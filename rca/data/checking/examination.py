@@ -7,13 +7,14 @@ from itertools import combinations
 from pathlib import Path
 
 from rca.core.errors import UserError
+from rca.core.names import is_name
 from rca.data.checking.agreement import compare_tags
 from rca.data.checking.classes import examine_classes, group_by
 from rca.data.checking.reading import Reading, read_listing
 from rca.data.checking.summary import SplitCount, choose_samples, count_splits
 from rca.data.faults import KINDS, Broken, Fault, count
 from rca.data.listing import Entry, Listing
-from rca.data.manifest import SAFE_ID, ImageRecord, Manifest, locate
+from rca.data.manifest import ImageRecord, Manifest, locate
 
 MAX_NAMES = 5  # in a sentence
 
@@ -139,7 +140,7 @@ def _examine_splits(
     listed = {split: {entry.id for entry in listing.entries if split in entry.splits} for split in splits}
     for split, ids in listed.items():
         file = str(listing.lists.get(split, manifest.root))
-        if not SAFE_ID.fullmatch(split):
+        if not is_name("split", split):
             yield Fault("unusable split", file, f"{file}: the split {split!r} cannot be a file name")
         if not ids:
             yield Fault("empty split", file, f"No image belongs to the split {split} in {file}")

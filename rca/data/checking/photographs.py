@@ -37,7 +37,7 @@ def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]
             other = _find_other(path) if error.fault == "missing" else None
             if other is not None:
                 statement = f"The photograph {path} does not exist, but {other} is there"
-                return None, [Fault("photograph of another suffix", str(path), statement)]
+                return None, [Fault("photograph of another name", str(path), statement)]
             return None, [Fault(f"{error.fault} photograph", str(path), error.statement)]
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
@@ -53,13 +53,13 @@ def examine_photograph(path: Path) -> tuple[tuple[int, int] | None, list[Fault]]
 
 
 def _find_other(path: Path) -> str | None:
-    """A file beside a missing photograph that differs from it in its suffix or in case alone."""
+    """A file beside a missing photograph that differs from it in its suffix, in case or in leading zeros alone."""
     try:
         names = sorted(os.listdir(path.parent))
     except (OSError, ValueError):
         return None
-    wanted = drop_suffix(path.name).casefold()
-    return next((name for name in names if Path(name).stem.casefold() == wanted), None)
+    wanted = drop_suffix(path.name).casefold().lstrip("0")
+    return next((name for name in names if Path(name).stem.casefold().lstrip("0") == wanted), None)
 
 
 def _describe_if_possible(image: ImageFile, path: Path) -> list[Fault]:

@@ -14,8 +14,9 @@ from rca.core.progress import track
 from rca.data.checking.masks import count_labels, examine_map, examine_mask, list_labels
 from rca.data.checking.photographs import examine_photograph
 from rca.data.faults import Fault
+from rca.data.ids import is_id
 from rca.data.listing import Entry, Listing
-from rca.data.manifest import SAFE_ID, ImageRecord, locate
+from rca.data.manifest import ImageRecord, locate
 from rca.data.names import find_similar, fold
 
 
@@ -123,7 +124,7 @@ def _keep_mask(root: Path, entry: Entry, mask: UInt8Array | None, draw_into: Pat
 
 def _examine_names(photograph: Path, classes: tuple[str, ...], entry: Entry) -> Iterator[Fault]:
     """The faults of an image's id and tags."""
-    if not SAFE_ID.fullmatch(entry.id):
+    if not is_id(entry.id):
         statement = f"The image {photograph} has the id {entry.id!r}, which cannot be a file name"
         yield Fault("unusable id", str(photograph), statement)
     for tag in dict.fromkeys(entry.tags or ()):

@@ -21,7 +21,7 @@ from rca.data.formats.coco_annotations import (
 )
 from rca.data.formats.coco_categories import Labels, choose_labels
 from rca.data.formats.colours import CLASS_LIST
-from rca.data.formats.files import MAPS, check_folder, drop_suffix, find_file, read_names
+from rca.data.formats.files import MAPS, check_folder, drop_suffix, find_file, read_names, spell
 from rca.data.listing import Entry, Listing, name_drawn
 
 
@@ -126,10 +126,11 @@ def _find_photograph(
     """
     folder, file = settings.images.replace("{split}", split), PurePosixPath(image.file)
     leads_out = file.is_absolute() or ".." in file.parts
-    if leads_out or (len(file.parts) > 1 and not (root / folder / file).is_file()):
-        if (root / folder / file.name).is_file():
+    if leads_out or (len(file.parts) > 1 and not (root / spell(root, f"{folder}/{file}")).is_file()):
+        bare = spell(root, f"{folder}/{file.name}")
+        if (root / bare).is_file():
             annotations.note("folders", image.file)
-            return f"{folder}/{file.name}", drop_suffix(file.name), None
+            return bare, drop_suffix(file.name), None
         if leads_out:
             statement = f"{annotations.path}: the file name {image.file} leads out of the folder"
             return (
@@ -137,7 +138,7 @@ def _find_photograph(
                 image.name,
                 Fault("bad annotation", str(annotations.path), statement, image.name),
             )
-    return f"{folder}/{file}", image.name, None
+    return spell(root, f"{folder}/{file}"), image.name, None
 
 
 def _make_entry(

@@ -22,6 +22,7 @@ from rca.core.images import MAX_PIXELS
 from rca.data.faults import Fault
 from rca.data.formats.coco_shapes import ShapeError, draw_box, draw_shape, measure
 from rca.data.formats.files import drop_suffix, read_text
+from rca.data.ids import compose
 
 Crowds = Literal["undecided", "objects"]
 
@@ -174,7 +175,7 @@ def _read_categories(path: Path, items: Iterable[Mapping[str, Any]]) -> tuple[Ca
             raise UserError(f"{path}: category {position} lacks an id or a name: correct it.")
         if identity in categories:
             raise UserError(f"{path}: two categories have the id {identity}: give each its own.")
-        categories[identity] = Category(identity, name.strip(), str(item.get("supercategory") or "").strip())
+        categories[identity] = Category(identity, compose(name.strip()), str(item.get("supercategory") or "").strip())
     return tuple(categories[key] for key in sorted(categories, key=lambda key: (isinstance(key, str), key)))
 
 
@@ -190,7 +191,7 @@ def _read_images(found: Annotations, items: Iterable[Mapping[str, Any]]) -> dict
         is_size = height > 0 and width > 0 and height * width <= MAX_PIXELS
         # Without a size nothing is drawn.
         shape = (height, width) if is_size else (0, 0)
-        image = images[identity] = AnnotatedImage(identity, file.strip().replace("\\", "/"), *shape)
+        image = images[identity] = AnnotatedImage(identity, compose(file.strip().replace("\\", "/")), *shape)
         if not is_size:
             size = f"the width {item.get('width')!r} and the height {item.get('height')!r}"
             _blame(found, image, f"{found.path}: the image {file} has {size[:120]}")

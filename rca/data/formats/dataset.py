@@ -15,7 +15,7 @@ from rca.data.formats.folder import FolderSettings, list_folder
 from rca.data.formats.published import get_published_counts
 from rca.data.formats.sources import list_source
 from rca.data.formats.voc import VocSettings, list_voc
-from rca.data.listing import DRAWN, Listing
+from rca.data.listing import DRAWN, Listing, rename_images
 from rca.data.manifest import Manifest
 
 DatasetSettings = Annotated[VocSettings | CocoSettings | FolderSettings, Field(discriminator="format")]
@@ -60,12 +60,13 @@ def list_dataset(root: Path, settings: DatasetSettings, drawn: Path = DRAWN) -> 
             listing = list_folder(root, settings, drawn)
 
     listings = [listing, *(list_source(root, name, source) for name, source in settings.sources.items())]
-    return replace(
+    whole = replace(
         listing,
         entries=tuple(sorted((entry for part in listings for entry in part.entries), key=lambda entry: entry.id)),
         notes=tuple(note for part in listings for note in part.notes),
         faults=tuple(fault for part in listings for fault in part.faults),
     )
+    return rename_images(whole, drawn)
 
 
 def examine_dataset(

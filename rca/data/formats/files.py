@@ -1,12 +1,14 @@
 """Find and read the small files that list a dataset: one reader each for lists of images and for names of classes."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from rca.core import reading
 from rca.core.errors import UserError
 from rca.core.images import SUFFIXES
+from rca.data.ids import compose
 from rca.data.names import ClassNames, find_role, take_objects
 
 # In the order of preference where an image has several files; any case is read.
@@ -14,17 +16,23 @@ MAPS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".jpg", ".jpeg")
 MOST_LABELS = 254
 
 Index = Mapping[str, tuple[str, ...]]
-"""The pictures below a folder: the files of each name, which is a path without suffix."""
+"""The pictures below a folder: the files of each name, which is a composed path without suffix."""
+
+
+def spell(root: Path, file: str) -> str:
+    """A composed path as the disk writes it; as it is where there is no such file."""
+    apart = unicodedata.normalize("NFD", file)
+    return apart if apart != file and not (root / file).exists() and (root / apart).exists() else file
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, without the byte order mark that spreadsheets write.
+    """Read a text file, composed and without the byte order mark that spreadsheets write.
 
     Raises:
         UserError: the file is missing, no regular file, or not UTF-8.
     """
     try:
-        return reading.read_text(path)
+        return compose(reading.read_text(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: add it, or remove it from the dataset's settings.") from None
 
@@ -142,7 +150,7 @@ def index_pictures(folder: Path, suffixes: Iterable[str] = MAPS) -> Index:
     found: dict[str, list[str]] = {}
     for file in list_files(folder) if folder.is_dir() else ():
         if PurePosixPath(file).suffix.lower() in order:
-            found.setdefault(drop_suffix(file), []).append(file)
+            found.setdefault(compose(drop_suffix(file)), []).append(file)
     return {
         name: tuple(sorted(files, key=lambda file: (order[PurePosixPath(file).suffix.lower()], file)))
         for name, files in found.items()
@@ -150,12 +158,12 @@ def index_pictures(folder: Path, suffixes: Iterable[str] = MAPS) -> Index:
 
 
 def find_pictures(index: Index, name: str) -> tuple[str, ...]:
-    """The files that a name with or without a suffix, in any case, may mean."""
+    """The files that a composed name with or without a suffix, in any case, may mean."""
     if name in index:
         return index[name]
     files = index.get(drop_suffix(name), ())
-    exact = tuple(file for file in files if file == name)
-    return exact or tuple(file for file in files if file.lower() == name.lower())
+    exact = tuple(file for file in files if compose(file) == name)
+    return exact or tuple(file for file in files if compose(file).lower() == name.lower())
 
 
 def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[str]) -> str | None:
@@ -164,7 +172,7 @@ def find_file(root: Path, folders: Iterable[str], stem: str, suffixes: Iterable[
     Suffixes are written as `.png`, `.PNG` or `.Png`.
     """
     cased = [one for suffix in suffixes for one in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}")]
-    candidates = (f"{folder}/{stem}{suffix}" for folder in folders for suffix in cased)
+    candidates = (spell(root, f"{folder}/{stem}{suffix}") for folder in folders for suffix in cased)
     return next((candidate for candidate in candidates if (root / candidate).is_file()), None)
 
 

@@ -27,6 +27,7 @@ from rca.data.formats.files import Index, check_folder, drop_suffix, find_pictur
 from rca.data.formats.splitting import is_held_out, propose_seed
 from rca.data.formats.tables import TagRow, read_table
 from rca.data.formats.tag_exports import list_exports, read_export
+from rca.data.ids import compose
 from rca.data.listing import DRAWN, Entry, Listing
 
 
@@ -187,7 +188,7 @@ def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -
 
 
 def _place(row: TagRow, folder: str, file: str) -> Row:
-    stem = drop_suffix(file)
+    stem = compose(drop_suffix(file))
     return Row(stem.replace("/", "--"), stem, f"{folder}/{file}".removeprefix("/"), row.tags, row.splits)
 
 

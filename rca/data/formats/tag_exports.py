@@ -20,6 +20,7 @@ from rca.core.reading import MOST_JSON, parse_json, read_text
 from rca.data.faults import Fault
 from rca.data.formats.files import Index, drop_suffix, find_pictures
 from rca.data.formats.tables import TAG_COLUMNS, TagRow, TagTable
+from rca.data.ids import compose
 from rca.data.names import find_role
 
 # The exports in the root of a dataset, by the names that the tools give them.
@@ -114,7 +115,7 @@ def find_name(name: str, index: Index) -> str:
     """The photograph that a tool means, by ever less of its path, without host and prefix; "" for none."""
     address = urlsplit(name.replace("\\", "/")) if "://" in name or "?" in name else None
     path = name.replace("\\", "/") if address is None else (parse_qs(address.query).get("d") or [address.path])[0]
-    parts = [part for part in unquote(path).split("/") if part not in ("", ".", "..")]
+    parts = [part for part in compose(unquote(path)).split("/") if part not in ("", ".", "..")]
     for start in range(len(parts)):
         for last in (parts[-1], _drop_prefix(parts[-1])):
             word = "/".join([*parts[start:-1], last])

@@ -15,7 +15,7 @@ from rca.core.plain_xml import read_xml
 from rca.data.base import BaseDatasetSettings
 from rca.data.faults import Fault
 from rca.data.formats.colours import CLASS_LIST, Colour, choose_classes, find_mask
-from rca.data.formats.files import MAPS, Index, check_folder, find_file, index_pictures, read_list
+from rca.data.formats.files import MAPS, Index, check_folder, find_file, index_pictures, read_list, spell
 from rca.data.formats.sbd import SbdMask, derive_trainaug
 from rca.data.listing import Entry, Listing, name_drawn
 
@@ -119,7 +119,8 @@ def _list_image(
 ) -> Entry:
     stored = next((f"{folder}/{index[name][0]}" for folder, index in files.masks.items() if name in index), None)
     mask, draw = find_mask(root, drawn, name, stored, files.colours)
-    if mask is None and settings.sbd is not None and (drawing := root / settings.sbd / f"cls/{name}.mat").is_file():
+    drawing = root / spell(root, f"{settings.sbd}/cls/{name}.mat")
+    if mask is None and settings.sbd is not None and drawing.is_file():
         mask, draw = name_drawn(drawn, name), SbdMask(drawing)
     if mask is None and tags is None:
         mask = f"{settings.masks[0]}/{name}.png"  # the check will report it missing
@@ -162,7 +163,7 @@ def _read_tags(root: Path, settings: VocSettings, name: str) -> tuple[tuple[str,
     """The tags in an image's annotation, None if they come from masks; and the annotation's fault, if any."""
     if settings.tags == "masks":
         return None, None
-    path = root / "Annotations" / f"{name}.xml"
+    path = root / spell(root, f"Annotations/{name}.xml")
     try:
         return read_objects(path, settings.difficult), None
     except UserError as error:

@@ -216,7 +216,7 @@ def test_all_suffixes_are_read_in_any_case(tmp_path: Path, suffix: str, is_named
 def test_a_photograph_of_another_suffix_is_named(tmp_path: Path) -> None:
     save(tmp_path / "images/p0.webp")
     (tmp_path / "tags.csv").write_text("id,tags,split\np0.jpg,cow,train;val\n")
-    found = tell(examine_dataset(tmp_path, FOLDER), "photograph of another suffix")
+    found = tell(examine_dataset(tmp_path, FOLDER), "photograph of another name")
     assert "images/p0.jpg does not exist, but p0.webp is there: correct the name" in found[0]
 
 
