@@ -6,14 +6,18 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from rca.core.errors import UserError
-from rca.data.manifest import read_manifest
+from rca.data.formats.files import read_classes
+from rca.data.formats.voc import VOC_CLASSES
+from rca.data.manifest import Manifest, read_manifest
 from rca.exporting.card import Evaluation, read_evaluation
 from rca.exporting.coco import export_coco
+from rca.exporting.coco_results import export_coco_results
 from rca.exporting.hub import export_hub
 from rca.exporting.label_studio import BRUSH, IMAGE, export_label_studio
 from rca.exporting.masks import MaskSet, choose_images, read_images, read_masks_beside, read_masks_of, read_predictions
 from rca.exporting.onnx import export_onnx
 from rca.exporting.voc import export_voc
+from rca.exporting.voc_test import Competition, export_voc_test, name_results_folder, read_listed
 from rca.labels.thresholds import CHOICES, name_folder
 from rca.prediction.folder import SUMMARY
 from rca.prediction.model import Model, load_model
@@ -23,12 +27,14 @@ QUOTE = {'"': "&quot;"}
 
 
 def export(target: str, **arguments: Any) -> None:
-    """Export to "onnx", "hub", "coco", "voc" or "label-studio", with the arguments of its function below."""
+    """Export to a target, with the arguments of its function below."""
     targets: dict[str, Callable[..., None]] = {
         "onnx": _export_onnx,
         "hub": _export_hub,
         "coco": _export_coco,
+        "coco-results": _export_coco_results,
         "voc": _export_voc,
+        "voc-test": _export_voc_test,
         "label-studio": _export_label_studio,
     }
     targets[target](**arguments)
@@ -74,6 +80,47 @@ def _export_voc(out: Path, split: str, **source: Any) -> None:
     masks = find_masks(**source)
     export_voc(masks, out, split)
     print(f"{out}: {len(masks.images)} images on the list {split}, {len(masks.classes)} classes")
+
+
+def _export_coco_results(
+    masks: Path, out: Path, annotations: Path, classes: Path | None, components: bool, force: bool
+) -> None:
+    _check_free(out, force)
+    manifest = find_manifest(masks)
+    names = read_classes(classes) if classes is not None else manifest.classes if manifest is not None else None
+    images, entries = export_coco_results(masks, annotations, names, out, components)
+    print(f"{out}: {images} images, {entries} entries")
+
+
+def _export_voc_test(
+    masks: Path, out: Path, split: str, listed: Path | None, competition: Competition, force: bool
+) -> None:
+    _check_free(out, force)
+    photographs = find_listed(masks, split) if listed is None else read_listed(listed)
+    export_voc_test(masks, photographs, out, competition)
+    print(f"{out}: {len(photographs)} masks in {name_results_folder(competition)}, checked against the server's rules")
+
+
+def find_listed(masks: Path, split: str) -> dict[str, Path]:
+    """The photographs of a split of the run that made the masks, by id.
+
+    Raises:
+        UserError: the masks are of no run, or of a dataset with other classes than VOC's.
+    """
+    manifest = find_manifest(masks)
+    if manifest is None:
+        raise UserError(f"{masks} belongs to no run, so its list of images is unknown: name it with --list.")
+    if manifest.classes != VOC_CLASSES:
+        raise UserError(f"The masks in {masks} have other classes than VOC's 20: name those of a run on VOC.")
+    return {record.id: manifest.photograph(record) for record in manifest.select(split)}
+
+
+def find_manifest(masks: Path) -> Manifest | None:
+    """The manifest of the run that made masks, which lie in runs/<dataset>/<run>/<seed>; None if no run did."""
+    for parent in masks.absolute().parents:
+        if (parent / "data/dataset.json").is_file():
+            return read_manifest(parent / "data")
+    return None
 
 
 def _export_label_studio(out: Path, prefix: str, force: bool, **source: Any) -> None:
@@ -129,10 +176,9 @@ def find_all_masks(masks: Path, classes: Path | None, photographs: Path | None, 
         predicted = masks.parent if masks.name == "masks" else masks
         if (predicted / SUMMARY).is_file():
             return read_predictions(predicted)
-        # A run's masks lie in runs/<dataset>/<run>/<seed>, the manifest in runs/<dataset>/data.
-        for parent in masks.absolute().parents:
-            if (parent / "data/dataset.json").is_file():
-                return read_masks_of(read_manifest(parent / "data"), masks, others)
+        manifest = find_manifest(masks)
+        if manifest is not None:
+            return read_masks_of(manifest, masks, others)
     classes = classes or masks.parent / "classes.txt"
     photographs = photographs or masks.parent / "JPEGImages"
     if not classes.is_file():

@@ -264,8 +264,24 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         target.add_argument("--first", type=int, metavar="N", help="only the first N of the list")
     prefix = "what stands before a photograph's name in a task (default: %(default)s)"
     label_studio.add_argument("--prefix", default="/data/local-files/?d=", help=prefix)
+    server = targets.add_parser("voc-test", help="the archive that VOC's server takes for its test images")
+    masks = "folder of the masks, e.g. runs/voc2012/rca_released/0/predictions/test"
+    server.add_argument("masks", type=name_path, metavar="MASKS", help=masks)
+    server.add_argument("out", type=name_path, metavar="OUT.tar.gz", help="the archive to write")
+    server.add_argument("--split", default="test", help="the run's split of these images (default: %(default)s)")
+    listed = "the list of the images (default: that of the split), in ImageSets/Segmentation beside JPEGImages"
+    server.add_argument("--list", type=name_path, dest="listed", metavar="FILE", help=listed)
+    competition = "comp5 for what was trained on VOC's data alone, without ImageNet (default: %(default)s)"
+    server.add_argument("--competition", choices=("comp5", "comp6"), default="comp6", help=competition)
+    results = targets.add_parser("coco-results", help="masks as COCO's results, with the ids of its annotations")
+    results.add_argument("masks", type=name_path, metavar="MASKS", help="folder of the masks of a run, <id>.png")
+    results.add_argument("out", type=name_path, metavar="OUT.json", help="the file to write")
+    annotations = "COCO's file that lists the images and categories, e.g. image_info_test2014.json"
+    results.add_argument("--annotations", type=name_path, required=True, metavar="FILE", help=annotations)
+    results.add_argument("--classes", type=name_path, metavar="FILE", help=names)
     regions = "one annotation per connected region instead of one per class"
-    coco.add_argument("--components", action="store_true", help=regions)
+    for target in (coco, results):
+        target.add_argument("--components", action="store_true", help=regions)
     voc.add_argument("--split", default="train", help="the name of the list of images (default: %(default)s)")
-    for target in (onnx, hub, coco, label_studio):
+    for target in (onnx, hub, coco, label_studio, server, results):
         target.add_argument("--force", action="store_true", help="overwrite what is there")

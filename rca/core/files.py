@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -227,11 +227,11 @@ def make_palette() -> list[int]:
 PALETTE = make_palette()
 
 
-def write_mask(path: Path, mask: UInt8Array) -> None:
+def write_mask(path: Path | BinaryIO, mask: UInt8Array) -> None:
     """Write a mask as palette PNG.
 
     Args:
-        path: The file, in a directory that exists.
+        path: The file, in a directory that exists, or an open one.
         mask: (H, W), uint8: 0 background, 1..C classes, 255 ignore.
     """
     image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))

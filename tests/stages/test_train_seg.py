@@ -10,6 +10,7 @@ import torch
 from stages import locate, run_stages, shrink_preset, write_params
 
 import rca
+from rca.cli.main import main
 from rca.core.files import hash_file, read_mask
 from rca.core.imports import PACKAGE, Closures
 from rca.core.settings import load_params, merge
@@ -74,6 +75,26 @@ def test_an_option_against_wrong_labels_changes_the_network(option: dict) -> Non
     plain, other, again = trained
     assert all(torch.equal(value, again[name]) for name, value in plain.items())
     assert not torch.equal(plain["head.branches.0.weight"], other["head.branches.0.weight"])
+
+
+def test_images_without_masks_and_tags_are_segmented() -> None:
+    """A list such as VOC's test: everything before it, the check included, takes it as it is."""
+    model, root = rca.load(PATHS.segmenter), Path("data/shapes")
+    names = (root / "ImageSets/Segmentation/val.txt").read_text().split()
+    for name in names:
+        shutil.copyfile(root / f"JPEGImages/{name}.png", root / f"JPEGImages/new_{name}.png")
+    (root / "ImageSets/Segmentation/test.txt").write_text("".join(f"new_{name}\n" for name in names))
+    params = load_params(Path("params.yaml"))
+    params["dataset"].update(splits=["train", "val", "test"], unlabelled=["test"])
+    params["predict_seg"]["splits"] = ["val", "test"]
+    write_params(params)
+    assert main(["check"]) == 0
+    stages = [Instance("prepare_data"), Instance("pin_images"), Instance("predict_seg", run="rca", seed=1)]
+    run_stages(*stages)
+    masks = sorted((PATHS.predictions / "test").iterdir())
+    assert [mask.stem for mask in masks] == [f"new_{name}" for name in sorted(names)]
+    for mask in masks:
+        assert (model.predict(f"data/shapes/JPEGImages/{mask.stem}.png").mask == read_mask(mask)).all()
 
 
 def test_the_model_predicts_what_the_pipeline_predicted() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rca.core.errors import UserError
 from rca.data.base import BaseDatasetSettings
@@ -39,6 +39,8 @@ class CocoSettings(BaseDatasetSettings):
             one; null uses all. What is left out is background.
         crowds: What annotations with `iscrowd` are: "undecided", as in COCO, or "objects", where they were drawn with a
             brush.
+        unlabelled: Those of the splits whose images have no annotations, to be segmented alone, each with its list of
+            images, such as `{test: annotations/image_info_test2014.json}`.
         unannotated: What images without an annotation are: "left_out", or "background".
     """
 
@@ -49,7 +51,15 @@ class CocoSettings(BaseDatasetSettings):
     tags: Literal["masks", "annotations"] = "masks"
     categories: tuple[str, ...] | dict[str, str] | None = None
     crowds: Crowds = "undecided"
+    unlabelled: dict[str, str] = {}
     unannotated: Literal["left_out", "background"] = "left_out"
+
+    @model_validator(mode="after")
+    def _unlabelled_splits_are_read(self) -> "CocoSettings":
+        for split in self.unlabelled:
+            if split not in self.splits:
+                raise ValueError(f"unlabelled names {split}: add it to splits as well")
+        return self
 
 
 def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
@@ -65,8 +75,9 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
     """
     if settings.saliency is not None:
         check_folder(root, settings.saliency, "dataset.saliency")
-    lists = {split: root / settings.annotations.replace("{split}", split) for split in settings.splits}
-    read = {split: read_annotations(path) for split, path in lists.items()}
+    files = {split: settings.annotations.replace("{split}", split) for split in settings.splits} | settings.unlabelled
+    lists = {split: root / file for split, file in files.items()}
+    read = {split: read_annotations(path, split not in settings.unlabelled) for split, path in lists.items()}
     first = read[settings.splits[0]]
     for one in read.values():
         if [category[:2] for category in one.categories] != [category[:2] for category in first.categories]:
@@ -80,7 +91,10 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
         kept = [
             image
             for image in one.images
-            if image.objects or image.name in blamed or settings.unannotated == "background"
+            if image.objects
+            or image.name in blamed
+            or split in settings.unlabelled
+            or settings.unannotated == "background"
         ]
         if not kept or not labels.classes:
             raise UserError(f"{one.path} names no category or no annotated image: correct dataset.annotations.")
@@ -90,6 +104,8 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
             ids[image.name] = name
             faults += [fault] if fault else []
             entry = _make_entry(root, settings, drawn, labels, image, file, name)
+            if split in settings.unlabelled:
+                entry = replace(entry, mask=None, draw=None, tags=())
             known = entries.get(name, entry)
             if replace(known, splits=()) != entry or split in known.splits:
                 where = known.splits[0] if known.splits else split

@@ -139,10 +139,14 @@ class Annotations:
         return (f"{sentence.format(self.counts[what])} ({self.examples[what]}).",) if self.counts[what] else ()
 
 
-def read_annotations(path: Path) -> Annotations:
+def read_annotations(path: Path, annotated: bool = True) -> Annotations:
     """Read an annotation file.
 
     Reading that of train2014 (450 MB) takes about 3 GB of memory.
+
+    Args:
+        path: The file.
+        annotated: Whether it must hold annotations; COCO's `image_info_*.json` hold none.
 
     Raises:
         UserError: the file is missing or is no annotation file.
@@ -154,6 +158,8 @@ def read_annotations(path: Path) -> Annotations:
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON: replace it.") from None
     parts = {key: data.get(key) for key in ("images", "annotations", "categories")} if isinstance(data, dict) else {}
+    if not annotated:
+        parts["annotations"] = []
     for key in ("images", "annotations", "categories"):
         if not isinstance(parts.get(key), list) or not all(isinstance(item, dict) for item in parts[key] or ()):
             raise UserError(f"{path} is not a COCO annotation file (it has no list of {key}): replace it.")

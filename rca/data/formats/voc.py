@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rca.core.errors import UserError
 from rca.core.plain_xml import read_xml
@@ -39,6 +39,8 @@ class VocSettings(BaseDatasetSettings):
         classes: "file" for the lines of `classes.txt`, "voc" for VOC's 20.
         tags: The source of an image's tags: "masks", or "annotations" for the objects in `Annotations/<id>.xml`; images
             then need no mask.
+        unlabelled: Those of the lists whose images have no masks and no tags, such as VOC's test, to be segmented
+            alone.
         difficult: Whether objects that the annotations mark as difficult count as tags.
         sbd: The folder of SBD (Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011) with `cls/*.mat`,
             `train.txt` and `val.txt`, relative to the root. Its masks are used where `masks` holds none, and its lists
@@ -50,8 +52,16 @@ class VocSettings(BaseDatasetSettings):
     masks: tuple[str, ...] = Field(default=("SegmentationClass",), min_length=1)
     classes: Literal["file", "voc"] = "file"
     tags: Literal["masks", "annotations"] = "masks"
+    unlabelled: tuple[str, ...] = ()
     difficult: bool = True
     sbd: str | None = None
+
+    @model_validator(mode="after")
+    def _unlabelled_lists_are_read(self) -> "VocSettings":
+        for split in self.unlabelled:
+            if split not in self.splits:
+                raise ValueError(f"unlabelled names {split}: add it to splits as well")
+        return self
 
 
 def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
@@ -81,7 +91,8 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     )
     names = {split: _read_split(root, settings, split, files.photographs) for split in settings.splits}
     splits = _invert(names)
-    tags = {name: _read_tags(root, settings, name) for name in sorted(splits)}
+    labelled = {name for name, its_splits in splits.items() if not set(its_splits) <= set(settings.unlabelled)}
+    tags = {name: _read_tags(root, settings, name) if name in labelled else ((), None) for name in sorted(splits)}
     repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
     ambiguous = (
         Fault("ambiguous name", str(root / "JPEGImages"), f"{root}: {name} may be {' or '.join(several)}", name)

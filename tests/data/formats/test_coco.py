@@ -444,3 +444,26 @@ def test_annotations_of_another_size_than_the_photograph_are_named(root: Path) -
     Image.new("RGB", (WIDTH, HEIGHT + 1)).save(root / "train2014/000000000009.jpg")
     with pytest.raises(UserError, match=r"The mask of .*000000000009\.jpg is 45x31, its photograph 45x32"):
         read_dataset(root, SETTINGS)
+
+
+def test_a_split_of_images_without_annotations_is_read_for_prediction_alone(root: Path) -> None:
+    """As COCO's image_info_test2014.json lists them."""
+    images = []
+    (root / "test2014").mkdir()
+    for number in (31, 33):
+        name = f"{number:012}.jpg"
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), number, np.uint8)).save(root / f"test2014/{name}")
+        images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
+    file = "annotations/image_info_test2014.json"
+    (root / file).write_text(json.dumps({"images": images, "categories": CATEGORIES}))
+    splits = {"splits": ("train", "val", "test")}
+    settings = CocoSettings.model_validate({**SETTINGS.model_dump(), **splits, "unlabelled": {"test": file}})
+    found = read_dataset(root, settings)
+    assert found.classes == ("person", "stop sign", "toothbrush")
+    assert [(one.id, one.mask, one.tags) for one in found.select("test")] == [
+        ("000000000031", None, ()),
+        ("000000000033", None, ()),
+    ]
+    assert len(found.select("train")) + len(found.select("val")) == len(read_dataset(root, SETTINGS).images)
+    with pytest.raises(ValueError, match="unlabelled names test: add it to splits as well"):
+        CocoSettings.model_validate({**SETTINGS.model_dump(), "unlabelled": {"test": file}})

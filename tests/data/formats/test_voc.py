@@ -123,3 +123,19 @@ def test_several_workers_report_a_fault_as_one_does(make_voc: Callable[..., Path
     truncate(root / "JPEGImages/d4.jpg")
     with pytest.raises(UserError, match=r"d4\.jpg is broken"):
         read_dataset(root, SETTINGS, workers=2)
+
+
+def test_a_list_of_images_without_masks_is_read_for_prediction_alone(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    (root / LISTS / "test.txt").write_text("d4\nc3\n")
+    (root / LISTS / "val.txt").write_text("c3\n")
+    (root / "SegmentationClass/d4.png").unlink()
+    settings = VocSettings.model_validate({**SETTINGS.model_dump(), "splits": ("train", "val", "test")})
+    assert [fault.id for fault in examine_dataset(root, settings).errors] == ["d4"]
+    settings = VocSettings.model_validate({**settings.model_dump(), "unlabelled": ("test",)})
+    found = {record.id: record for record in read_dataset(root, settings).images}
+    assert (found["d4"].mask, found["d4"].tags, found["d4"].splits) == (None, (), ("test",))
+    assert found["c3"].mask == "SegmentationClass/c3.png"  # which other lists name, too
+    assert found["c3"].splits == ("train", "val", "test")
+    with pytest.raises(ValueError, match="unlabelled names test: add it to splits as well"):
+        VocSettings.model_validate({**SETTINGS.model_dump(), "unlabelled": ("test",)})
