@@ -55,6 +55,7 @@ setup(
             "profiles/*/config.yaml",
             "workflow/captions/*.rst",
             "workflow/presets/*.yaml",
+            "workflow/presets/published/*.yaml",
             "workflow/project/*",
         ],
     },

@@ -82,6 +82,10 @@ class Document:
             )
         return value
 
+    def find(self, dotted: str) -> object:
+        """The value of a dotted key; `MISSING` where the file leaves it out."""
+        return _find(self.content, dotted)
+
     def put(self, dotted: str, value: object, change: str = "") -> None:
         """Set the value of a dotted key; `change` is what messages quote."""
         *parents, last = dotted.split(".")

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rca.cli.edit import PARAMS, Document, refer_to_schema
-from rca.cli.packaged import GENERATED, PRESETS, find_preset
-from rca.cli.preset import find_links, make_links
+from rca.cli.packaged import GENERATED
+from rca.cli.preset import find_links, make_links, read_preset
 from rca.cli.upgrade import write_generated
 from rca.core.errors import UserError
 from rca.core.files import write_text
@@ -74,7 +74,7 @@ def compose_params(
     Raises:
         UserError: as `make_project` does; nothing is made from params that are not valid.
     """
-    document = Document(find_preset(preset).read_text(encoding="utf-8"), PRESETS / f"{preset}.yaml")
+    document = read_preset(preset)
     for change in changes:
         document.set(change)
     if data is not None:

@@ -24,7 +24,7 @@ GENERATED = {
 
 def list_presets() -> dict[str, Path]:
     """The files of the presets, by name: the package's, and over them the project's own."""
-    files = [*(FILES / PRESETS).glob("*.yaml"), *PRESETS.glob("*.yaml")]
+    files = [path for folder in (FILES / PRESETS, PRESETS) for path in folder.rglob("*.yaml")]
     return {path.stem: path for path in sorted(files, key=lambda path: (path.is_relative_to(PRESETS), path.stem))}
 
 

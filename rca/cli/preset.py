@@ -3,17 +3,20 @@
 import os
 import subprocess
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from rca.cli.edit import Document, refer_to_schema
 from rca.cli.packaged import find_preset, list_presets
 from rca.core.errors import UserError
 from rca.core.files import write_file
+from rca.core.settings import are_alike
 from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
 
 # Defaults of the environment variables in links.
 DEFAULTS = {"RCA_SHARED": "../shared"}
+DEEPEST = 8  # presets upon presets
 
 
 def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
@@ -33,7 +36,7 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
     source = find_preset(name)
     if not force and _has_edits():
         raise UserError(f"{PARAMS} has edits that are not committed: commit them, or overwrite them with --force.")
-    document = Document(source.read_text(encoding="utf-8"), source)
+    document = read_preset(name)
     for change in changes:
         document.set(change)
     links = find_links(document)
@@ -42,6 +45,46 @@ def apply_preset(name: str, changes: list[str], force: bool) -> list[str]:
         params = read_params(temporary, source)  # before it replaces the old one
     write_instances(params)
     return [f"{PARAMS} is now the preset {name}.", *make_links(links)]
+
+
+def read_preset(name: str) -> Document:
+    """Read a preset; one with the key `preset` holds only what differs from that other preset.
+
+    Raises:
+        UserError: there is no such preset, or presets lead back to themselves.
+    """
+    layers = [_open_preset(name)]
+    while (base := layers[-1].content.get("preset")) is not None:
+        layers.append(_open_preset(str(base)))
+        if len(layers) > DEEPEST:
+            raise UserError(f"The preset {name} leads back to itself: correct its key preset.")
+    document = layers.pop()
+    heads = [_take_head(document.text)]
+    for layer in reversed(layers):
+        heads.append(_take_head(layer.original))
+        del layer.content["preset"]
+        _lay_over(document, layer.content)
+    return document if not layers else Document(heads[-1] + document.text.removeprefix(heads[0]), find_preset(name))
+
+
+def _open_preset(name: str) -> Document:
+    path = find_preset(name)
+    return Document(path.read_text(encoding="utf-8"), path)
+
+
+def _take_head(text: str) -> str:
+    """The comment at the top of a preset."""
+    return "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+
+
+def _lay_over(document: Document, values: Mapping[str, object], above: str = "") -> None:
+    """Lay values over a document, as `rca.core.settings.merge` does, so that its comments stay."""
+    for key, value in values.items():
+        old = document.find(f"{above}{key}")
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and are_alike(old, value):
+            _lay_over(document, value, f"{above}{key}.")
+        else:
+            document.put(f"{above}{key}", value)
 
 
 def find_links(document: Document) -> dict[Path, Path]:
@@ -70,9 +113,8 @@ def _has_edits() -> bool:
     """Whether params.yaml has edits that are in neither git nor a preset."""
     if not PARAMS.exists():
         return False
-    if PARAMS.read_bytes() in [
-        refer_to_schema(path.read_text(encoding="utf-8")).encode() for path in list_presets().values()
-    ]:
+    written = PARAMS.read_bytes()
+    if any(refer_to_schema(read_preset(name).text).encode() == written for name in list_presets()):
         return False
     command = ["git", "status", "--porcelain", "--", str(PARAMS)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

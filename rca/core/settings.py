@@ -118,14 +118,15 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> Plain:
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and _are_alike(old, value):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and are_alike(old, value):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _are_alike(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+def are_alike(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+    """Whether two mappings are of the same kind, as far as they say it."""
     return all(new.get(key, old.get(key)) == old.get(key) for key in ("kind", "source", "format"))
 
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from rca.cli.packaged import list_presets
-from rca.cli.preset import apply_preset
+from rca.cli.preset import apply_preset, read_preset
 from rca.core.errors import UserError
-from rca.core.settings import load_params
+from rca.core.plain_yaml import parse_yaml
+from rca.core.settings import load_params, merge
 from rca.params.read import read_params
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def check_untouched(project: Path, content: str = "old: 1\n") -> None:
 
 
 def test_a_preset_is_written_with_its_comments(project: Path) -> None:
-    assert {*list_presets()} == {"linked", "tiny", *(path.stem for path in SHAPES.parent.glob("*.yaml"))}
+    assert {*list_presets()} == {"linked", "tiny", *(path.stem for path in SHAPES.parent.rglob("*.yaml"))}
     apply_preset("tiny", [], force=False)
     found, preset = (path.read_text() for path in (project / "params.yaml", SHAPES))
     assert load_params(project / "params.yaml") == load_params(SHAPES)
@@ -119,7 +120,9 @@ def test_a_bad_change_is_refused_and_leaves_everything_as_it_was(project: Path, 
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(project: Path) -> None:
-    with pytest.raises(UserError, match=r"no preset huge: choose one of coco2014, folder, linked, .*, tiny, voc2012"):
+    with pytest.raises(
+        UserError, match=r"no preset huge: choose one of coco2014, coco_eps, .*, linked, .*, tiny, voc2012, "
+    ):
         apply_preset("huge", [], force=False)
     check_untouched(project)
 
@@ -191,6 +194,40 @@ def test_every_run_that_a_preset_describes_can_be_made(preset: Path, tmp_path: P
         assert pairs == {("cam", "cam"), ("cam", "rca_extended")}
 
 
+PUBLISHED = sorted((SHAPES.parent / "published").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("layer", PUBLISHED, ids=lambda path: path.stem)
+def test_a_preset_may_hold_only_what_differs_from_another(layer: Path, project: Path) -> None:
+    plain = load_params(layer)
+    base = plain.pop("preset")
+    document = read_preset(layer.stem)
+    assert parse_yaml(document.text) == merge(parse_yaml(read_preset(base).text), plain)
+    assert document.text.startswith(layer.read_text().partition("\npreset:")[0])  # its own head ...
+    assert "# VOC's own masks first" in document.text or base.startswith("coco")  # ... and the base's comments
+    assert document.text.count("# random seeds of each run") == 1
+
+
+def test_presets_that_lead_nowhere_or_back_are_refused(project: Path) -> None:
+    for name, base in (("mine", "yours"), ("yours", "mine"), ("lost", "gone")):
+        (project / f"workflow/presets/{name}.yaml").write_text(f"preset: {base}\nseeds: [1]\n")
+    with pytest.raises(UserError, match=r"The preset mine leads back to itself: correct its key preset\."):
+        apply_preset("mine", [], force=True)
+    with pytest.raises(UserError, match="There is no preset gone: choose one of"):
+        apply_preset("lost", [], force=True)
+    check_untouched(project)
+
+
+def test_a_layer_takes_changes_and_is_no_edit(project: Path) -> None:
+    (project / "workflow/presets/mine.yaml").write_text("preset: tiny\nseeds: [1]\nrun: {cam: {options: {}}}\n")
+    apply_preset("mine", [], force=False)
+    assert load_params(project / "params.yaml")["seeds"] == [1]
+    apply_preset("mine", ["seeds=[2]"], force=False)  # what stood there is the preset itself, so nothing is lost
+    assert load_params(project / "params.yaml")["seeds"] == [2]
+    with pytest.raises(UserError, match="has edits that are not committed"):
+        apply_preset("mine", [], force=False)
+
+
 def find_changes() -> list[tuple[str, list[str]]]:
     """The presets and changes of all commands in the README and on the user's pages."""
     pages = ("README.md", *(f"docs/{page}.md" for page in ("photographs", "published_datasets", "running")))
@@ -212,7 +249,7 @@ def test_documented_changes_are_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {name for name, _ in commands} >= {"folder", "research", "voc2012"}
     for place in ("shared/data/msrc", "shared/data/voc6", "shared/weights", "shared/VOC2012"):
         (tmp_path / place).mkdir(parents=True)
-    for variable in ("RCA_SHARED", "PHOTOS", "VOC_ROOT"):
+    for variable in ("RCA_SHARED", "PHOTOS", "VOC_ROOT", "COCO_ROOT"):
         monkeypatch.setenv(variable, str(tmp_path / "shared"))
     for number, (name, changes) in enumerate(commands):
         root = tmp_path / str(number)
