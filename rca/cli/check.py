@@ -1,7 +1,6 @@
 """`rca check`: find everything that is wrong with the params and their dataset."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, redirect_stdout
@@ -9,9 +8,8 @@ from itertools import groupby
 from json import dumps
 from pathlib import Path
 
-import torch
-
 from rca.cli.doctor import check_machine
+from rca.cli.estimate import estimate
 from rca.cli.understood import describe, format_splits, write_picture
 from rca.core.errors import UserError
 from rca.core.files import write_json
@@ -36,9 +34,6 @@ from rca.stages.make_cam import MakeCamSettings
 from rca.stages.train_cam import TrainCamSettings
 
 LINES_A_KIND = 8
-GIGABYTE = 1e9
-# Bytes per pixel of a PNG mask: 0.0215 measured on 200 masks of photographs.
-MASK_BYTES = 0.02
 
 
 def check(params: Path, out: Path | None = None, json: str | None = None, picture: Path | None = None) -> None:
@@ -99,10 +94,8 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
     split = settings.section(ChooseThresholdSettings).split
     if all(record.mask is None for record in manifest.select(split)):
         print(f"warning: no image of {split} has a true mask: masks use the threshold of choose_threshold.background.")
-    need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
-    print(f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB; {free / GIGABYTE:.1f} GB are free.")
-    if need > free:
-        raise UserError("The disk is too small for this pipeline: free space, or list fewer runs, seeds or splits.")
+    for line in estimate(settings, manifest):
+        print(line)
     check_machine(settings)
 
 
@@ -188,31 +181,3 @@ def _check_saliency(settings: Params, manifest: Manifest) -> None:
             training = run.section(TrainCamSettings)
             records = (*manifest.select(training.split), *manifest.select_sources(training.sources))
             manifest.check_saliency(records, f"run {run.name}: the host {run.host}")
-
-
-def estimate_disk(settings: Params, manifest: Manifest) -> float:
-    """Estimate the bytes of the outputs and of DVC's copy of them."""
-    scoring = settings.section(MakeCamSettings)
-    records = manifest.select_any(scoring.splits)
-    pixels = sum(record.width * record.height for record in records)
-    tagged = sum(record.width * record.height * len(record.tags) for record in records)
-    predicted = scoring.predicted_tags.splits
-    if predicted:  # maps of classes that the image does not show: about one more per image
-        tagged += sum(record.width * record.height for record in manifest.select_any(predicted))
-    scores = 2 * tagged / scoring.stride**2
-    masks = 4 * max(MASK_BYTES * pixels, 4096 * len(records))  # a file takes at least one block
-    networks = 4e8  # two networks of up to a hundred million weights
-    runs, walking = len(settings.runs), sum(run.maps == "walked" for run in settings.weak_runs)
-    each_seed = runs * (scores + masks + networks) + walking * scores
-    return 2 * (len(settings.seeds) * each_seed + _estimate_features(settings, pixels))
-
-
-def _estimate_features(settings: Params, pixels: int) -> float:
-    """Estimate the bytes of the features of a frozen backbone."""
-    backbone, scoring = settings.classifier.backbone, settings.section(MakeCamSettings)
-    if backbone.trainable != "none":
-        return 0
-    with torch.device("meta"):  # only the number of channels is needed
-        channels = build_backbone(backbone.name, backbone.output_stride).channels
-    positions = pixels / backbone.output_stride**2 * sum(view.scale**2 for view in scoring.inference.views)
-    return 2 * channels * positions

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,8 +16,24 @@ STATUS = "RCA_STATUS"
 """The variable that names a file, in which `track` notes how far it is for other processes."""
 
 
+@dataclass
+class Done:
+    """What the loops of this process have done.
+
+    Attributes:
+        items: How many items they have worked on.
+        seconds: How long they took.
+    """
+
+    items: int = 0
+    seconds: float = 0.0
+
+
+DONE = Done()
+
+
 def track(items: Iterable[Item], label: str, total: int, part: tuple[int, int] = (0, 1)) -> Iterator[Item]:
-    """Yield `items` while showing how far the loop is and how long it will take.
+    """Yield `items` while showing how far the loop is and how long it will take; count them in `DONE`.
 
     Args:
         items: The items.
@@ -24,6 +41,16 @@ def track(items: Iterable[Item], label: str, total: int, part: tuple[int, int] =
         total: The number of items.
         part: Which part this loop is of the whole work, counted from 0, and the number of parts.
     """
+    start = time.monotonic()
+    try:
+        for item in _show(items, label, total, part):
+            yield item
+            DONE.items += 1
+    finally:
+        DONE.seconds += time.monotonic() - start
+
+
+def _show(items: Iterable[Item], label: str, total: int, part: tuple[int, int]) -> Iterator[Item]:
     # Bars of several jobs on one terminal would overwrite one another, so the scheduler asks for lines.
     if sys.stderr.isatty() and os.environ.get("RCA_PROGRESS") != "lines":
         from tqdm import tqdm  # imported late: few commands show a bar

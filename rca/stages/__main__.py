@@ -17,7 +17,7 @@ from typing import TextIO
 from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
-from rca.core.progress import STATUS, print_anything
+from rca.core.progress import DONE, STATUS, print_anything
 from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
 from rca.stages.base.context import Context
@@ -93,6 +93,7 @@ def run_stage(stage: Stage[Settings], context: Context, task: Settings) -> int:
     start = time.monotonic()
     with open(log_file, "w", encoding="utf-8", buffering=1) as log:
         os.environ[STATUS] = str(progress)
+        DONE.items, DONE.seconds = 0, 0.0
         # Several jobs share the terminal then: each line names its job.
         name = context.name if os.environ.get("RCA_PROGRESS") == "lines" else ""
         sys.stdout, sys.stderr = Tee(stdout, log, name), Tee(stderr, log, name)
@@ -119,7 +120,8 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
     """Measure time and memory of an instance. They are no output of the stage, since they differ from run to run.
 
     Returns:
-        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time,
+        `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time, the
+        `items` that its loops worked on and how many of the seconds these took (`item_seconds`),
         `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
         `gpu_memory_mb` (peak that PyTorch allocated on the current device; null if no GPU was used).
     """
@@ -133,6 +135,8 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
         "seed": context.seed,
         "shard": context.shard,
         "seconds": round(seconds, 2),
+        "items": DONE.items,
+        "item_seconds": round(DONE.seconds, 3),
         "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes on macOS, KiB elsewhere
         "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
     }

@@ -25,7 +25,15 @@ def test_time_and_memory_of_a_stage() -> None:
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024**2
     assert measured.pop("memory_mb") >= 0.9 * resident  # a peak, so not below what is taken now
     assert measured.pop("gpu_memory_mb") is None
+    assert (measured.pop("items"), measured.pop("item_seconds")) == (0, 0)  # it has no loop that shows its progress
     assert measured == {"dataset": "shapes", "stage": "generate_data", "run": None, "seed": None, "shard": None}
+
+
+def test_the_items_of_a_stage() -> None:
+    assert run_stage("generate_data", item="shapes") == run_stage("prepare_data") == 0
+    measured = read_json(Path("logs/prepare_data.json"))
+    assert measured["items"] == 5
+    assert 0 < measured["item_seconds"] <= measured["seconds"] + 0.01
 
 
 def test_a_stage_that_fails_is_not_measured() -> None:
