@@ -29,6 +29,7 @@ from rca.pipeline.plan import merge_pending
 from rca.pipeline.resolve import INSTANCES
 from rca.stages.base.layout import Layout
 from rca.stages.choose_threshold import ChooseThresholdSettings
+from rca.stages.evaluate import EvaluateSettings
 from rca.stages.generate_data import GenerateDataSettings
 from rca.stages.make_cam import MakeCamSettings
 from rca.stages.train_cam import TrainCamSettings
@@ -94,6 +95,10 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
     split = settings.section(ChooseThresholdSettings).split
     if all(record.mask is None for record in manifest.select(split)):
         print(f"warning: no image of {split} has a true mask: masks use the threshold of choose_threshold.background.")
+    masked = [one for one in settings.dataset.splits if all(record.mask for record in manifest.select(one))]
+    if masked and not settings.section(EvaluateSettings).masks:
+        keys = " ".join(f"evaluate.{kind}='[{masked[-1]}]'" for kind in ("seed", "refined", "segmentation"))
+        print(f"warning: {masked[-1]} has true masks, but nothing is scored on them: rca set {keys}.")
     for line in estimate(settings, manifest):
         print(line)
     check_machine(settings)

@@ -201,6 +201,20 @@ def test_check_tells_what_a_dataset_with_few_masks_can_do(
     assert "val: 2 images, 2 with a mask" in text
     assert "tags.csv: no image of the split train shows 1 of 3 classes (dog)" in text
     assert "warning: no image of train has a true mask" in text
+    assert "nothing is scored" not in text
+
+
+def test_check_tells_of_masks_that_nothing_is_scored_on(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_folder(project, make_voc, {"seed": [], "pseudo": [], "refined": [], "segmentation": []})
+    assert main(["check"]) == 0
+    told = capsys.readouterr().out
+    assert "warning: val has true masks, but nothing is scored on them: rca set evaluate.seed='[val]'" in told
+    assert main(["set", "evaluate.seed=[val]"]) == 0
+    capsys.readouterr()
+    assert main(["check"]) == 0
+    assert "nothing is scored" not in capsys.readouterr().out
 
 
 def test_check_refuses_to_score_images_without_masks(
