@@ -2,14 +2,17 @@
 
 The first line names the columns. One holds the image (`id`, `filename`, `image`, ...), one its tags (`tags`, `label`,
 `class`, ...) and one perhaps its split; or there is a column of 0 and 1 for each class. Cells are separated by commas,
-or by semicolons or tabs where the first line has those alone; tags by whichever of `;`, `|` and `,` the column shows.
+or by semicolons or tabs where the first line has those alone; tags by whichever of `;`, `|` and `,` the column shows,
+or they are a list as Python, JSON or numpy write it (`['cow', 'sheep']`). Where no cell has several tags, an image may
+have a line for each of its tags or boxes.
 """
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -25,6 +28,9 @@ ID_COLUMNS = (
 )
 TAG_COLUMNS = ("tags", "tag", "labels", "label", "classes", "class", "classname", "category", "categories")
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition")
+# A list of Python, JSON or numpy, as pandas writes it into a cell.
+_LIST = re.compile(r"\[(.*)\]", re.DOTALL)
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 PRESENT = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
@@ -96,8 +102,23 @@ def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:
         )
         for (number, cells), found in zip(lines, tags, strict=True)
     ]
-    notes = (f"{path}: {tag!r} is no class and left out {times} times." for tag, times in sorted(left_out.items()))
+    notes = [f"{path}: {tag!r} is no class and left out {times} times." for tag, times in sorted(left_out.items())]
+    if of_tags is not None and all(len(found) <= 1 for found in tags):
+        joined = _join_lines(rows)
+        if len(joined) < len(rows):
+            notes.append(f"{path} has {len(rows)} lines of {len(joined)} images: tags of an image are joined.")
+        rows = joined
     return TagTable(rows, tuple(notes))
+
+
+def _join_lines(rows: Iterable[TagRow]) -> list[TagRow]:
+    """Join the lines of an image that agree in its splits, as tables of boxes or single tags have them."""
+    joined: dict[tuple[str, tuple[str, ...]], TagRow] = {}
+    for row in rows:
+        first = joined.setdefault((row.name, row.splits), row)
+        if first is not row:
+            joined[row.name, row.splits] = replace(first, tags=tuple(dict.fromkeys((*first.tags, *row.tags))))
+    return list(joined.values())
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -149,13 +170,19 @@ def split_cell(cell: str, separator: str) -> tuple[str, ...]:
 
 
 def _choose_separator(cells: Sequence[str], classes: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """How to split the cells of a column: by the separator that it shows, and not at all where they are classes."""
+    """How to split the cells of a column: as lists, by the separator that it shows, or not where they are classes."""
     known = set(classes)
-    open_cells = [cell for cell in cells if cell.strip() not in known]
+    open_cells = [cell for cell in cells if cell.strip() not in known and not _LIST.fullmatch(cell.strip())]
     separator = next((one for one in ";|," if any(one in cell for cell in open_cells)), ";")
 
     def split(cell: str) -> tuple[str, ...]:
-        return (cell.strip(),) if cell.strip() in known else split_cell(cell, separator)
+        if cell.strip() in known:
+            return (cell.strip(),)
+        written = _LIST.fullmatch(cell.strip())
+        if written is None:
+            return split_cell(cell, separator)
+        quoted = _QUOTED.findall(written[1])
+        return tuple(one or other for one, other in quoted) if quoted else split_cell(written[1], ",")
 
     return split
 

@@ -1,5 +1,6 @@
 """The forms in which people bring lists, names, tables, suffixes and colours."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rca.data.formats.colours import read_label_map
 from rca.data.formats.dataset import examine_dataset, list_dataset
 from rca.data.formats.files import read_list
 from rca.data.formats.folder import FolderSettings
+from rca.data.formats.tables import read_table
 from rca.data.formats.voc import VocSettings
 from rca.data.names import find_parts, find_role, find_similar, take_objects
 
@@ -348,3 +350,35 @@ def test_vocs_colours_at_other_values_are_an_error(make_voc: Callable[..., Path]
     for name, mask in masks.items():
         write_mask(root / f"SegmentationClass/{name}.png", mask)
     assert examine_dataset(root, VOC).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        ("['cow', 'sheep']", ("cow", "sheep")),
+        ("['cow']", ("cow",)),
+        ("[]", ()),
+        ('["dog, small", "O\'Brien"]', ("dog, small", "O'Brien")),
+        ("['cow' 'sheep']", ("cow", "sheep")),  # numpy
+        ("[cow, sheep]", ("cow", "sheep")),
+        ("cow|sheep", ("cow", "sheep")),
+        ("[x] box", ("[x] box",)),
+    ],
+)
+def test_a_cell_may_hold_a_list(tmp_path: Path, cell: str, tags: tuple[str, ...]) -> None:
+    with open(tmp_path / "tags.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("id", "tags"), ("a", cell), ("b", "cat")])
+    assert [row.tags for row in read_table(tmp_path / "tags.csv").rows] == [tags, ("cat",)]
+
+
+def test_an_image_may_have_a_line_for_each_tag(tmp_path: Path) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text("filename,width,class,xmin\na.jpg,9,cow,1\nb.jpg,9,cat,1\na.jpg,9,sheep,2\na.jpg,9,cow,3\n")
+    table = read_table(path)
+    assert [(row.name, row.tags) for row in table.rows] == [("a.jpg", ("cow", "sheep")), ("b.jpg", ("cat",))]
+    assert table.notes == (f"{path} has 4 lines of 2 images: tags of an image are joined.",)
+    # Where cells hold several tags, a second line is a mistake, as are lines of other splits.
+    path.write_text("id,tags\na,cow;cat\na,sheep\n")
+    assert [row.tags for row in read_table(path).rows] == [("cow", "cat"), ("sheep",)]
+    path.write_text("id,tags,split\na,cow,train\na,sheep,val\n")
+    assert [row.tags for row in read_table(path).rows] == [("cow",), ("sheep",)]
