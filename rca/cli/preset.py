@@ -113,12 +113,12 @@ def _has_edits() -> bool:
     """Whether params.yaml has edits that are in neither git nor a preset."""
     if not PARAMS.exists():
         return False
-    written = PARAMS.read_bytes()
-    if any(refer_to_schema(read_preset(name).text).encode() == written for name in list_presets()):
-        return False
     command = ["git", "status", "--porcelain", "--", str(PARAMS)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return bool(result.stdout.strip()) or result.returncode != 0
+    if result.returncode == 0 and not result.stdout.strip():
+        return False
+    written = PARAMS.read_bytes()
+    return all(refer_to_schema(read_preset(name).text).encode() != written for name in list_presets())
 
 
 def _expand(target: str, key: str) -> Path:

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -60,23 +61,30 @@ def find_closure(modules: Iterable[Path]) -> list[Path]:
 
 def find_imports(module: Path) -> list[Path]:
     """The files of the package that one module imports."""
-    names = []
-    for node in _walk(ast.parse(module.read_text(encoding="utf-8"))):
+    return [path for name in _list_names(module.read_text(encoding="utf-8")) for path in _find_files(name)]
+
+
+@cache
+def _list_names(code: str) -> tuple[str, ...]:
+    """The names that a module's code imports."""
+    names: list[str] = []
+    for node in _walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from rca.models import x` names a module or something inside one; the file decides which.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [path for name in names for path in _find_files(name)]
+    return tuple(names)
 
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that never run."""
+    """All statements but those that never run, and the parts of statements that hold others; no expression does."""
     yield tree
     if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
         tree = ast.Module(tree.orelse, [])
     for node in ast.iter_child_nodes(tree):
-        yield from _walk(node)
+        if isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _walk(node)
 
 
 def _find_files(name: str) -> list[Path]:

@@ -311,7 +311,7 @@ def test_an_error_before_the_first_job_is_shown(toy: Toy, capsys: pytest.Capture
     assert "outz" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_is_stopped_stops_its_jobs(toy: Toy, number: int) -> None:
     (toy.outside / "wait").write_text("train@cam-0")
     # What is started in the background, as this test may be, ignores interrupts.

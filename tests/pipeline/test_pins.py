@@ -143,6 +143,7 @@ def test_an_edit_of_a_module_reruns_the_stages_that_load_it(
     assert "prepare_data" not in changed or module.startswith("data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_page_reruns_the_report_and_a_loss_the_trainings_of_its_runs(real: RealProject, engine: str) -> None:
     with edit(real.path / "rca/report/build.py"):
@@ -171,7 +172,7 @@ def test_dvc_repro_stops_once_where_params_ask_for_other_stages(real: RealProjec
     assert "tabulate" in real.list_ran()
 
 
-@pytest.mark.parametrize("engine", ["repro", "snakemake"])
+@pytest.mark.parametrize("engine", [pytest.param("repro", marks=pytest.mark.slow), "snakemake"])
 def test_a_new_stage(real: RealProject, engine: str) -> None:
     page = (ROOT / "docs/extending.md").read_text().split("## A stage of your own")[1]
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL))

@@ -53,7 +53,8 @@ def check_settled(project: RealProject) -> None:
 # --- what runs again
 
 
-@pytest.mark.parametrize("engine", ["repro", pytest.param("snakemake", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
 def test_a_crf_parameter_reruns_the_crf_and_what_follows(real, engine):
     real.set_params({"refine_crf.crf.bilateral_sxy": 3, "refine_crf.crf.gaussian_weight": 0})
     getattr(real, engine)()
@@ -71,6 +72,7 @@ def test_a_crf_parameter_reruns_the_crf_and_what_follows(real, engine):
     assert not any(metric.startswith(("seed.", "pseudo.", "classification.")) for metric in metrics)
 
 
+@pytest.mark.slow
 def test_a_parameter_of_one_run_leaves_the_other_alone(real):
     real.set_params({"run.rca.options.contrast.weight": 0.2})
     real.repro()

@@ -65,6 +65,7 @@ def test_photographs_are_segmented_and_leave_for_other_tools(photographs: list[P
         assert (drawn == read_mask(Path("predictions", one["mask"]))).all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_onnx_agrees_on_photographs(photographs: list[Path]) -> None:
     assert main(["export", "onnx", "model.safetensors", "model.onnx"]) == 0
