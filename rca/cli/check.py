@@ -19,7 +19,9 @@ from rca.data.checking.examination import Examination
 from rca.data.faults import KINDS, Broken, Fault, count, write_faults
 from rca.data.formats.dataset import examine_dataset
 from rca.data.manifest import Manifest
+from rca.data.segments import check_segments
 from rca.evaluation.protocol import SEGMENTED, TAGS
+from rca.labels.segments import StoredSettings
 from rca.models.backbones import build_backbone
 from rca.params.instances import write_instances
 from rca.params.read import PARAMS, read_params
@@ -32,6 +34,7 @@ from rca.stages.choose_threshold import ChooseThresholdSettings
 from rca.stages.evaluate import EvaluateSettings
 from rca.stages.generate_data import GenerateDataSettings
 from rca.stages.make_cam import MakeCamSettings
+from rca.stages.refine_crf import RefineCrfSettings
 from rca.stages.train_cam import TrainCamSettings
 
 LINES_A_KIND = 8
@@ -92,6 +95,7 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
     _judge(layout.root, examination, settings.dataset.broken)
     _check_splits(settings, manifest)
     _check_saliency(settings, manifest)
+    _check_segments(settings, manifest)
     split = settings.section(ChooseThresholdSettings).split
     if all(record.mask is None for record in manifest.select(split)):
         print(f"warning: no image of {split} has a true mask: masks use the threshold of choose_threshold.background.")
@@ -186,3 +190,12 @@ def _check_saliency(settings: Params, manifest: Manifest) -> None:
             training = run.section(TrainCamSettings)
             records = (*manifest.select(training.split), *manifest.select_sources(training.sources))
             manifest.check_saliency(records, f"run {run.name}: the host {run.host}")
+
+
+def _check_segments(settings: Params, manifest: Manifest) -> None:
+    """Check that images have segments if their masks are refined by stored ones."""
+    for run in settings.weak_runs:
+        refining = run.section(RefineCrfSettings)
+        if refining.enabled and isinstance(refining.segments, StoredSettings):
+            records = manifest.select_any(run.section(MakeCamSettings).splits)
+            check_segments(manifest.root, settings.dataset.segments, records, f"run {run.name}: refine_crf")

@@ -17,8 +17,25 @@ if TYPE_CHECKING:
 
 GIGABYTE = 1e9
 LEAST_DISK = 5 * GIGABYTE
-PACKAGES = ("rca", "torch", "torchvision", "numpy", "pydantic", "dvc", "snakemake", "pydensecrf2", "timm", "onnx")
-EXTRAS = {"pydensecrf2": "rca[crf]", "timm": "rca[timm]", "onnx": "rca[export]"}  # what only some runs need
+PACKAGES = (
+    "rca",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pydantic",
+    "dvc",
+    "snakemake",
+    "pydensecrf2",
+    "timm",
+    "onnx",
+    "scikit-image",
+)
+EXTRAS = {  # what only some runs need
+    "pydensecrf2": "rca[crf]",
+    "timm": "rca[timm]",
+    "onnx": "rca[export]",
+    "scikit-image": "rca[segments]",
+}
 COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -99,8 +116,10 @@ def examine_project(settings: "Params") -> Iterator[Finding]:
     """What the runs of a project need of this machine: engines, weights, the CRF and memory."""
     import psutil
 
+    from rca.labels.segments import Superpixels
     from rca.models.probing import probe_weights
     from rca.stages.base.layout import Layout
+    from rca.stages.refine_crf import RefineCrfSettings
 
     for engine in ("dvc", "snakemake"):
         if find_spec(engine) is None:
@@ -118,6 +137,11 @@ def examine_project(settings: "Params") -> Iterator[Finding]:
     if wishes and find_spec("pydensecrf") is None:
         remedy = "pydensecrf2 is not installed: pip install 'rca[crf]' (it takes a C++ compiler), or set "
         yield Finding("CRF", "not installed", remedy + " and ".join(wishes), stops=True)
+    if find_spec("skimage") is None and any(
+        isinstance(run.section(RefineCrfSettings).segments, Superpixels) for run in settings.weak_runs
+    ):
+        remedy = "scikit-image is not installed: pip install 'rca[segments]', or set refine_crf.segments to null"
+        yield Finding("superpixels", "not installed", remedy, stops=True)
     total = psutil.virtual_memory().total / 1e6
     for stage, resources in settings.project.resources.items():
         if resources.mem_mb > total:
@@ -134,7 +158,10 @@ def list_crfs(settings: "Params") -> list[str]:
 
     weak, segmented = settings.weak_runs, settings.described.values() if settings.segmenter_needed else ()
     asked = {
-        "refine_crf.enabled to false": any(run.section(RefineCrfSettings).enabled for run in weak),
+        "refine_crf.enabled to false": any(
+            refining.enabled and refining.segments is None
+            for refining in (run.section(RefineCrfSettings) for run in weak)
+        ),
         "train_affinity.labels.crf to null": any(
             run.maps == "walked" and run.section(TrainAffinitySettings).labels.crf for run in weak
         ),

@@ -26,11 +26,14 @@ class BaseDatasetSettings(Settings):
     Attributes:
         name: The dataset's name; its root is `data/<name>`.
         saliency: The folder of saliency maps, `<id>.png`, relative to the root; null if there is none.
+        segments: The folder of segments, `<id>.png` or `<id>.npz`, relative to the root, for `refine_crf.segments`;
+            null if there is none.
         sources: Extra sources of images to train on, by name.
         broken: What to do when images have errors: "stop", or leave them out and list them ("quarantine").
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     saliency: str | None = None
+    segments: str | None = None
     sources: dict[str, SourceSettings] = {}
     broken: Broken = "stop"

@@ -10,6 +10,7 @@ from rca.data.faults import QUARANTINE, count, write_faults
 from rca.data.formats.dataset import DatasetSettings, examine_dataset
 from rca.data.manifest import summarise, write_manifest
 from rca.data.partition import write_parts
+from rca.data.segments import write_segments
 from rca.stages.base.context import Context
 from rca.stages.base.stage import Stage
 
@@ -51,6 +52,7 @@ def run(context: Context, task: PrepareDataTask) -> None:
         manifest = examination.accept(task.dataset.broken)
         write_manifest(directory, manifest)
         write_parts(directory, manifest, task.shards)
+        write_segments(directory, manifest, task.dataset.segments, task.shards)
         if task.dataset.broken == "quarantine":
             write_faults(directory / QUARANTINE, examination.quarantine)
     for note in examination.notes:

@@ -1,4 +1,4 @@
-"""Refine one shard's pseudo labels with a dense CRF, in parallel processes."""
+"""Refine one shard's pseudo labels with a dense CRF, or by segments, in parallel processes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,15 +12,27 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from rca.core.arrays import FloatArray, Int64Array
+from rca.core.errors import UserError
 from rca.core.files import IGNORE, read_json, read_mask, read_photograph, write_directory, write_mask
 from rca.core.heap import keep_freed_memory
 from rca.core.progress import track
 from rca.core.settings import Plain, Settings, Supervision, Unpinned
 from rca.data.manifest import ImageRecord, Manifest, read_manifest
+from rca.data.segments import list_segments, read_segments
 from rca.labels.background import build_background, label_choices, read_saliency_for
 from rca.labels.crf import CrfSettings, score_labels
 from rca.labels.crf_fast import refine_masks
 from rca.labels.score_maps import ScoreMaps, Tags, enlarge, open_shard
+from rca.labels.segments import (
+    SegmentSettings,
+    StoredSettings,
+    Superpixels,
+    find_superpixels,
+    vote,
+    weigh_labels,
+    weigh_scores,
+)
 from rca.labels.thresholds import CHOICES, name_folder
 from rca.stages.base.context import Context
 from rca.stages.base.layout import MapKind
@@ -36,11 +48,13 @@ class RefineCrfSettings(Settings):
     Attributes:
         enabled: Whether masks are refined.
         crf: The CRF's energies.
+        segments: Segments that take the label of most of their pixels, in the place of the CRF; null for the CRF.
         workers: Processes of one thread each; their number does not change the result.
     """
 
     enabled: bool = True
     crf: CrfSettings = CrfSettings()
+    segments: SegmentSettings | None = None
     workers: Annotated[int, Unpinned()] = Field(default=1, ge=1, le=1024)
 
 
@@ -65,7 +79,8 @@ class Chunk(NamedTuple):
         thresholds: The thresholds of the pseudo labels.
         pseudo: The folder of the shard's pseudo labels.
         directory: The folder to write to.
-        crf: The CRF's energies.
+        settings: How masks are refined.
+        segments: The files of stored segments, by the image's id.
     """
 
     manifest: Manifest
@@ -73,7 +88,8 @@ class Chunk(NamedTuple):
     thresholds: Plain
     pseudo: Path
     directory: Path
-    crf: CrfSettings
+    settings: RefineCrfSettings
+    segments: Mapping[str, Path]
 
 
 def refine_chunks(chunks: Iterable[Chunk], workers: int) -> Iterator[tuple[ImageRecord, ...]]:
@@ -122,22 +138,47 @@ def refine_image(
     Returns:
         The masks (H, W), uint8, by threshold; a mask that is 255 everywhere stays so.
     """
-    crf = chunk.crf
+    crf, segments = chunk.settings.crf, chunk.settings.segments
     labels = np.concatenate([[0], maps.labels]).astype(np.uint8)
     scores = enlarge(maps.scores, *photograph.shape[:2])
     background = build_background(chunk.thresholds["background"])
     saliency = read_saliency_for(background, chunk.manifest, record)
     masks = dict(pseudo or label_choices(background, scores, maps.labels, chunk.thresholds, saliency))
     wanted = [choice for choice, mask in masks.items() if (mask != IGNORE).any() and len(labels) > 1]
-    probabilities = []
-    for choice in wanted:
-        if crf.unary == "labels":
-            probabilities.append(score_labels(masks[choice], labels, crf.label_confidence))
-        else:
-            background_scores = background.score(scores, chunk.thresholds[choice], saliency)
-            probabilities.append(np.concatenate([background_scores[None], scores]))
+    if not wanted:
+        return masks
+
+    def read_scores(choice: str) -> FloatArray:
+        return np.concatenate([background.score(scores, chunk.thresholds[choice], saliency)[None], scores])
+
+    if segments is not None:
+        places = find_segments(chunk, record, photograph, segments)
+        for choice in wanted:
+            by_labels = segments.votes == "labels"
+            weights = weigh_labels(masks[choice], labels) if by_labels else weigh_scores(read_scores(choice))
+            masks[choice] = vote(places, masks[choice], weights, labels, segments.majority)
+        return masks
+    probabilities = [
+        score_labels(masks[choice], labels, crf.label_confidence) if crf.unary == "labels" else read_scores(choice)
+        for choice in wanted
+    ]
     masks.update(zip(wanted, refine_masks(photograph, probabilities, labels, crf), strict=True))
     return masks
+
+
+def find_segments(
+    chunk: Chunk, record: ImageRecord, photograph: np.ndarray, settings: Superpixels | StoredSettings
+) -> Int64Array:
+    """The segments of an image: superpixels, or those that come with the dataset.
+
+    Raises:
+        UserError: the dataset has none for this image, or they cannot be used.
+    """
+    if not isinstance(settings, StoredSettings):
+        return find_superpixels(photograph, settings)
+    if record.id not in chunk.segments:
+        raise UserError(f"The image {record.id} has no segments: add them to the folder that dataset.segments names.")
+    return read_segments(chunk.segments[record.id], record)
 
 
 def write_masks(directory: Path, record: ImageRecord, masks: dict[str, np.ndarray], tags: Tags) -> None:
@@ -159,7 +200,10 @@ def run(context: Context, settings: RefineCrfTask) -> None:
         for tags in kinds:
             for choice in CHOICES:
                 (directory / name_folder(choice, tags)).mkdir()
-        inputs = (scores, thresholds, paths.masks_of("pseudo") / str(shard), directory, settings.crf)
+        stored: Mapping[str, Path] = {}
+        if isinstance(settings.segments, StoredSettings):
+            stored = list_segments(context.layout.manifest, manifest.root, shard)
+        inputs = (scores, thresholds, paths.masks_of("pseudo") / str(shard), directory, settings, stored)
         chunks = [
             Chunk(replace(manifest, images=records[start : start + CHUNK]), *inputs)
             for start in range(0, len(records), CHUNK)

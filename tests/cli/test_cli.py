@@ -235,6 +235,15 @@ def test_check_misses_saliency_maps_where_a_run_goes_by_them(
     assert "The image a1 has no saliency map" in capsys.readouterr().err
 
 
+def test_check_misses_segments_where_a_run_goes_by_them(
+    project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_voc(project, make_voc, {"refine_crf": {"segments": {"kind": "stored"}}})
+    assert main(["check"]) == 2
+    told = "uses stored segments, but a1 has none: name their folder in dataset.segments."
+    assert told in capsys.readouterr().err
+
+
 def test_check_tells_a_broken_photograph(
     project: Path, make_voc: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

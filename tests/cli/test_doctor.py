@@ -134,10 +134,25 @@ def test_a_package_that_is_missing_stops_the_check(
     assert capsys.readouterr().err == f"error: {sentence}\n"
 
 
+def test_scikit_image_is_asked_for_only_where_superpixels_are(
+    project: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "skimage" else find(name))
+    project()
+    assert main(["check"]) == 0
+    project(refine_crf={"segments": {"kind": "slic"}})
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err == (
+        "error: scikit-image is not installed: pip install 'rca[segments]', or set refine_crf.segments to null.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("sections", "asked"),
     [
         (NO_CRF, []),
+        ({"refine_crf": {"segments": {"kind": "stored"}}}, []),
         ({**NO_CRF, "walk_scores": {"enabled": True}}, ["train_affinity.labels.crf to null"]),
         ({**NO_CRF, "predict_seg": {"prediction": {"crf": {}}}}, ["predict_seg.prediction.crf to null"]),
         (

@@ -9,12 +9,15 @@ import pytest
 from PIL import Image
 from stages import locate, prepare, read_preset, write_params
 
+from rca.core.errors import UserError
 from rca.core.files import read_json, read_mask, read_photograph
 from rca.data.manifest import Manifest, write_manifest
 from rca.data.partition import write_parts
+from rca.data.segments import write_segments
 from rca.labels.background import build_background, label_pixels
 from rca.labels.crf import CrfSettings, refine_mask, score_labels
 from rca.labels.score_maps import ScoreMaps, enlarge, write_shard
+from rca.labels.segments import FelzenszwalbSettings, find_superpixels
 from rca.stages.base.layout import MaskKind
 from rca.stages.base.stage import load_stage
 
@@ -171,6 +174,67 @@ def test_masks_of_predicted_tags_are_those_that_such_tags_would_give(project: Pr
         folder = project.paths.masks_of("refined") / f"0/{choice}_predicted_tags"
         assert {path.stem for path in folder.iterdir()} == {"a1", "b2"}
     assert (expected["best"] != project.read("refined", "a1", "best")).any()
+
+
+def vote_slowly(segments: np.ndarray, mask: np.ndarray, shares: np.ndarray, labels: list[int]) -> np.ndarray:
+    """Pixel by pixel, with a majority of half."""
+    refined = mask.copy()
+    for number in set(segments.flat) - {0}:
+        inside = segments == number
+        support = [sum(float(value) for value in of_label[inside]) for of_label in shares]
+        best = max(range(len(labels)), key=support.__getitem__)
+        refined[inside] = labels[best] if support[best] > 0.5 * sum(support) else 255
+    return refined
+
+
+@pytest.mark.parametrize("votes", ["labels", "scores"])
+def test_stored_segments_vote_in_the_place_of_the_crf(project: Project, votes: str) -> None:
+    folder = project.manifest.root / "SAM"
+    folder.mkdir()
+    stored = {}
+    for number, record in enumerate(project.manifest.images):
+        rows, columns = np.indices((record.height, record.width))
+        stored[record.id] = (rows // 7 * 40 + columns // 9).astype(np.uint16)  # the first one is 0: no segment
+        if number % 2:
+            np.savez_compressed(folder / f"{record.id}.npz", stored[record.id])
+        else:
+            Image.fromarray(stored[record.id]).save(folder / f"{record.id}.png")
+    write_segments(Path("runs/tiny/data"), project.manifest, "SAM", [0])
+    thresholds = project.run(BAND, segments={"kind": "stored", "votes": votes})
+    changed = 0
+    for record in project.manifest.images:
+        maps = project.maps[record.id]
+        labels = [0, *maps.labels.tolist()]
+        pseudo = project.read("pseudo", record.id, "fixed")
+        scores = enlarge(maps.scores, record.height, record.width).astype(np.float64)
+        background = build_background(BAND).score(scores, thresholds["fixed"], None)
+        shares = np.stack([background, *scores]) if votes == "scores" else np.stack([pseudo == one for one in labels])
+        shares = shares / np.maximum(shares.sum(0), 1e-8)
+        found, expected = (
+            project.read("refined", record.id, "fixed"),
+            vote_slowly(stored[record.id], pseudo, shares, labels) if len(labels) > 1 else pseudo,
+        )
+        assert (found != expected).mean() < 0.02  # a tie may break either way
+        changed += int((found != pseudo).sum())
+    assert changed > 100
+
+
+def test_superpixels_need_nothing_but_the_photograph(project: Project) -> None:
+    project.run(CONSTANT, segments={"kind": "felzenszwalb", "scale": 10, "smallest": 4}, workers=2)
+    record = project.manifest.images[0]
+    photograph = read_photograph(project.manifest.photograph(record))
+    segments = find_superpixels(photograph, FelzenszwalbSettings(kind="felzenszwalb", scale=10, smallest=4))
+    refined, labels = project.read("refined", record.id, "best"), [0, 1]
+    pseudo = project.read("pseudo", record.id, "best")
+    shares = np.stack([pseudo == one for one in labels])
+    np.testing.assert_array_equal(refined, vote_slowly(segments, pseudo, shares, labels))
+
+
+def test_an_image_without_segments_is_named(project: Project) -> None:
+    (project.manifest.root / "SAM").mkdir()
+    write_segments(Path("runs/tiny/data"), project.manifest, "SAM", [0])
+    with pytest.raises(UserError, match=r"The image a1 has no segments: add them to the folder that dataset\.segments"):
+        project.run(CONSTANT, segments={"kind": "stored"})
 
 
 def test_an_image_that_is_open_everywhere_stays_so(project: Project) -> None:
