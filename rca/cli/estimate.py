@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from rca.classifier.network import CamNetwork, NetworkDescription
 from rca.core.errors import UserError
@@ -97,7 +97,7 @@ class Hours:
 
 
 def list_jobs(settings: Params) -> Iterator[Job]:
-    """The jobs of each stage and run, as `dvc.yaml` makes them."""
+    """The jobs of each stage and run, as `dvc.yaml` makes them, without the one that pins the params."""
     instances = list_instances(settings)
     for name, stage in load_stages().items():
         about = instances[name]
@@ -200,11 +200,13 @@ def estimate_run(run: Run, settings: Params, manifest: Manifest) -> float:
         total += 2 * sum(map(_estimate_mask, _list_sizes(records))) * len(run.made_masks)
         total += 2 * sum(map(_estimate_mask, _list_sizes(predicted))) * ("refined" in run.made_masks)
         if run.train != "average":
-            total += count_bytes(build_classifier(run, manifest))
+            network = build_classifier(run, manifest)
+            total += count_bytes(network.state_dict())
+            total += count_bytes(network.method.memory_state()) if run.keeps_memory else 0
     elif run.made_masks:
         total += sum(map(_estimate_mask, _list_sizes(manifest.select(run.section(TrainSegSettings).split))))
     if settings.segmenter_needed:
-        total += count_bytes(build_segmenter(run, manifest))
+        total += count_bytes(build_segmenter(run, manifest).state_dict())
         for split in run.section(PredictSegSettings).splits:
             total += sum(map(_estimate_mask, _list_sizes(manifest.select(split))))
     return total
@@ -248,9 +250,9 @@ def build_segmenter(run: Run, manifest: Manifest) -> Segmenter:
         return Segmenter(SegmenterDescription(*about, mean=(0.0,) * 3, std=(1.0,) * 3, initialisation=""))
 
 
-def count_bytes(network: nn.Module) -> int:
-    """The bytes of a network's weights and buffers."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+def count_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """The bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _estimate_features(settings: Params, manifest: Manifest) -> float:
@@ -273,7 +275,8 @@ def estimate(settings: Params, manifest: Manifest) -> Iterator[str]:
     """
     jobs, hours, paces = list(list_jobs(settings)), estimate_hours(settings, manifest), read_paces()
     largest = max(jobs, key=lambda job: job.mem_mb)
-    yield f"Jobs: {sum(job.number for job in jobs)} of {len({job.stage for job in jobs})} stages."
+    number = 1 + sum(job.number for job in jobs)  # and the one that pins the params
+    yield f"Jobs: {number} of {1 + len({job.stage for job in jobs})} stages."
     used = _find_peak(paces)
     measured = f"; the largest of those that ran here took {used[1]:,.0f} MB ({used[0]})" if used else ""
     yield f"Memory: the largest job reserves {largest.mem_mb:,} MB ({largest.stage}){measured}."

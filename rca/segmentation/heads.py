@@ -13,7 +13,7 @@ from torch.nn import functional
 from rca.models.backbone import Backbone
 from rca.models.backbones import OutputStride
 
-HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid"]
+HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid", "segformer"]
 
 
 class Head(nn.Module):
@@ -30,6 +30,23 @@ class Head(nn.Module):
 
         Returns:
             (B, C+1, h, w), logits, background first, at the stride of `high` or finer.
+        """
+        raise NotImplementedError
+
+
+class LevelsHead(nn.Module):
+    """Scores the positions of an image from the features of all four levels of a backbone."""
+
+    __call__: Callable[..., Tensor]  # nn.Module leaves it untyped
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        """Score every position.
+
+        Args:
+            levels: What `Backbone.extract_levels` returns, the finest first.
+
+        Returns:
+            (B, C+1, h, w), logits, background first, at the stride of the finest level.
         """
         raise NotImplementedError
 
@@ -166,7 +183,31 @@ class _SimplePyramid(Head):
         return scores
 
 
-def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: OutputStride) -> Head:
+class _SegFormer(LevelsHead):
+    """A linear layer for each level, and two over all of them (Xie et al., SegFormer, NeurIPS 2021, section 3.2)."""
+
+    WIDTH = 256
+
+    def __init__(self, channels: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(width, self.WIDTH, 1) for width in channels)
+        self.fusion = nn.Sequential(
+            nn.Conv2d(len(channels) * self.WIDTH, self.WIDTH, 1, bias=False),
+            nn.BatchNorm2d(self.WIDTH),
+            nn.ReLU(),
+            nn.Dropout2d(0.1),
+        )
+        self.classifier = nn.Conv2d(self.WIDTH, outputs, 1)
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        size = levels[0].shape[2:]
+        mixed = [mix(level) for mix, level in zip(self.levels, levels, strict=True)]
+        enlarged = [functional.interpolate(level, size, mode="bilinear") for level in mixed]
+        scores: Tensor = self.classifier(self.fusion(torch.cat(enlarged, 1)))
+        return scores
+
+
+def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: OutputStride) -> Head | LevelsHead:
     """Build a head with random weights.
 
     Args:
@@ -186,6 +227,8 @@ def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: 
         return _DeepLabV3Plus(backbone.low_channels, channels, outputs, output_stride)
     if name == "simple_pyramid":
         return _SimplePyramid(channels, outputs)
+    if name == "segformer":
+        return _SegFormer((backbone.low_channels, *backbone.level_channels, channels), outputs)
     return _Linear(channels, outputs)
 
 

@@ -12,7 +12,7 @@ from rca.core.errors import UserError, flatten
 from rca.models.backbones import OutputStride, build_backbone
 from rca.models.description import check_shapes, read_description
 from rca.models.storage import load_tensors, save_tensors
-from rca.segmentation.heads import HeadName, build_head
+from rca.segmentation.heads import HeadName, LevelsHead, build_head
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Segmenter(nn.Module):
         Returns:
             (B, C+1, H, W), logits, background first.
         """
-        return functional.interpolate(self.head(*self.backbone(images)), images.shape[2:], mode="bilinear")
+        by_levels = isinstance(self.head, LevelsHead)
+        features = self.backbone.extract_levels(images) if by_levels else self.backbone(images)
+        return functional.interpolate(self.head(*features), images.shape[2:], mode="bilinear")
 
 
 def save_segmenter(path: Path, network: Segmenter) -> None:

@@ -187,10 +187,12 @@ def test_other_sources_are_refused(weights: dict) -> None:
 # --- as a segmentation network
 
 
-@pytest.mark.parametrize(("name", "head"), [(CONVNEXT, "deeplab_v3plus"), (VIT, "simple_pyramid")])
-def test_a_network_trains_and_predicts(tmp_path: Path, name: str, head: HeadName) -> None:
+@pytest.mark.parametrize(
+    ("name", "stride", "head"), [(CONVNEXT, 16, "deeplab_v3plus"), (VIT, 16, "simple_pyramid"), (PVT, 32, "segformer")]
+)
+def test_a_network_trains_and_predicts(tmp_path: Path, name: str, stride: OutputStride, head: HeadName) -> None:
     torch.manual_seed(0)
-    network = Segmenter(SegmenterDescription(name, 16, head, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch"))
+    network = Segmenter(SegmenterDescription(name, stride, head, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch"))
     random = torch.Generator().manual_seed(0)
     image = torch.randn(2, 3, 70, 75, generator=random)
     mask = torch.randint(0, 3, (2, 70, 75), generator=random)
@@ -222,10 +224,14 @@ def test_a_network_trains_and_predicts(tmp_path: Path, name: str, head: HeadName
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "head"), [(CONVNEXT, "deeplab_v3plus"), (VIT, "simple_pyramid")])
-def test_a_network_is_exported_for_images_of_any_size(tmp_path: Path, name: str, head: HeadName) -> None:
+@pytest.mark.parametrize(
+    ("name", "stride", "head"), [(CONVNEXT, 16, "deeplab_v3plus"), (VIT, 16, "simple_pyramid"), (PVT, 32, "segformer")]
+)
+def test_a_network_is_exported_for_images_of_any_size(
+    tmp_path: Path, name: str, stride: OutputStride, head: HeadName
+) -> None:
     torch.manual_seed(0)
-    network = Segmenter(SegmenterDescription(name, 16, head, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch"))
+    network = Segmenter(SegmenterDescription(name, stride, head, ("a", "b"), (0.5,) * 3, (0.5,) * 3, "from scratch"))
     save_segmenter(tmp_path / "s", network.eval())
     # Compares both at sizes that are no multiple of anything, and raises where they differ.
     agreement = export_onnx(load_model(tmp_path / "s", "cpu"), tmp_path / "s.onnx")

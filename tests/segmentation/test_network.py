@@ -111,6 +111,33 @@ def test_the_simple_pyramid_scores_at_a_quarter_of_the_stride() -> None:
 
 
 @torch.no_grad()
+def test_segformer_scores_each_position_by_the_features_of_all_levels_there() -> None:
+    """At the finest level's positions; where all levels have its size, position by position."""
+    network = build("segformer")
+    head, widths = network.head.eval(), [layer.in_channels for layer in network.head.levels]
+    random = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, width, 5, 7, generator=random) for width in widths]
+    found = head(*levels)
+    for row, column in ((0, 0), (4, 6), (2, 3)):
+        joined = torch.cat(
+            [layer(level)[:, :, row, column] for layer, level in zip(head.levels, levels, strict=True)], 1
+        )
+        norm = head.fusion[1]
+        hidden = joined @ head.fusion[0].weight[:, :, 0, 0].T - norm.running_mean
+        expected = (hidden / (norm.running_var + norm.eps).sqrt()).relu() @ head.classifier.weight[
+            :, :, 0, 0
+        ].T + head.classifier.bias
+        torch.testing.assert_close(found[:, :, row, column], expected)
+    images = torch.randn(1, 3, 48, 64, generator=random)
+    scores = head(*network.backbone.extract_levels(images))
+    assert scores.shape == (1, 4, 12, 16)
+    for number, level in enumerate(levels):  # each takes part
+        changed = [*levels]
+        changed[number] = level + 1
+        assert not torch.allclose(head(*changed), found)
+
+
+@torch.no_grad()
 def test_v2_is_the_sum_of_its_branches() -> None:
     head = build("deeplab_v2").head
     features = torch.randn(1, 128, 7, 9, generator=torch.Generator().manual_seed(0))
