@@ -62,9 +62,9 @@ class Pace:
 
     Attributes:
         jobs: How many.
-        seconds: The time that they took beside their loops, in all.
-        items: The items of their loops, in all.
-        item_seconds: The time of their loops, in all.
+        seconds: The time that they took beside these items, in all.
+        items: The items of their loops, in all; but the first of each job, which takes longer.
+        item_seconds: The time of these items, in all.
         memory_mb: The highest peak of their memory, in MB.
     """
 
@@ -77,7 +77,7 @@ class Pace:
     def estimate(self, items: float | None) -> float:
         """The seconds of a job with so many items; with None, of a job like those."""
         each = self.item_seconds / self.items if self.items else 0.0
-        whole = self.items / self.jobs if items is None or not self.items else items
+        whole = self.items / self.jobs if items is None or not self.items else max(items - 1, 0)
         return self.seconds / self.jobs + each * whole
 
 
@@ -124,7 +124,7 @@ def read_paces() -> dict[tuple[str, str | None], Pace]:
                 pace = paces[key]
                 pace.jobs += 1
                 pace.seconds += max(float(told["seconds"]) - looped, 0.0)
-                pace.items += int(told["items"])
+                pace.items += max(int(told["items"]) - 1, 0)
                 pace.item_seconds += looped
                 pace.memory_mb = max(pace.memory_mb, float(told["memory_mb"]))
     return dict(paces)

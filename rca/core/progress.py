@@ -22,7 +22,7 @@ class Done:
 
     Attributes:
         items: How many items they have worked on.
-        seconds: How long they took.
+        seconds: How long all but the first of them took, which also waits for what is loaded once.
     """
 
     items: int = 0
@@ -41,13 +41,13 @@ def track(items: Iterable[Item], label: str, total: int, part: tuple[int, int] =
         total: The number of items.
         part: Which part this loop is of the whole work, counted from 0, and the number of parts.
     """
-    start = time.monotonic()
-    try:
-        for item in _show(items, label, total, part):
-            yield item
-            DONE.items += 1
-    finally:
-        DONE.seconds += time.monotonic() - start
+    last = time.monotonic()
+    for item in _show(items, label, total, part):
+        yield item
+        now = time.monotonic()
+        DONE.seconds += now - last if DONE.items else 0.0
+        DONE.items += 1
+        last = now
 
 
 def _show(items: Iterable[Item], label: str, total: int, part: tuple[int, int]) -> Iterator[Item]:

@@ -121,7 +121,7 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
 
     Returns:
         `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time, the
-        `items` that its loops worked on and how many of the seconds these took (`item_seconds`),
+        `items` that its loops worked on and how many of the seconds all but the first took (`item_seconds`),
         `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
         `gpu_memory_mb` (peak that PyTorch allocated on the current device; null if no GPU was used).
     """

@@ -99,13 +99,13 @@ def test_a_pace_is_that_of_items_and_a_fixed_time(tmp_path: Path, monkeypatch: p
     Path("logs").mkdir()
     one = {"stage": "make_cam", "run": "cam", "memory_mb": 100.0}
     for number, (items, run) in enumerate([(10, "cam"), (20, "cam"), (30, "rca")]):
-        took = {**one, "run": run, "items": items, "item_seconds": 2.0 * items, "seconds": 5 + 2.0 * items}
+        took = {**one, "run": run, "items": items + 1, "item_seconds": 2.0 * items, "seconds": 5 + 2.0 * items}
         Path(f"logs/make_cam.{number}.json").write_text(json.dumps(took))
     Path("logs/make_cam.old.json").write_text(json.dumps({**one, "seconds": 3}))  # of an earlier version
     paces = read_paces()
     assert paces["make_cam", "cam"] == Pace(2, 10.0, 30, 60.0, 100.0)
     assert paces["make_cam", None].jobs == 3
-    assert paces["make_cam", "cam"].estimate(100) == 205
+    assert paces["make_cam", "cam"].estimate(101) == 205
     assert paces["make_cam", "cam"].estimate(None) == 35  # a job like those
     assert Pace(2, 10.0).estimate(7) == 5  # nothing but the fixed time
 
