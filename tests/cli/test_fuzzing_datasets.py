@@ -74,14 +74,14 @@ def alter(data: Any) -> st.SearchStrategy[Any]:
                 inside = inside or (isinstance(parent, list) and isinstance(key, int) and key < len(parent))
                 parent = parent[key] if inside else None
             if isinstance(parent, list) and draw(st.booleans()):
-                parent.append(draw(ODD))
+                parent.append(copy.deepcopy(draw(ODD)))
             elif isinstance(parent, dict):
                 if draw(st.integers(0, 4)):
-                    parent[path[-1]] = draw(ODD | PLAIN)
+                    parent[path[-1]] = copy.deepcopy(draw(ODD | PLAIN))
                 else:
                     parent.pop(path[-1], None)
             elif isinstance(parent, list) and isinstance(path[-1], int) and path[-1] < len(parent):
-                parent[path[-1]] = draw(ODD | PLAIN)
+                parent[path[-1]] = copy.deepcopy(draw(ODD | PLAIN))
         return changed
 
     return change()
