@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
 UInt8Array = NDArray[np.uint8]
+IntegerArray = NDArray[np.integer]
 Int64Array = NDArray[np.int64]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]

@@ -6,7 +6,7 @@ import numpy as np
 
 from rca.core.arrays import BoolArray, Float64Array, UInt8Array
 from rca.core.files import IGNORE
-from rca.evaluation.metrics import Confusion, PredictedIgnore, divide, mean
+from rca.evaluation.metrics import Confusion, PredictedIgnore, divide, find_runs, mean
 
 # As a share of an image's diagonal (Cheng et al., Boundary IoU, CVPR 2021).
 BOUNDARY_DISTANCE = 0.02
@@ -95,16 +95,25 @@ class BoundaryCounts:
             prediction: (H, W), uint8, 0..C and 255.
         """
         near = mark_boundary(prediction | truth.hidden, truth.reach) & truth.known
-        place = np.flatnonzero(truth.boundary | near)  # a small part of the image
-        boundary, near, labels, found = (one.ravel()[place] for one in (truth.boundary, near, truth.labels, prediction))
+        marks = truth.boundary.view(np.uint8) | near.view(np.uint8) << 1
+        codes = truth.labels.astype(np.uint32)
+        for shift, part in ((8, prediction), (2, marks)):  # in place, which halves the time
+            codes <<= shift
+            codes |= part
+        runs, lengths = find_runs(codes.ravel())
+        marked = np.flatnonzero(runs & 3)
+        runs, lengths = runs[marked], lengths[marked]
+        labels, found, boundary, near = runs >> 10, runs >> 2 & 255, runs & 1 > 0, runs & 2 > 0
         decided = found != IGNORE
-        chosen = (
-            labels[boundary & near & (found == labels)],
-            labels[boundary & decided],
-            labels[boundary & ~decided],
-            found[near & decided],
-        )
-        self.counts += [np.bincount(labels, minlength=self.counts.shape[1]) for labels in chosen]
+        for row, (one, chosen) in enumerate(
+            (
+                (labels, boundary & near & (found == labels)),
+                (labels, boundary & decided),
+                (labels, boundary & ~decided),
+                (found, near & decided),
+            )
+        ):
+            self.counts[row] += np.bincount(one[chosen], lengths[chosen], self.counts.shape[1]).astype(np.int64)
 
     def __iadd__(self, other: "BoundaryCounts") -> "BoundaryCounts":
         self.counts += other.counts

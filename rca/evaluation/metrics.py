@@ -7,13 +7,26 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from rca.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, UInt8Array
+from rca.core.arrays import BoolArray, Float32Array, Float64Array, FloatArray, Int64Array, IntegerArray, UInt8Array
 from rca.core.files import IGNORE
 
 PredictedIgnore = Literal["count_as_error", "exclude"]
 Figures: TypeAlias = dict[str, float | None]
 # By kind and split: the figures, or the figures of each threshold. `dvc metrics` shows this nesting.
 Metrics: TypeAlias = dict[str, dict[str, dict[str, float | Figures | None]]]
+
+
+def find_runs(codes: IntegerArray) -> tuple[IntegerArray, Int64Array]:
+    """The runs of equal neighbours in N codes: neighbouring pixels mostly agree, and runs are counted much faster.
+
+    Args:
+        codes: (N,), N at least 1.
+
+    Returns:
+        The code of each run, and its length (R,).
+    """
+    starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])
+    return codes[starts], np.diff(starts, append=len(codes))
 
 
 class Confusion:
@@ -42,8 +55,8 @@ class Confusion:
         """
         if truth.shape != prediction.shape:
             raise ValueError(f"The truth is {truth.shape}, the prediction {prediction.shape}: they must agree.")
-        # Every pair of 8-bit values in one pass: three times as fast as looking for unknown labels first.
-        pairs = np.bincount((truth.astype(np.uint16) << 8 | prediction).ravel(), minlength=1 << 16).reshape(256, 256)
+        runs, lengths = find_runs((truth.astype(np.uint16) << 8 | prediction).ravel())
+        pairs = np.bincount(runs, lengths, 1 << 16).astype(np.int64).reshape(256, 256)
         for name, axis in (("truth", 1), ("prediction", 0)):
             unknown = np.flatnonzero(pairs.sum(axis)[self.classes + 1 : IGNORE])
             if len(unknown):

@@ -152,14 +152,17 @@ def count_masks(classes: int, boundary_distance: float, files: Sequence[tuple[Pa
             raise UserError(
                 f"The mask {predicted_file} is {size}, the true mask {true_file} is {wanted}: make them the same size."
             )
-        for file, mask in ((predicted_file, prediction), (true_file, truth)):
-            highest = mask.max(initial=0, where=mask != IGNORE)
-            if highest > classes:
-                raise UserError(
-                    f"The mask {file} holds the label {highest}, but there are {classes} classes: correct the mask or"
-                    " add the class."
-                )
-        counts.add(Truth(truth, boundary_distance), prediction)
+        try:
+            counts.add(Truth(truth, boundary_distance), prediction)
+        except ValueError:
+            for file, mask in ((predicted_file, prediction), (true_file, truth)):
+                highest = mask.max(initial=0, where=mask != IGNORE)
+                if highest > classes:
+                    raise UserError(
+                        f"The mask {file} holds the label {highest}, but there are {classes} classes: correct the mask"
+                        " or add the class."
+                    ) from None
+            raise
     return counts
 
 
