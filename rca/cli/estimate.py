@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rca.classifier.network import CamNetwork, NetworkDescription
+from rca.cli.jobs import format_time
 from rca.core.errors import UserError
 from rca.data.loading.images import EpochSampler
 from rca.data.manifest import ImageRecord, Manifest
@@ -280,12 +281,13 @@ def estimate(settings: Params, manifest: Manifest) -> Iterator[str]:
     used = _find_peak(paces)
     measured = f"; the largest of those that ran here took {used[1]:,.0f} MB ({used[0]})" if used else ""
     yield f"Memory: the largest job reserves {largest.mem_mb:,} MB ({largest.stage}){measured}."
-    limits = f"at most {hours.limit:.1f} h by the limits in resources"
+    limits = f"at most {format_time(3600 * hours.limit)} by the limits in resources"
     if not paces:
         yield f"Time: {limits}, one job after another; once a part of the images has run here, its jobs tell more."
     else:
         rest = f"; beside them {limits}: {', '.join(hours.unknown)}, which never ran here" if hours.unknown else ""
-        yield f"Time: about {hours.known:.1f} h, one job after another, at the pace of those that ran here{rest}."
+        known = format_time(3600 * hours.known)
+        yield f"Time: about {known}, one job after another, at the pace of those that ran here{rest}."
     need, free = estimate_disk(settings, manifest), shutil.disk_usage(".").free
     yield f"Disk: outputs and DVC's cache will take about {need / GIGABYTE:.1f} GB; {free / GIGABYTE:.1f} GB are free."
     if need > free:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from stages import PREPARE, run_stages, shrink_preset, write_params
 
-from rca.cli.estimate import Pace, count_items, estimate_disk, estimate_hours, list_jobs, read_paces
+from rca.cli.estimate import Pace, count_items, estimate, estimate_disk, estimate_hours, list_jobs, read_paces
 from rca.cli.preset import read_preset
+from rca.core.errors import UserError
 from rca.core.files import read_json
 from rca.data.formats.published import COCO_2014, VOC_2012
 from rca.data.formats.voc import VOC_CLASSES
@@ -85,6 +86,28 @@ def test_the_estimate_of_what_ran_is_what_it_took(measured: None) -> None:
     took = sum(read_json(path)["seconds"] for path in Path("logs").glob("*.json"))
     assert hours.known == pytest.approx(took / 3600, rel=0.01, abs=0.05 / 3600)
     assert set(hours.unknown) == {"tabulate", "render_report"} & {job.stage for job in list_jobs(settings)}
+
+
+def test_what_a_project_takes_is_told_in_four_lines(measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, manifest = read_params(), read_manifest(Path("runs/shapes/data"))
+    jobs, memory, hours, disk = estimate(settings, manifest)
+    listed = list(list_jobs(settings))
+    stages = {job.stage for job in listed}
+    assert jobs == f"Jobs: {1 + sum(job.number for job in listed)} of {1 + len(stages)} stages."
+    peak = max(read_json(path)["memory_mb"] for path in Path("logs").glob("*.json"))
+    assert memory.startswith(f"Memory: the largest job reserves {max(job.mem_mb for job in listed):,} MB (train_")
+    assert f"; the largest of those that ran here took {peak:,.0f} MB (" in memory
+    assert re.match(
+        r"Time: about \d+ s, one job after another, .* here; beside them at most 20 min by the limits", hours
+    )
+    assert "tabulate, render_report, which never ran here" in hours or "render_report, tabulate" in hours
+    assert re.match(r"Disk: outputs and DVC's cache will take about 0\.0 GB; [\d.]+ GB are free\.", disk)
+    with monkeypatch.context() as patch:
+        patch.chdir("data")  # where nothing ran
+        assert "Time: at most " in list(estimate(settings, manifest))[2]
+        patch.setattr("rca.cli.estimate.estimate_disk", lambda *_: 1e18)
+        with pytest.raises(UserError, match="The disk is too small for this pipeline: free space"):
+            list(estimate(settings, manifest))
 
 
 def test_the_disk_that_outputs_take(measured: None) -> None:
