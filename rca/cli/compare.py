@@ -128,7 +128,7 @@ def print_images(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, st
     seeds = set(first["seed"]) & set(second["seed"])
     lines = [table[table["seed"].isin(seeds)] for table in (first, second)]
     difference, low, high = (f"{100 * value:+z.1f}" for value in resample_images(*lines))
-    print(f"Over images, pixels of {len(seeds)} seeds together: mIoU {difference} [{low}, {high}] (bootstrap).\n")
+    print(f"Over images (bootstrap), mean of {len(seeds)} seeds: mIoU {difference} [{low}, {high}].\n")
     before, after = map(score_images, lines)
     changes = compare_figures(before, after, ("image",), "iou")
     changes.sort(key=lambda each: -each.difference)
@@ -164,9 +164,9 @@ def print_settings(first: Mapping[str, object], second: Mapping[str, object], na
 
 
 def flatten(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested mappings by dotted key."""
+    """The values of nested mappings by dotted key; an empty mapping has none."""
     for key, value in data.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

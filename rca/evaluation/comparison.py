@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from rca.core.arrays import Float64Array, Int64Array
 from rca.evaluation.metrics import divide
@@ -71,52 +72,89 @@ def score_images(lines: pd.DataFrame) -> pd.DataFrame:
     return lines.assign(iou=ious).groupby(["image", "seed"], sort=False)["iou"].mean().reset_index()
 
 
-def resample_images(
-    first: pd.DataFrame, second: pd.DataFrame, draws: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """The difference of two runs' mIoU, with its interval over images: a paired bootstrap, by percentiles.
+def resample_ious(
+    tables: Sequence[pd.DataFrame], draws: int = 1000, seed: int = 0
+) -> tuple[Float64Array, Float64Array]:
+    """IoU of several runs over the images that all have, and over images drawn from them, the same for all runs.
 
     Args:
-        first: Columns image, label, hit, truth and predicted; lines of several seeds are added.
-        second: The same of the other run.
-        draws: How often the images are drawn, with replacement.
+        tables: For each of R runs the columns image, seed, label, hit, truth and predicted.
+        draws: How often as many images are drawn, with replacement.
         seed: The seed of the draws.
 
     Returns:
-        mIoU of the second less that of the first, over the images that both have, and the ends of the interval; NaN if
-        they share no image.
+        (R, L) and (draws, R, L): means over the seeds that all runs have; NaN for a label that no drawn image shows,
+        and for all where the runs share no image or seed.
     """
-    images = sorted(set(first["image"]) & set(second["image"]))
-    if not images:
-        return float("nan"), float("nan"), float("nan")
-    labels = max(first["label"].max(), second["label"].max()) + 1
-    counts = np.stack([_arrange(lines, images, labels) for lines in (first, second)], 1)
-    flat = counts.reshape(len(images), -1)
+    seeds = sorted(set.intersection(*(set(lines["seed"]) for lines in tables)))
+    images = sorted(set.intersection(*(set(lines["image"]) for lines in tables)))
+    labels = int(max((lines["label"].max() for lines in tables if len(lines)), default=-1)) + 1
+    shape = (len(tables), len(seeds), labels, 3)
+    if not images or not seeds:
+        return np.full((len(tables), labels), np.nan), np.full((draws, len(tables), labels), np.nan)
+    chosen = [lines[lines["image"].isin(images) & lines["seed"].isin(seeds)] for lines in tables]
+    pixels = _arrange(chosen, images, seeds, shape)
     random = np.random.default_rng(seed)
     found = []
     for start in range(0, draws, CHUNK):
         weights = random.multinomial(len(images), np.full(len(images), 1 / len(images)), min(CHUNK, draws - start))
-        found.append(_subtract((weights @ flat).reshape(-1, *counts.shape[1:])))
-    low, high = np.quantile(np.concatenate(found), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(_subtract(counts.sum(0)[None])[0]), float(low), float(high)
+        found.append(_measure((pixels @ weights.T).T.reshape(-1, *shape)))
+    return _measure(np.asarray(pixels.sum(1)).reshape(1, *shape))[0], np.concatenate(found)
 
 
-def _arrange(lines: pd.DataFrame, images: Sequence[str], labels: int) -> Int64Array:
-    """Pixels of each image and label: in both, in the truth, and predicted (N, 3, labels)."""
-    arranged = np.zeros((len(images), 3, labels), np.int64)
-    chosen = lines[lines["image"].isin(images)]
-    places = chosen["image"].map({image: place for place, image in enumerate(images)}).to_numpy()
-    for number, name in enumerate(("hit", "truth", "predicted")):
-        np.add.at(arranged, (places, number, chosen["label"].to_numpy()), chosen[name].to_numpy())
-    return arranged
+def find_interval(drawn: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """The ends of the interval of figures (draws, ...), by percentiles; NaN where no draw has a figure."""
+    known = np.isfinite(drawn).any(0)
+    ends = np.full((2, *known.shape), np.nan)
+    ends[:, known] = np.nanquantile(drawn[:, known], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return ends[0], ends[1]
 
 
-def _subtract(counts: Int64Array) -> Float64Array:
-    """The differences of mIoU of pixels (draws, 2, 3, labels): the second run less the first."""
-    hit, truth, predicted = counts[:, :, 0], counts[:, :, 1], counts[:, :, 2]
-    mious = np.nanmean(divide(hit, truth + predicted - hit), axis=2)
-    differences: Float64Array = mious[:, 1] - mious[:, 0]
-    return differences
+def resample_images(first: pd.DataFrame, second: pd.DataFrame, draws: int = 1000) -> tuple[float, float, float]:
+    """The difference of two runs' mIoU, with its interval over images: a paired bootstrap, by percentiles.
+
+    Args:
+        first: Columns image, seed, label, hit, truth and predicted.
+        second: The same of the other run.
+        draws: How often the images are drawn, with replacement.
+
+    Returns:
+        mIoU of the second less that of the first, over the images and seeds that both have, and the ends of the
+        interval; NaN if they share none.
+    """
+    whole, drawn = resample_ious((first, second), draws)
+    difference, differences = (average(ious[..., 1, :]) - average(ious[..., 0, :]) for ious in (whole, drawn))
+    low, high = find_interval(differences)
+    return float(difference), float(low), float(high)
+
+
+def average(ious: Float64Array) -> Float64Array:
+    """The mean over the last axis of what is not NaN; NaN where all is."""
+    known = np.isfinite(ious)
+    return divide(np.where(known, ious, 0).sum(-1), known.sum(-1))
+
+
+def _arrange(
+    tables: Sequence[pd.DataFrame], images: Sequence[str], seeds: Sequence[int], shape: tuple[int, ...]
+) -> sparse.csr_array:
+    """Pixels (R * S * L * 3, N) of each run, seed and label in both, in the truth, and in the mask, by image."""
+    place_of = {image: place for place, image in enumerate(images)}
+    rows, columns, values = [], [], []
+    for run, lines in enumerate(tables):
+        at = lines["image"].map(place_of).to_numpy()
+        number = np.searchsorted(seeds, lines["seed"])
+        for which, name in enumerate(("hit", "truth", "predicted")):
+            rows.append(np.ravel_multi_index((run, number, lines["label"].to_numpy(), which), shape))
+            columns.append(at)
+            values.append(lines[name].to_numpy())
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csr_array(entries, (int(np.prod(shape)), len(images)))
+
+
+def _measure(pixels: Int64Array) -> Float64Array:
+    """The IoU (draws, R, L) of pixels (draws, R, S, L, 3): means over the seeds."""
+    hit, truth, predicted = np.moveaxis(pixels, -1, 0)
+    return average(np.moveaxis(divide(hit, truth + predicted - hit), 2, -1))
 
 
 def format_comparison(differences: Sequence[Difference], header: Sequence[str]) -> str:

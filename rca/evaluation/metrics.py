@@ -140,6 +140,14 @@ class ThresholdSweep:
         result.counts[:, 0] += self.counts[:, :, : index + 1].sum((1, 2))
         return result
 
+    def reliability(self, index: int) -> tuple[int, int]:
+        """The pixels whose highest score is above `thresholds[index]` and not above the next, and how many are right.
+
+        A pixel is right if its class of the highest score is its true one.
+        """
+        pixels = self.counts[:, :, index + 1]
+        return int(pixels.sum()), int(np.trace(pixels[1:, 1:]))
+
 
 def average_precision(scores: Float32Array, tags: BoolArray) -> float:
     """Mean average precision of a classifier over the classes that occur.
@@ -160,7 +168,7 @@ def average_precision(scores: Float32Array, tags: BoolArray) -> float:
     return float(average_precision_score(tags[:, occurring], scores[:, occurring], average="macro"))
 
 
-def divide(top: Int64Array, bottom: Int64Array) -> Float64Array:
+def divide(top: Int64Array | Float64Array, bottom: Int64Array) -> Float64Array:
     """The quotients; NaN where the divisor is 0."""
     quotients = np.full(top.shape, np.nan)
     np.divide(top, bottom, out=quotients, where=bottom > 0)

@@ -47,6 +47,7 @@ def test_the_class_that_differs_comes_first(capsys: pytest.CaptureFixture[str]) 
     assert [cell.strip() for cell in lines[4].split("|")[1:5]] == ["cow", "40.0", "60.1", "+20.1"]
     assert lines[5].split("|")[4].strip() == "+0.0"
     assert "  method: cam cam, rca rca" in printed
+    assert "{}" not in printed  # an empty section of options is no setting
 
 
 def test_equal_runs_show_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,4 +107,4 @@ def test_images_that_gain_and_lose_are_named(capsys: pytest.CaptureFixture[str])
         ["a", f"{first:.1f}", f"{best:.1f}", f"{best - first:+.1f}"],
         ["c", f"{first:.1f}", f"{worst:.1f}", f"{worst - first:+.1f}"],
     ]
-    assert "Over images, pixels of 2 seeds together: mIoU" in printed
+    assert "Over images (bootstrap), mean of 2 seeds: mIoU" in printed

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rca.evaluation.comparison import compare_figures, format_comparison, resample_images, score_images
+from rca.evaluation.comparison import (
+    compare_figures,
+    find_interval,
+    format_comparison,
+    resample_images,
+    resample_ious,
+    score_images,
+)
 
 
 def make(values: dict[tuple[str, int], float]) -> pd.DataFrame:
@@ -77,13 +84,51 @@ def test_the_interval_over_images_is_scipys_bootstrap() -> None:
 
     places = (np.arange(len(names)),)
     found = stats.bootstrap(
-        places, subtract, n_resamples=400, method="percentile", vectorized=False, rng=np.random.default_rng(3)
+        places, subtract, n_resamples=200, method="percentile", vectorized=False, rng=np.random.default_rng(3)
     ).confidence_interval
     width = found.high - found.low
     assert low == pytest.approx(found.low, abs=0.2 * width)
     assert high == pytest.approx(found.high, abs=0.2 * width)
     assert resample_images(first, first)[:3] == (0, 0, 0)
     assert np.isnan(resample_images(first, second.assign(image="other"))[0])
+
+
+def test_the_interval_of_each_class_over_images_and_seeds_is_scipys_bootstrap() -> None:
+    runs = [pd.concat([draw_pixels(2 * run + seed).assign(seed=seed) for seed in (0, 1)]) for run in (0, 1)]
+    names = sorted(set.intersection(*(set(run["image"]) for run in runs)))
+    # (run, seed, image, label, hit/truth/predicted), each entry set by its own line
+    pixels = np.zeros((2, 2, len(names), 4, 3))
+    for run, lines in enumerate(runs):
+        for line in lines.to_dict("records"):
+            if line["image"] in names:
+                place = run, line["seed"], names.index(line["image"]), line["label"]
+                pixels[place] = line["hit"], line["truth"], line["predicted"]
+
+    def find_ious(run: int, places: np.ndarray) -> np.ndarray:
+        """The IoU of each label over images, each as often as it is drawn: the mean over seeds."""
+        hit, truth, predicted = np.moveaxis(pixels[run][:, places].sum(1), -1, 0)
+        return (hit / (truth + predicted - hit)).mean(0)
+
+    whole, drawn = resample_ious(runs, draws=2000)
+    assert drawn.shape == (2000, 2, 4)
+    for run in (0, 1):
+        np.testing.assert_allclose(whole[run], find_ious(run, np.arange(len(names))))
+    low, high = find_interval(drawn[:, 1] - drawn[:, 0])
+    expected = stats.bootstrap(
+        (np.arange(len(names)),), lambda places: find_ious(1, places) - find_ious(0, places), n_resamples=300,
+        method="percentile", vectorized=False, rng=np.random.default_rng(4),
+    ).confidence_interval  # fmt: skip
+    width = expected.high - expected.low
+    np.testing.assert_allclose(low, expected.low, atol=0.2 * width.max())
+    np.testing.assert_allclose(high, expected.high, atol=0.2 * width.max())
+
+
+def test_runs_without_a_common_image_or_seed_have_no_interval() -> None:
+    first = draw_pixels(1)
+    for other in (first.assign(image="other"), first.assign(seed=7)):
+        whole, drawn = resample_ious([first, other], draws=10)
+        assert np.isnan(whole).all()
+        assert np.isnan(find_interval(drawn)).all()
 
 
 def test_the_iou_of_an_image_is_the_mean_over_its_labels() -> None:
