@@ -1,6 +1,7 @@
 """Choose the thresholds for pseudo labels: the fixed one, and the one with the highest mIoU on the split's true masks.
 
-If no image of the split has a true mask, the fixed threshold also serves as the best one.
+If no image of the split has a true mask, the fixed threshold also serves as the best one. The curve of mIoU over
+thresholds also says how reliable the scores are: the pixels between a threshold and the next, and how many are right.
 """
 
 import numpy as np
@@ -65,6 +66,7 @@ def run(context: Context, settings: ChooseThresholdTask) -> None:
                 sweep.add(truth, enlarge(image_maps.scores, *truth.shape), image_maps.labels)
     table = pd.DataFrame([sweep.confusion(index).summarise() for index in range(len(thresholds))])
     table.insert(0, "threshold", thresholds.round(6))
+    table[["pixels", "right"]] = [sweep.reliability(index) for index in range(len(thresholds))]
     best = fixed = settings.background.find_threshold()
     if records:
         index = int(table["miou"].argmax())

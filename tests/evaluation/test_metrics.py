@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
@@ -132,6 +133,26 @@ def test_a_sweep_equals_a_confusion_at_each_threshold(seed: int) -> None:
             confusion.add(truth, label_pixels(scores, labels, float(threshold)))
     for index, confusion in enumerate(confusions):
         np.testing.assert_array_equal(sweep.confusion(index).counts, confusion.counts)
+
+
+def test_the_reliability_of_scores_is_sklearns_calibration_curve() -> None:
+    random = np.random.default_rng(7)
+    thresholds = np.linspace(0, 1, 6)[1:-1]
+    sweep = ThresholdSweep(CLASSES, thresholds)
+    best, right = [], []
+    for size, present in zip(SIZES, ([2, 4, 5], [], [1, 3]), strict=True):
+        labels = np.array(present, np.uint8)
+        scores = (random.random((len(labels), *size)) ** 4).astype(np.float32)  # so that no range is empty
+        truth = draw_mask(random, size, 0.2)
+        sweep.add(truth, scores, labels)
+        known = truth != IGNORE
+        if present:
+            best += scores.max(0)[known].tolist()
+            right += (labels[scores.argmax(0)] == truth)[known].tolist()
+    expected, _ = calibration_curve(right, best, n_bins=5)  # the bins between the thresholds, from 0 to 1
+    found = [sweep.reliability(index) for index in range(4)]
+    assert [pixels for pixels, _ in found] == np.histogram(best, [*thresholds, 1])[0].tolist()
+    assert [right / pixels for pixels, right in found] == pytest.approx(expected[1:])
 
 
 def test_average_precision_agrees_with_a_walk_down_the_ranking() -> None:

@@ -69,6 +69,11 @@ def test_the_best_threshold_is_that_on_the_true_masks(choose: Callable[..., dict
     assert found["split"] == "train"
     perfect = [float(line["threshold"]) for line in found["curve"] if float(line["miou"]) > 0.999]
     assert perfect == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
+    counted = {float(line["threshold"]): (int(line["pixels"]), int(line["right"])) for line in found["curve"]}
+    objects = counted.pop(0.7)  # scores above 0.7 are those of the masks, all right
+    assert objects[0] == objects[1] > 0
+    assert counted.pop(0.2)[1] == 0  # of the others none is
+    assert set(counted.values()) == {(0, 0)}
 
 
 def test_without_true_masks_the_fixed_threshold_stands(
