@@ -7,17 +7,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from rca.core.arrays import Float32Array
 from rca.core.files import read_mask, write_mask, write_text
 from rca.data.manifest import Manifest
 from rca.evaluation.masks import Masks
 from rca.evaluation.metrics import Confusion, PredictedIgnore
 from rca.evaluation.protocol import TAGS
+from rca.labels.score_maps import enlarge
 
 
 def write_examples(
     directory: Path, manifest: Manifest, masks: Masks, split: str, number: int | None, ignore: PredictedIgnore
 ) -> None:
     """Copy masks of every kind for the report, of the same images for all runs and seeds, and write their IoU.
+
+    `scores.png` is the highest score of each pixel, 255 for 1; a run without score maps has none.
 
     `examples.csv` has a line for each image, kind, and label in the mask or the truth, with the label's IoU in that
     image. Images without a true mask have no line.
@@ -39,6 +43,9 @@ def write_examples(
         truth = read_mask(manifest.truth(record)) if record.mask is not None else None
         if truth is not None:
             write_mask(folder / "truth.png", truth)
+        if masks.has("seed", record, split):
+            scores = enlarge(masks.find_shard(record).read(record.id).scores, record.height, record.width)
+            write_scores(folder / "scores.png", scores)
         for kind in TAGS:
             if masks.has(kind, record, split):
                 _, mask = next(masks.read(kind, record, [split]))  # the first is that of the best threshold
@@ -50,6 +57,12 @@ def write_examples(
                     lines += [(record.id, kind, int(label), ious[label]) for label in np.flatnonzero(np.isfinite(ious))]
     table = pd.DataFrame(lines, columns=["image", "kind", "label", "iou"])
     write_text(directory / "examples.csv", table.to_csv(index=False, float_format="%.4f"))
+
+
+def write_scores(path: Path, scores: Float32Array) -> None:
+    """Write the highest of some score maps (K, H, W), 0..1, as a grey picture; nothing without a map."""
+    if len(scores):
+        Image.fromarray((255 * scores.max(0)).round().astype(np.uint8)).save(path)
 
 
 def write_memory(directory: Path, snapshot_file: Path, manifest: Manifest) -> None:

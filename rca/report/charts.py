@@ -1,46 +1,14 @@
-"""Curves as SVG files, for light and dark pages; the same figures give the same bytes."""
+"""What the page's charts show of runs: their colours, and the mean and range over seeds."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, without yellow and black: those vanish on a light
 # or on a dark page.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("solid", "dashed", "dotted")
-# Size on the page, in pixels.
-WIDTH, HEIGHT = 480, 300
-
-# A placeholder: the colour of axes and letters follows the viewer's colour scheme.
-_INK = "#5a6472"
-_STYLE = "<style>svg{color:#4b5563}@media (prefers-color-scheme:dark){svg{color:#b4bcc8}}</style>"
-_SETTINGS: "dict[RcKeyType, object]" = {
-    "svg.hashsalt": "rca",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 @dataclass(frozen=True)
@@ -84,36 +52,19 @@ def summarise_seeds(tables: Sequence[pd.DataFrame], x: str, y: str) -> pd.DataFr
     return pd.DataFrame({"mean": groups.mean(), "low": groups.min(), "high": groups.max()})
 
 
-def draw_curves(
-    path: Path, curves: Mapping[str, pd.DataFrame], lines: Mapping[str, Line], x: str, y: str, *, mark_highest: bool
-) -> None:
-    """Write a chart with a line for each run and a band from the lowest to the highest seed.
+def measure_reliability(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """How often the class with the highest score is right, by the score.
 
     Args:
-        path: The SVG file.
-        curves: The summary of each run, from `summarise_seeds`.
-        lines: The line of each run.
-        x: Label of the horizontal axis.
-        y: Label of the vertical axis.
-        mark_highest: Whether a dot marks each line's highest point.
+        tables: For each seed the curve over thresholds that `choose_threshold` wrote, with the same thresholds.
+
+    Returns:
+        A line for each range of scores with a pixel, from a threshold to the next: columns `low`, `high`, `pixels` of
+        all seeds, and `right`, the share of them that is right.
     """
-    with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), layout="constrained")
-        axes = figure.add_subplot()
-        for run, curve in curves.items():
-            line = lines[run]
-            marker = "o" if len(curve) < 2 else ""  # a line through one point is invisible
-            axes.fill_between(curve.index, curve["low"], curve["high"], color=line.colour, alpha=0.2, linewidth=0)
-            axes.plot(curve.index, curve["mean"], color=line.colour, linestyle=line.dash, marker=marker, markersize=4)
-            if mark_highest and len(curve):
-                top = curve[curve["mean"] == curve["mean"].max()].iloc[:1]
-                axes.plot(top.index, top["mean"], "o", color=line.colour, markersize=5)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.grid(True)
-        if x == "epoch":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().replace(_INK, "currentColor").replace("<defs>", f"<defs>{_STYLE}", 1)
-    path.write_text(text, encoding="utf-8")
+    joined = pd.concat(tables)
+    sums = joined.groupby("threshold")[["pixels", "right"]].sum().reset_index()
+    ends = [*sums["threshold"][1:], 1.0]
+    lines = pd.DataFrame({"low": sums["threshold"], "high": ends[: len(sums)], "pixels": sums["pixels"]})
+    lines["right"] = sums["right"] / sums["pixels"]
+    return lines[lines["pixels"] > 0].astype({"pixels": int})

@@ -1,6 +1,6 @@
 // The report's gallery.
 
-/** Show a page of images at a time, filtered, ordered and laid out as the controls say. */
+/** Show a page of images at a time, filtered, ordered and laid out as the controls say; returns what opens an image. */
 function startGallery(data) {
   const SHOWN = SMALL ? 3 : 12;
   const UNDECIDED = 255;
@@ -12,6 +12,9 @@ function startGallery(data) {
   };
   const nameLabel = (label) => (label === UNDECIDED ? "undecided" : data.classes[label] ?? `label ${label}`);
   const percent = (iou) => (iou === null ? "–" : (iou / 10).toFixed(1));
+  const signed = (gain) => `${gain < 0 ? "−" : "+"}${percent(Math.abs(gain))}`;
+  // Masks of predicted tags are no step on the way to the segmentation.
+  const steps = [...data.kinds.keys()].filter((kind) => !data.kinds[kind][0].endsWith("_predicted_tags"));
 
   // A mask is a list of alternating labels and IoU, the IoU in tenths of a percent, -1 if unknown.
   for (const image of data.images) {
@@ -90,7 +93,7 @@ function startGallery(data) {
   function makeCard(image, iou, gain, number) {
     const open = make("button", { type: "button", className: "plain", title: "Enlarge" }, image.id);
     open.addEventListener("click", () => view(number));
-    const change = gain === null ? "" : `, ${gain < 0 ? "−" : "+"}${percent(Math.abs(gain))} over ${data.run_names[0]}`;
+    const change = gain === null ? "" : `, ${signed(gain)} over ${data.run_names[0]}`;
     const heading = make("h3", {}, open, make("small", {}, ` IoU ${percent(iou)}${change}`));
     return make("article", {}, heading, makeLegend(image), makePictures(image));
   }
@@ -114,11 +117,17 @@ function startGallery(data) {
     const given = [makePicture(image, "", "photograph", null)];
     if (image.truth) given.push(makePicture(image, "truth.png", "truth", image.truth));
     const rows = runs.map((run) => {
-      const pictures = choices("kind", data.kinds).map((kind) => {
+      const kinds = choices("kind", data.kinds);
+      const pictures = kinds.map((kind) => {
         const [name, mask] = [data.kinds[kind][1], image.masks[run][kind]];
         if (!mask) return make("p", { className: "quiet none" }, `no ${name}`);
-        return makePicture(image, `${run}-${data.kinds[kind][0]}.png`, name, [...mask.keys()], mask, data.run_names[run]);
+        const picture = makePicture(image, `${run}-${data.kinds[kind][0]}.png`, name, [...mask.keys()], mask, data.run_names[run]);
+        picture.querySelector("figcaption").append(...describeStep(image.masks[run], kind));
+        return picture;
       });
+      if (image.scores[run] && kinds.length === data.kinds.length) {
+        pictures.unshift(makePicture(image, `${run}-scores.png`, "score map", null, null, data.run_names[run]));
+      }
       const [colour, dash] = runStyles[run].split(" ");
       const swatch = make("span", { className: "line" });
       swatch.style.borderTop = `3px ${dash} ${colour}`;
@@ -128,11 +137,23 @@ function startGallery(data) {
     return make("div", { className: "example" }, dataset, make("div", { className: "runs" }, ...rows));
   }
 
+  /** What a step gained or lost against the one before it, if both are known. */
+  function describeStep(masks, kind) {
+    const before = steps.slice(0, Math.max(steps.indexOf(kind), 0)).filter((step) => masks[step]).at(-1);
+    if (before === undefined) return [];
+    const label = Number(control("class").value);
+    const [was, is] = [before, kind].map((step) => score(masks[step], label));
+    if (was === null || is === null) return [];
+    const title = `against the ${data.kinds[before][1]}`;
+    return [" ", make("small", { className: is < was ? "worse" : "better", title }, signed(is - was))];
+  }
+
   function makePicture(image, file, name, labels, ious = null, run = "") {
     const folder = `pictures/examples/${encodeURIComponent(image.id)}/`;
     const size = { width: data.width, height: image.height };
     const shown = labels?.filter(Boolean).map(nameLabel).join(", ") || "only background";
-    const alt = labels ? `${name}${run && ` of ${run}`} for ${image.id}: ${shown}` : `photograph ${image.id}`;
+    const of = `${name}${run && ` of ${run}`} for ${image.id}`;
+    const alt = labels ? `${of}: ${shown}` : of;
     const photograph = make("img", { ...size, alt: file ? "" : alt, "data-src": `${folder}photograph.jpg` });
     const layers = make("div", { className: file ? "layers masked" : "layers" }, photograph);
     layers.style.aspectRatio = `${data.width} / ${image.height}`;
@@ -140,6 +161,17 @@ function startGallery(data) {
     const caption = make("figcaption", {}, name);
     if (ious) caption.append(" ", make("b", {}, percent(score(ious, Number(control("class").value)))));
     return make("figure", {}, layers, caption);
+  }
+
+  /** Enlarge an image by its id; returns whether the gallery has it. */
+  function open(id) {
+    const find = () => chosen.findIndex(([image]) => image.id === id);
+    if (find() < 0) {
+      [control("kind").value, control("class").value, control("name").value] = [-1, -1, ""];
+      choose();
+    }
+    if (find() >= 0) view(find());
+    return find() >= 0;
   }
 
   function view(number) {
@@ -197,4 +229,5 @@ function startGallery(data) {
   fade(sliders[0].value);
   if (SMALL && data.run_names.length > 1) control("run").value = data.run_names.length - 1; // the last one alone
   choose();
+  return { open, has: new Set(data.images.map((image) => image.id)) };
 }

@@ -14,7 +14,7 @@ from rca.core.errors import UserError
 from rca.core.files import PALETTE, read_mask, read_photograph
 from rca.data.manifest import Manifest
 from rca.evaluation.protocol import KIND_NAMES
-from rca.report.pictures import blend_mask, draw_comparison, draw_layer, scale_mask, scale_photograph
+from rca.report.pictures import blend_mask, draw_comparison, draw_layer, draw_scores, scale_mask, scale_photograph
 
 # Rows of the sheet that compares kinds at a glance.
 COMPARED = 6
@@ -62,12 +62,14 @@ class GalleryImage(TypedDict):
         height: Its height on the page, in pixels.
         truth: The labels of its true mask; None if unknown.
         masks: By run and kind: None, or alternating labels and IoU, the IoU in tenths of a percent, -1 if unknown.
+        scores: By run, whether it has a score map.
     """
 
     id: str
     height: int
     truth: list[int] | None
     masks: list[list[list[int] | None]]
+    scores: list[bool]
 
 
 class Gallery(TypedDict):
@@ -108,7 +110,8 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
 
     Args:
         page: The directory of the page. Pictures go to `pictures/examples/<image id>/`: `photograph.jpg`, `truth.png`
-            and `<number>-<kind>.png`, with the number of the run, since its name may not fit into a URL.
+            and `<number>-<kind>.png`, with the number of the run, since its name may not fit into a URL; the kind
+            "scores" is the score map.
         runs: The examples of each run.
         manifest: The dataset.
         width: The width of each picture, in pixels.
@@ -124,6 +127,10 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         folder.mkdir(parents=True)
         Image.fromarray(photograph).save(folder / "photograph.jpg", quality=88)
         masks: list[list[list[int] | None]] = []
+        scores = [
+            _write_scores(examples.directory / image_id / "scores.png", folder / f"{number}-scores.png", photograph)
+            for number, examples in enumerate(runs.values())
+        ]
         for number, examples in enumerate(runs.values()):
             masks.append([])
             for kind in kinds:
@@ -133,7 +140,8 @@ def write_gallery(page: Path, runs: Mapping[str, RunExamples], manifest: Manifes
         truths = (examples.directory / image_id / "truth.png" for examples in runs.values())
         truth = next(filter(Path.is_file, truths), None)
         true_labels = _write_mask(truth, folder / "truth.png", photograph) if truth else None
-        images.append({"id": image_id, "height": photograph.shape[0], "truth": true_labels, "masks": masks})
+        height = photograph.shape[0]
+        images.append({"id": image_id, "height": height, "truth": true_labels, "masks": masks, "scores": scores})
     colours = np.array(PALETTE, np.uint8).reshape(-1, 3)[: len(manifest.classes) + 1]
     return {
         "width": width,
@@ -182,6 +190,16 @@ def _draw_row(photograph: UInt8Array, folder: Path) -> Iterator[Image.Image | No
 
 def _read_scaled(source: Path, photograph: UInt8Array) -> UInt8Array:
     return scale_mask(read_mask(source), photograph.shape[1], photograph.shape[0])
+
+
+def _write_scores(source: Path, file: Path, photograph: UInt8Array) -> bool:
+    """Write a score map as a layer for its photograph, if there is one."""
+    if not source.is_file():
+        return False
+    with Image.open(source) as scores:
+        scaled = scores.resize((photograph.shape[1], photograph.shape[0]), Image.Resampling.BILINEAR)
+    draw_scores(np.asarray(scaled)).save(file)
+    return True
 
 
 def _write_mask(source: Path, file: Path, photograph: UInt8Array) -> list[int]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -17,18 +16,10 @@ from rca.report.charts import COLOURS
 from rca.report.gallery import Picture
 from rca.report.pictures import DIMMED
 
-# Size of the map on the page and its margin, and the longest side of a region's picture, in pixels.
-WIDTH, HEIGHT, MARGIN = 720, 480, 12
+# The longest side of a region's picture, in pixels.
 CROP = 128
-# SVG paths around a point: disc, square, triangle, diamond, cross, inverted triangle.
-SHAPES = (
-    "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
-    "m-3.1-3.1h6.2v6.2h-6.2z",
-    "m0-4.2 4 7h-8z",
-    "m0-4.6 4.2 4.6-4.2 4.6-4.2-4.6z",
-    "m-1.3-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",
-    "m0 4.2 4-7h-8z",
-)
+# Marks of classes on the map, as Vega-Lite names them, with the signs that stand for them in the legend.
+SHAPES = {"circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "cross": "✚", "triangle-down": "▼"}
 HEADINGS = {
     "fill": "regions",
     "images": "images",
@@ -59,28 +50,18 @@ class MemoryTables:
 
 
 @dataclass(frozen=True)
-class Point:
-    """An entry on the map: the SVG path of its mark, and its description."""
-
-    path: str
-    title: str
-
-
-@dataclass(frozen=True)
-class MapClass:
-    """A class's part of the map.
-
-    Attributes:
-        name: The class.
-        colour: Its colour as CSS.
-        shape: The SVG path of its mark around a point.
-        points: Its entries.
-    """
+class Mark:
+    """How a class is drawn on the map, and the number of its entries there."""
 
     name: str
     colour: str
     shape: str
-    points: list[Point]
+    entries: int
+
+    @property
+    def sign(self) -> str:
+        """The letter that looks like the mark."""
+        return SHAPES[self.shape]
 
 
 @dataclass(frozen=True)
@@ -98,22 +79,19 @@ class MemorySection:
 
     Attributes:
         run: The run.
-        classes: The map, class by class.
+        map: The map's entries: `x`, `y`, `class`, `image` and `epoch`, counted from 1.
+        marks: The mark of each class.
         entries: The number of entries in the bank; the map may show fewer.
         centres: Prototypes and centroids, class by class.
         rows: The rows of the table: a name, its figures, and the nearest other class; the last is the mean.
     """
 
     run: str
-    classes: list[MapClass]
+    map: pd.DataFrame
+    marks: list[Mark]
     entries: int
     centres: list[Centre]
     rows: list[tuple[str, dict[str, str], str]]
-
-    @property
-    def shown(self) -> int:
-        """The number of entries on the map."""
-        return sum(len(map_class.points) for map_class in self.classes)
 
     @property
     def has_prototypes(self) -> bool:
@@ -134,36 +112,31 @@ def write_memories(page: Path, tables: Mapping[str, MemoryTables], manifest: Man
         names = memory.statistics["class"].tolist()[:-1]
         entries = int(memory.statistics["fill"].iloc[:-1].sum())
         centres, rows = arrange_centres(memory.regions, pictures), arrange_rows(memory.statistics)
-        memories.append(MemorySection(run, draw_map(memory.map, names), entries, centres, rows))
+        places = memory.map.assign(image=memory.map["image"].fillna("unknown image"), epoch=memory.map["epoch"] + 1)
+        memories.append(MemorySection(run, places, choose_marks(places, names), entries, centres, rows))
     return memories
 
 
-def draw_map(places: pd.DataFrame, names: Sequence[str]) -> list[MapClass]:
-    """Fit the entries into the map, with the same scale for both axes, and give each class its own mark.
+def choose_marks(places: pd.DataFrame, names: Sequence[str]) -> list[Mark]:
+    """Give each class its own mark.
 
     From class to class both colour and shape change, for people who cannot tell the colours apart. The marks repeat
     after 36 classes.
 
     Args:
-        places: `x`, `y`, `class`, `image` and `epoch` of each entry.
+        places: The map's entries.
         names: All classes, in order.
     """
-    xy = places[["x", "y"]].to_numpy(np.float64)
-    if len(xy):
-        low, high = xy.min(0), xy.max(0)
-        room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-        scale = min((room / np.maximum(high - low, 1e-9)).min(), 1e9)
-        xy = (xy - (low + high) / 2) * scale + np.array([WIDTH, HEIGHT]) / 2
-    classes = []
-    for number, name in enumerate(names):
-        colour, shape = COLOURS[number % len(COLOURS)], SHAPES[(number + number // len(COLOURS)) % len(SHAPES)]
-        chosen = (places["class"] == name).to_numpy()
-        lines = zip(xy[chosen], places["image"].fillna("unknown image")[chosen], places["epoch"][chosen], strict=True)
-        points = [
-            Point(f"M{x:.1f} {y:.1f}{shape}", f"{name}, {image}, epoch {epoch + 1}") for (x, y), image, epoch in lines
-        ]
-        classes.append(MapClass(name, colour, shape, points))
-    return classes
+    counts, shapes = places["class"].value_counts(), list(SHAPES)
+    return [
+        Mark(
+            name,
+            COLOURS[number % len(COLOURS)],
+            shapes[(number + number // len(COLOURS)) % len(shapes)],
+            int(counts.get(name, 0)),
+        )
+        for number, name in enumerate(names)
+    ]
 
 
 def write_regions(page: Path, folder: Path, tables: MemoryTables, manifest: Manifest) -> list[Picture]:

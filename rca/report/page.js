@@ -22,6 +22,7 @@ function make(tag, properties = {}, ...children) {
   const show = (scheme) => {
     document.documentElement.dataset.scheme = scheme;
     button.textContent = `Colours: ${names[scheme]}`;
+    document.dispatchEvent(new Event("scheme"));
   };
   let kept = "";
   try {
@@ -31,6 +32,7 @@ function make(tag, properties = {}, ...children) {
   }
   show(kept in names ? kept : "");
   button.hidden = false;
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("scheme")));
   button.addEventListener("click", () => {
     const order = Object.keys(names);
     const next = order[(order.indexOf(document.documentElement.dataset.scheme) + 1) % order.length];
@@ -41,6 +43,15 @@ function make(tag, properties = {}, ...children) {
       // As above.
     }
   });
+}
+
+/** Load a script beside the page, once. */
+const scripts = new Map();
+function loadScript(src) {
+  if (!scripts.has(src)) {
+    scripts.set(src, new Promise((resolve, reject) => document.head.append(make("script", { src, onload: resolve, onerror: reject }))));
+  }
+  return scripts.get(src);
 }
 
 // On a small screen what is long begins closed.

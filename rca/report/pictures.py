@@ -82,6 +82,22 @@ def draw_layer(mask: UInt8Array) -> Image.Image:
     return layer
 
 
+def draw_scores(scores: UInt8Array) -> Image.Image:
+    """Draw a score map as a layer for its photograph: the higher the score, the more opaque and the lighter.
+
+    Args:
+        scores: (H, W), uint8, 255 for the score 1.
+
+    Returns:
+        A palette picture of 16 levels; the lowest is transparent.
+    """
+    layer = Image.fromarray(scores // 16)
+    steps = [level / 15 for level in range(16)]
+    layer.putpalette([value for step in steps for value in (round(120 + 135 * step), round(230 * step), 20)])
+    layer.info["transparency"] = bytes(round(255 * step) for step in steps)
+    return layer
+
+
 def find_edges(mask: UInt8Array) -> BoolArray:
     """The pixels of classes with another label above, below, left or right; (H, W), bool."""
     padded = np.pad(mask, 1, mode="edge")

@@ -69,4 +69,6 @@ if (find("class-table")?.options.length) {
   find("unmeasured").hidden = Object.keys(measured).length > 0;
 }
 
-if (find("gallery-data")) startGallery(JSON.parse(find("gallery-data").textContent));
+const gallery = globalThis.gallery?.images.length ? startGallery(globalThis.gallery) : null;
+startCharts(globalThis.charts);
+if (find("scatter-controls")) startScatter(globalThis.charts.scatter, gallery);

@@ -128,7 +128,7 @@ def run(context: Context, task: EvaluateTask) -> None:
             write_examples(directory, manifest, masks, *examples)
             if paths.memory.is_file():
                 write_memory(directory / "memory", paths.memory, manifest)
-            for path in (paths.threshold_curve, paths.cam_history, paths.seg_history):
+            for path in (paths.threshold, paths.threshold_curve, paths.cam_history, paths.seg_history):
                 if path.is_file():
                     shutil.copyfile(path, directory / path.name)
             write_text(directory / "per_class.csv", per_class)

@@ -15,12 +15,14 @@ from rca.core.files import read_json, read_mask, write_directory
 from rca.core.settings import Settings, load_params
 from rca.data.manifest import read_manifest
 from rca.evaluation.errors import KINDS, PARTS
+from rca.evaluation.image_counts import COLUMNS as IMAGE_COLUMNS
 from rca.evaluation.tables import COLUMNS
-from rca.report.build import TRAININGS, SeedResult, Source, build_report
+from rca.report.build import build_report
 from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
 from rca.report.memory import MemoryTables
 from rca.report.pipeline import Measurement, StageFiles
+from rca.report.source import TRAININGS, SeedResult, Source
 from rca.stages.base.context import Context
 from rca.stages.base.layout import LOGS, RunLayout
 from rca.stages.base.pins import PINS
@@ -31,6 +33,7 @@ PIPELINE, INSTANCES, PARAMS = Path("dvc.yaml"), Path("workflow/instances.yaml"),
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
 # The lists in workflow/instances.yaml; their axes have the singular's name.
 LISTS = ("runs", "items", "shards")
+CURVE = ("threshold", "miou", "pixels", "right")
 # Columns that hold words, even if they look like numbers.
 NAMES = ("run", "metric", "kind", "split", "class", "size", "classes_shown", "nearest", "image", "centre")
 
@@ -111,12 +114,14 @@ def read_result(paths: RunLayout, trained: bool) -> SeedResult:
             directory / "examples", read_table(directory / "examples.csv", ("image", "kind", "label", "iou"))
         ),
         per_class=read_table(directory / "per_class.csv", ("kind", "split", "threshold", "class", "iou")),
+        images=read_table(directory / "images.csv", IMAGE_COLUMNS),
         errors=ErrorTables(
             read_table(directory / "errors.csv", ("kind", "split", "threshold", *PARTS, *KINDS)),
             read_table(directory / "confusion.csv", ("kind", "split", "threshold", "truth", "predicted", "pixels")),
         ),
         protocol=protocol,
-        threshold=read_made(directory / paths.threshold_curve.name, ("threshold", "miou"), needed=weak),
+        threshold=read_made(directory / paths.threshold_curve.name, CURVE, needed=weak),
+        chosen=read_json(directory / paths.threshold.name) if weak else {},
         histories={
             stage: read_made(directory / f"{stage}.csv", ("epoch",), needed=trained and stage == "train_cam")
             for stage in TRAININGS

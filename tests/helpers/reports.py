@@ -15,7 +15,7 @@ from snapshots import write_snapshot
 from rca.core.files import IGNORE, write_json, write_mask
 from rca.data.manifest import ImageRecord, Manifest, read_manifest, write_manifest
 from rca.evaluation.errors import list_errors
-from rca.evaluation.exhibits import write_memory
+from rca.evaluation.exhibits import write_memory, write_scores
 from rca.evaluation.figures import Counted, list_confusion
 from rca.evaluation.image_counts import list_images
 from rca.evaluation.mask_counts import Truth
@@ -59,6 +59,7 @@ class Page(HTMLParser):
     """Collects what the tests look at."""
 
     text: str
+    folder: Path
     links: list[str] = field(default_factory=list)
     images: list[dict[str, str | None]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -91,11 +92,20 @@ class Page(HTMLParser):
         if self.in_cell:
             self.rows[-1][-1] += data
 
+    def read_script(self, name: str) -> Any:
+        """The data in a script beside the page, from which the page's own script makes its parts."""
+        text = (self.folder / f"{name}.js").read_text(encoding="utf-8")
+        return json.loads(text.removeprefix(f"globalThis.{name} = ").removesuffix(";\n"))
+
     @property
     def gallery(self) -> dict[str, Any]:
         """What the page's script makes the gallery of."""
-        _, _, rest = self.text.partition('id="gallery-data">')
-        return json.loads(rest.partition("</script>")[0])
+        return self.read_script("gallery")
+
+    @property
+    def charts(self) -> dict[str, dict[str, Any]]:
+        """The specifications of the charts, by name."""
+        return self.read_script("charts")
 
     def find_row(self, name: str) -> list[str]:
         """The cells, white space collapsed, of the first row whose first cell is `name`."""
@@ -112,6 +122,13 @@ def draw_mask(shift: int) -> np.ndarray:
     mask[26:44, 30:50] = 2
     mask[26:44, 52:60] = IGNORE
     return mask
+
+
+def draw_scores(shift: int) -> np.ndarray:
+    """Score maps of two classes (2, H, W): lower from left to right, and nothing of the second."""
+    scores = np.zeros((2, HEIGHT, WIDTH), np.float32)
+    scores[0] = np.linspace(1, 0, WIDTH) / (1 + shift)
+    return scores
 
 
 def find_ious(shift: int) -> dict[int, float]:
@@ -134,6 +151,7 @@ def write_evaluation(directory: Path, run: str, seed: int) -> dict:
         folder = directory / "examples" / image_id
         folder.mkdir(parents=True)
         write_mask(folder / "truth.png", draw_mask(0))
+        write_scores(folder / "scores.png", draw_scores(number))
         for kind in KINDS:
             write_mask(folder / f"{kind}.png", draw_mask(number))
     pd.DataFrame(lines, columns=["image", "kind", "label", "iou"]).to_csv(directory / "examples.csv", index=False)
@@ -144,6 +162,8 @@ def write_evaluation(directory: Path, run: str, seed: int) -> dict:
     write_counts(directory)
     write_json(directory / "evaluation.json", {"metrics": metrics, "protocol": PROTOCOL})
     curve = pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "miou": rng.random(3), "precision": 0.5})
+    curve = curve.assign(pixels=[40, 0, 20], right=[10, 0, 20 - seed])
+    write_json(directory / "threshold.json", {"best": 0.5, "fixed": 0.375 + 0.125 * seed})
     curve.to_csv(directory / "threshold.csv", index=False)
     history = pd.DataFrame({"epoch": [1, 2], "learning_rate": 0.1, "loss_classification": rng.random(2)})
     history.to_csv(directory / "train_cam.csv", index=False)
@@ -203,4 +223,5 @@ def build_project(folder: Path) -> None:
 def render(project: Path, **changes: Any) -> Page:
     """Run the stage; `changes` are of its task."""
     STAGE.run(Context("render_report", "toy"), TASK.model_copy(update=changes))
-    return Page((project / "runs/toy/report/index.html").read_text(encoding="utf-8"))
+    folder = project / "runs/toy/report"
+    return Page((folder / "index.html").read_text(encoding="utf-8"), folder)

@@ -1,7 +1,5 @@
 """The report's section of the memory bank: its map, its regions and its figures."""
 
-import html
-import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +12,9 @@ from reports import EVIL, IDS, RUNS, WRITTEN, build_project, remember, render
 
 from rca.core.errors import UserError
 from rca.evaluation.memory_statistics import describe_memory
-from rca.report.memory import arrange_rows, cut_region, draw_map
+from rca.report.memory import arrange_rows, choose_marks, cut_region
 from rca.report.pictures import DIMMED
+from rca.report.specs import MAP, draw_memory
 
 
 @pytest.fixture
@@ -27,20 +26,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_map_has_a_mark_for_each_entry(project: Path) -> None:
     snapshot = remember(WRITTEN)
-    text = render(project).text
-    drawing = text[text.index('<svg class="map"') :]
-    drawing = drawing[: drawing.index("</svg>")]
-    titles = [html.unescape(title) for title in re.findall(r"<title>(.*?)</title>", drawing)]
-    wanted = [
-        f"{name}, {IDS[snapshot.image[row, slot]]}, epoch {snapshot.epoch[row, slot] + 1}"
+    page = render(project)
+    entries = page.charts["memory-0"]["datasets"]["map"]
+    assert [(entry["class"], entry["image"], entry["epoch"]) for entry in entries] == [
+        (name, IDS[snapshot.image[row, slot]], snapshot.epoch[row, slot] + 1)
         for row, name in enumerate((EVIL, "cat"))
         for slot in range(WRITTEN[row])
     ]
-    assert titles == wanted
-    xy = np.array(re.findall(r'd="M(\S+) ([\d.]+)m', drawing), float)
-    assert len(xy) == sum(WRITTEN)
-    assert ((xy > 0) & (xy < (720, 480))).all()
-    assert text.count("<g fill=") == 2
+    places = pd.read_csv(project / f"runs/toy/evaluation/{RUNS[-1]}-0/memory/map.csv")
+    np.testing.assert_allclose([(entry["x"], entry["y"]) for entry in entries], places[["x", "y"]], atol=1e-4)
+    assert f"{EVIL} {WRITTEN[0]}" in " ".join(page.words.split())
 
 
 def test_an_entry_of_an_unknown_image_says_so(project: Path) -> None:
@@ -48,7 +43,7 @@ def test_an_entry_of_an_unknown_image_says_so(project: Path) -> None:
     table = pd.read_csv(path)
     table.loc[0, "image"] = ""
     table.to_csv(path, index=False)
-    assert f"<title>{html.escape(EVIL)}, unknown image, epoch" in render(project).text
+    assert render(project).charts["memory-0"]["datasets"]["map"][0]["image"] == "unknown image"
 
 
 def test_the_memory_names_are_escaped(project: Path) -> None:
@@ -92,7 +87,7 @@ def test_an_empty_memory_and_a_run_without_one(project: Path) -> None:
     remember((0, 0))
     page = render(project)
     assert "The memory holds no region yet." in page.words
-    assert 'class="map"' not in page.text
+    assert 'data-chart="memory' not in page.text
     page = render(project, memory_runs=())
     assert "Memory bank" not in page.words
     assert "#memory" not in page.links
@@ -117,19 +112,18 @@ def test_a_region_outside_the_manifest_is_named(project: Path) -> None:
 
 def test_up_to_36_classes_have_different_marks() -> None:
     places = pd.DataFrame({"x": [], "y": [], "class": [], "image": [], "epoch": []})
-    marks = [(one.colour, one.shape) for one in draw_map(places, [str(number) for number in range(36)])]
+    marks = [(one.colour, one.shape) for one in choose_marks(places, [str(number) for number in range(36)])]
     assert len(set(marks)) == 36
     assert all(first[0] != second[0] and first[1] != second[1] for first, second in pairwise(marks))
 
 
 def test_the_map_keeps_proportions() -> None:
     places = pd.DataFrame({"x": [0.0, 3, 0], "y": [0.0, 0, 4], "class": "cat", "image": "one", "epoch": 0})
-    points = [
-        np.array(re.match(r"M(\S+) ([\d.]+)", one.path).groups(), float) for one in draw_map(places, ["cat"])[0].points
-    ]
-    across, up = np.linalg.norm(points[1] - points[0]), np.linalg.norm(points[2] - points[0])
-    assert across / up == pytest.approx(3 / 4, abs=0.01)
-    assert up == pytest.approx(480 - 2 * 12)
+    (layer,) = draw_memory(places, {"cat": ("#000000", "circle")}, "")["layer"]
+    (left, right), (bottom, top) = (layer["encoding"][name]["scale"]["domain"] for name in "xy")
+    assert (right - left) / (top - bottom) == pytest.approx(MAP[0] / MAP[1], abs=0.001)
+    assert left < 0 < 3 < right
+    assert bottom < 0 < 4 < top < 4.3
 
 
 def test_a_region_is_bright_and_the_rest_of_its_box_dim() -> None:

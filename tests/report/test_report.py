@@ -34,12 +34,13 @@ from rca.core.files import IGNORE, PALETTE, write_json
 from rca.evaluation.protocol import describe_protocol
 from rca.params.read import read_params
 from rca.pipeline.resolve import resolve_jobs
-from rca.report.build import SeedResult, choose_compared, list_columns
+from rca.report.build import choose_compared, list_columns
 from rca.report.charts import summarise_seeds
 from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
 from rca.report.pictures import DIMMED, OPACITY, blend_mask, draw_comparison
 from rca.report.pipeline import draw_graph
+from rca.report.source import SeedResult
 from rca.stages.base.stage import list_stages
 from rca.stages.render_report import read_pipeline
 
@@ -97,6 +98,8 @@ def test_links_lead_to_files_beside_the_page(project: Path) -> None:
     for image in gallery["images"]:
         place = f"pictures/examples/{image['id']}"
         names |= {f"{place}/photograph.jpg", f"{place}/truth.png"}
+        assert image["scores"] == [True] * len(RUNS)
+        names |= {f"{place}/{number}-scores.png" for number in range(len(RUNS))}
         names |= {
             f"{place}/{number}-{kind}.png"
             for number, masks in enumerate(image["masks"])
@@ -104,8 +107,9 @@ def test_links_lead_to_files_beside_the_page(project: Path) -> None:
             if mask
         }
     regions = len(pd.read_csv(f"runs/toy/evaluation/{RUNS[-1]}-0/memory/regions.csv"))
-    # Three charts, one comparison, the regions of a memory, what the stages took, and the errors.
-    assert len(names) == len(IDS) * (2 + len(RUNS) * len(KINDS)) + 3 + 1 + regions + 2
+    names |= {"vega.js", "images.js"}  # which the page's script asks for
+    # The pictures of each image, one comparison, the regions of a memory, and six scripts.
+    assert len(names) == len(IDS) * (2 + len(RUNS) * (1 + len(KINDS))) + 1 + regions + 6
     for name in names:
         assert "://" not in name
         assert (folder / unquote(name)).is_file()
@@ -129,7 +133,7 @@ def test_images_state_what_they_show_and_their_size(project: Path) -> None:
 
 def test_names_are_escaped(project: Path) -> None:
     page = render(project)
-    assert page.tags.count("script") == 4  # measurements, errors, the gallery's data and the script itself
+    assert page.tags.count("script") == 5  # four files of data, and the script itself
     assert "i" not in page.tags
     assert "alert(1)</script>" not in page.text
     assert page.gallery["classes"] == ["background", EVIL, "cat"]
@@ -191,9 +195,8 @@ def test_blend_of_each_kind_of_pixel() -> None:
 
 
 def test_errors_on_the_page_agree_with_sklearn(project: Path) -> None:
-    render(project)
-    text = (project / "runs/toy/report/errors.js").read_text()
-    data = json.loads(text.removeprefix("globalThis.errors = ").removesuffix(";\n"))
+    page = render(project)
+    data = page.read_script("errors")
     assert data["classes"] == ["background", EVIL, "cat"]
     truth = np.concatenate([draw_mask(0).ravel()] * len(IDS))
     mask = np.concatenate([draw_mask(number).ravel() for number in range(len(IDS))])
@@ -238,9 +241,9 @@ def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) ->
     }
     for name, content in logs.items():
         write_json(project / f"logs/{name}.json", content)
-    assert render(project).text == before
-    text = (project / "runs/toy/report/measurements.js").read_text()
-    measured = json.loads(text.removeprefix("globalThis.measurements = ").removesuffix(";\n"))
+    page = render(project)
+    assert page.text == before
+    measured = page.read_script("measurements")
     assert set(measured) == {"train_cam", "tabulate"}
     assert measured["train_cam"] == {
         "instances": 2, "seconds": 6.75, "longest": 4.5, "memory_mb": 300, "gpu_memory_mb": None
@@ -432,16 +435,18 @@ def test_comparison_places_pictures_in_a_grid() -> None:
         draw_comparison([[red]], ["left", "right"])
 
 
-def test_the_stage_imports_neither_torch_nor_dvc() -> None:
-    code = "import sys, rca.stages.render_report; print([m for m in ('torch', 'dvc', 'sklearn') if m in sys.modules])"
+def test_the_stage_imports_nothing_slow() -> None:
+    late = ("torch", "dvc", "sklearn", "altair", "vl_convert")
+    code = f"import sys, rca.stages.render_report; print([m for m in {late} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_sheet_shows_a_run_that_has_masks_of_every_kind() -> None:
     def make(supervision: str) -> list[SeedResult]:
-        protocol, errors = {"supervision": supervision}, ErrorTables(pd.DataFrame(), pd.DataFrame())
-        return [SeedResult(RunExamples(Path(), pd.DataFrame()), pd.DataFrame(), errors, protocol, pd.DataFrame(), {})]
+        nothing = pd.DataFrame()
+        examples, errors = RunExamples(Path(), nothing), ErrorTables(nothing, nothing)
+        return [SeedResult(examples, nothing, nothing, errors, {"supervision": supervision}, nothing, {}, {})]
 
     assert choose_compared({"cam": make("tags"), "rca": make("tags"), "full": make("masks")}) == "rca"
     assert choose_compared({"one": make("masks"), "full": make("masks")}) == "full"

@@ -139,7 +139,7 @@ def test_pictures_load_when_they_come_into_view(open_page: Open, size: str) -> N
     card = opened.page.locator("#gallery article").first
     card.scroll_into_view_if_needed()
     opened.page.wait_for_function("document.querySelector('#gallery img').naturalWidth > 0")
-    assert 0 < len([url for url in opened.pictures if "examples" in url]) < A_PAGE * (2 + len(RUNS) * len(KINDS))
+    assert 0 < len([url for url in opened.pictures if "examples" in url]) < A_PAGE * (2 + len(RUNS) * (1 + len(KINDS)))
 
 
 def test_names_show_as_text(open_page: Open) -> None:
@@ -173,7 +173,7 @@ def test_filters_work_by_mouse(open_page: Open) -> None:
     opened = open_page()
     page = opened.page
     assert opened.read("#gallery-count") == [f"{IMAGES} of {IMAGES} images"]
-    assert page.locator("#gallery article").first.locator("figure").count() == 2 + len(RUNS) * len(KINDS)
+    assert page.locator("#gallery article").first.locator("figure").count() == 2 + len(RUNS) * (1 + len(KINDS))
     page.select_option("#gallery-run", label=RUNS[1])
     page.select_option("#gallery-kind", label="refined")
     captions = [
@@ -258,7 +258,7 @@ def test_the_page_can_be_read(open_page: Open, size: str, scheme: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
         texts = page.evaluate(
             """[...document.querySelectorAll('body *')].filter(element => element.checkVisibility() &&
-                !element.closest('svg, .bar-track') &&
+                !element.closest('svg, .bar-track, [aria-hidden]') &&
                 [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim())).map(element => {
                 let ground = element;
                 while (ground.parentElement && getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)')
@@ -481,3 +481,155 @@ def test_the_gallery_is_ordered_by_what_a_run_gains(
     opened.page.select_option("#gallery-order", "loss")
     assert opened.names == ["one", "two", "three.x"]
     assert opened.read("#gallery article h3 small")[0].strip() == "IoU 25.0, −25.0 over cam"
+
+
+# --- charts
+
+
+def draw_chart(page: Any, name: str) -> Any:
+    """Scroll to a chart, and wait until it is drawn."""
+    figure = page.locator(f"[data-chart='{name}']")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".plot svg, .plot canvas").first.wait_for()
+    return figure
+
+
+def find_dot(page: Any, name: str, x: float, y: float) -> tuple[float, float]:
+    """Where values stand in the window."""
+    left, top = page.evaluate(
+        """async ([name, x, y]) => {
+            const { view } = await drawnCharts.get(name);
+            const box = document.querySelector(`[data-chart='${name}'] :is(svg, canvas)`).getBoundingClientRect();
+            const [origin, padding] = [view.origin(), view.padding()];
+            const across = padding.left + origin[0] + view.scale("x")(x);
+            return [box.left + across, box.top + padding.top + origin[1] + view.scale("y")(y)];
+        }""",
+        [name, x, y],
+    )
+    return left, top
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_charts_are_drawn_when_they_are_seen(open_page: Open, size: str, scheme: str) -> None:
+    opened = open_page(size, scheme)
+    page = opened.page
+    assert not any(url.endswith("images.js") for url in opened.requests)
+    page.evaluate("document.querySelectorAll('details').forEach(part => (part.open = true))")
+    for name in ("class", "curve-threshold", "curve-reliability", "curve-train_cam-1", "scatter", "memory-0"):
+        figure = draw_chart(page, name)
+        assert figure.locator(".plot").bounding_box()["width"] <= SIZES[size][0]
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    letters = page.locator("[data-chart=class] svg text").evaluate_all(
+        "texts => texts.map(text => [text.getAttribute('fill'), parseFloat(getComputedStyle(text).fontSize)])"
+    )
+    ground = page.locator("[data-chart=class]").evaluate("figure => getComputedStyle(figure).backgroundColor")
+    assert len(letters) > 5
+    for ink, pixels in letters:
+        assert pixels >= 12
+        assert find_contrast(ink, ground) >= 4.5
+
+
+def test_a_chart_shows_values_zooms_and_goes_back(open_page: Open) -> None:
+    page = open_page().page
+    figure = draw_chart(page, "curve-threshold")
+    box = figure.locator(".plot svg").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def read() -> list[str]:
+        return figure.locator(".plot svg .role-axis-label text").all_inner_texts()
+
+    page.mouse.move(*middle)
+    line = next(line for line in page.evaluate("charts['curve-threshold'].datasets.curves") if line["run"] == RUNS[1])
+    page.mouse.move(*find_dot(page, "curve-threshold", line["threshold"], line["mean"]))
+    tip = page.locator("#vg-tooltip-element")
+    tip.wait_for()
+    words = dict(row.split("\t") for row in re.sub(r"\t\n", "\t", tip.inner_text()).split("\n") if row)
+    assert words["run"] == RUNS[1]
+    assert [float(words[name]) for name in ("threshold", "mean", "low", "high")] == pytest.approx(
+        [line[name] for name in ("threshold", "mean", "low", "high")], rel=1e-3
+    )
+    page.mouse.move(*middle)
+    before = read()
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(300)
+    assert read() != before
+    page.mouse.dblclick(*middle)
+    page.wait_for_timeout(300)
+    assert read() == before
+    page.mouse.wheel(0, 300)  # without Ctrl the wheel moves the page
+    page.wait_for_timeout(300)
+    assert read() == before
+
+
+def test_a_loss_can_be_read_on_a_logarithmic_axis(open_page: Open) -> None:
+    page = open_page().page
+    figure = draw_chart(page, "curve-train_cam-1")
+    scale = "JSON.stringify(globalThis.charts['curve-train_cam-1'].layer.map(layer => layer.encoding.y.scale.type))"
+    before = figure.locator(".plot svg").inner_html()
+    figure.locator("input[type=checkbox]").check()
+    assert set(page.evaluate(f"JSON.parse({scale})")) == {"log"}
+    page.wait_for_function(
+        "before => document.querySelector(\"[data-chart='curve-train_cam-1'] svg\")?.innerHTML !== before", arg=before
+    )
+    assert draw_chart(page, "curve-threshold").locator("input[type=checkbox]").count() == 0
+
+
+def test_charts_are_saved_as_pictures_and_as_a_table(open_page: Open, tmp_path: Path) -> None:
+    page = open_page().page
+    figure = draw_chart(page, "class")
+    for form, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"run,masks,class,")):
+        with page.expect_download() as download:
+            figure.locator(".copy button", has_text=form).click()
+        assert download.value.suggested_filename == f"class.{form.lower()}"
+        download.value.save_as(tmp_path / form)
+        assert (tmp_path / form).read_bytes().startswith(start)
+    text = (tmp_path / "SVG").read_text()
+    assert RUNS[1].replace("&", "&amp;").replace("<", "&lt;") in text  # the legend, which the page has beside the chart
+    table = pd.read_csv(tmp_path / "CSV")
+    assert set(table["class"]) == {"background", EVIL, "mean of all"}
+    assert figure.locator(".aside").count() == 0
+
+
+def test_a_click_on_a_dot_opens_its_photograph(open_page: Open) -> None:
+    page = open_page().page
+    figure = draw_chart(page, "scatter")
+    assert (
+        page.locator("#scatter-up").evaluate("control => control.selectedOptions[0].text")
+        == f"{RUNS[1]}: segmentation, val"
+    )
+    assert page.inner_text("#scatter-said") == f"{len(IDS)} images: 0 gain, 0 lose, {len(IDS)} stay."
+    page.select_option("#scatter-across", label=f"{RUNS[0]}: seed, train")
+    options = page.locator("#scatter-up option").all_inner_texts()
+    assert options == [f"{run}: seed, train" for run in RUNS]  # masks of the same images
+    figure.locator("canvas").wait_for()
+    page.wait_for_timeout(300)
+    ious = {name: 100 * np.mean(list(find_ious(number).values())) for number, name in enumerate(IDS)}
+    place = find_dot(page, "scatter", ious["two"], ious["two"])
+    page.mouse.move(*place)
+    page.wait_for_function("document.querySelector('#vg-tooltip-element')?.innerText.includes('two')")
+    page.mouse.click(*place)
+    page.locator("#viewer-heading").wait_for()
+    assert page.inner_text("#viewer-heading").startswith("two")
+
+
+def test_the_viewer_says_what_each_step_gained(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_project(tmp_path)
+    ious = {"seed": 0.5, "seed_predicted_tags": 0.25, "pseudo": 0.5, "refined": 0.625, "segmentation": 0.375}
+    for folder in tmp_path.glob("runs/toy/evaluation/*"):
+        table = pd.read_csv(folder / "examples.csv")
+        table["iou"] = table["kind"].map(ious)
+        table.to_csv(folder / "examples.csv", index=False)
+    render(tmp_path)
+    opened = open_page(file=tmp_path / "runs/toy/report/index.html")
+    opened.page.locator("#gallery article h3 button").first.click()
+    captions = opened.page.locator("#viewer .of-run").first.locator("figcaption").all_inner_texts()
+    assert captions == [
+        *("score map", "seed 50.0", "seed, tags predicted 25.0", "pseudo label 50.0 +0.0", "refined 62.5 +12.5"),
+        "segmentation 37.5 −25.0",
+    ]

@@ -1,5 +1,6 @@
 """The stage that scores a run, on a few small pictures and a network with random weights."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_seeds_of_given_and_of_predicted_tags_are_scored_apart(build: Callable[.
     assert protocol["tags"] == {"seed": "given", "seed_predicted_tags": "predicted", "pseudo": "given"}
     assert protocol["tag_threshold"] == 0.5
     for example in Path("runs/shapes/evaluation/cam-0/examples").iterdir():
-        assert {path.stem for path in example.iterdir()} == {"truth", "seed", "seed_predicted_tags", "pseudo"}
+        assert {path.stem for path in example.iterdir()} == {"truth", "scores", "seed", "seed_predicted_tags", "pseudo"}
 
 
 def test_refined_masks_of_given_and_of_predicted_tags_are_scored_apart(build: Callable[..., Manifest]) -> None:
@@ -187,12 +188,18 @@ def test_examples_tell_how_good_each_mask_is(build: Callable[..., Manifest]) -> 
     manifest = build(evaluate={"examples": None, "examples_split": "val"})
     score()
     folder = Path("runs/shapes/evaluation/cam-0")
+    best = json.loads((folder / "threshold.json").read_text())["best"]
     table = pd.read_csv(folder / "examples.csv").set_index(["image", "kind", "label"])["iou"]
     ids = {record.id for record in manifest.select("val")}
     assert {path.name for path in (folder / "examples").iterdir()} == ids
     assert set(table.index.get_level_values("image")) == ids
     for record in manifest.select("val"):
         truth = np.asarray(Image.open(manifest.truth(record)))
+        scores = np.asarray(Image.open(folder / f"examples/{record.id}/scores.png")) / 255
+        found = np.asarray(Image.open(folder / f"examples/{record.id}/seed.png")) > 0
+        clear = abs(scores - best) > 1 / 255  # what is not as near to the threshold as a picture can tell
+        assert clear.mean() > 0.5
+        np.testing.assert_array_equal(found[clear], (scores > best)[clear])
         for kind in ("seed", "pseudo"):
             mask = np.asarray(Image.open(folder / f"examples/{record.id}/{kind}.png"))
             known = truth != IGNORE
