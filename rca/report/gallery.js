@@ -145,7 +145,7 @@ function startGallery(data) {
     const [was, is] = [before, kind].map((step) => score(masks[step], label));
     if (was === null || is === null) return [];
     const title = `against the ${data.kinds[before][1]}`;
-    return [" ", make("small", { className: is < was ? "worse" : "better", title }, signed(is - was))];
+    return [" ", make("small", { title }, signed(is - was))];
   }
 
   function makePicture(image, file, name, labels, ious = null, run = "") {
