@@ -10,7 +10,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-all bench test-cpu test-cpus test-dvc test-slurm lint docs hooks format lock
+.PHONY: help setup run test test-all notebook bench test-cpu test-cpus test-dvc test-slurm lint docs hooks format lock
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ test: setup  ## run the fast tests, in minutes
 
 test-all: setup  ## run all tests except Slurm's, with the README's commands
 	@pytest -n $(CORES) --dist worksteal -m "not slurm"
+
+notebook: setup  ## run the notebook docs/tour.ipynb from its first cell to its last
+	@pytest --nbmake --nbmake-timeout=120 docs/tour.ipynb
 
 bench: setup  ## run the benchmarks in about 25 minutes, and write docs/benchmarks.md
 	@$(BIN)/python benchmarks

@@ -1,5 +1,6 @@
 """The pages that people read: their links lead somewhere, and what they list is what is there."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -96,3 +97,13 @@ def test_the_recording_is_short_and_names_no_machine() -> None:
         (shown,) = re.findall(rf"^\| {run} \| ([\d.]+ ± .*) \|$", readme, re.MULTILINE)
         (row,) = re.findall(rf"^\| {run} \| best \| (\d.*) \|$", printed, re.MULTILINE)
         assert set(shown.split(" | ")) <= set(row.split(" | "))
+
+
+def test_the_notebook_is_stored_as_it_is_before_it_runs() -> None:
+    cells = json.loads((ROOT / "docs/tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    text = "".join(line for cell in code for line in cell["source"])
+    for name in ("rca.load(", ".predict(", ".plot()", "rca.cam(", "rca.results("):
+        assert name in text
