@@ -30,6 +30,9 @@ from rca.data.formats.tag_exports import list_exports, read_export
 from rca.data.ids import compose
 from rca.data.listing import DRAWN, Entry, Listing
 
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods")
+"""Suffixes of tables, one of which may be meant for `tags.csv`."""
+
 
 class FolderSettings(BaseDatasetSettings):
     """How a folder of photographs is split.
@@ -171,9 +174,15 @@ def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -
         path, table = exports[0], read_export(exports, index)
     else:
         skipped = {source.path or name for name, source in settings.sources.items()}
-        folders = find_class_folders(root, settings.splits, skipped)
-        if folders is None:
-            raise UserError(f"{path} does not exist, and no class folders (cat/1.jpg, ...): add one of the two.")
+        try:
+            folders = find_class_folders(root, settings.splits, skipped)
+            if folders is None:
+                raise UserError(f"{path} does not exist, and no class folders (cat/1.jpg, ...): add one of the two.")
+        except UserError:
+            other = next((one for one in sorted(root.iterdir()) if one.suffix.lower() in TABLES), None)
+            if other is None:
+                raise
+            raise UserError(f"{path} does not exist, but {other.name} is there: save it as {path.name}.") from None
         rows = [_place(row, folders.folder, row.name) for row in folders.rows]
         return Rows(root / folders.folder, rows, (), ())
     images, faults = [], list(table.faults)

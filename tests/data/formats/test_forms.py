@@ -382,3 +382,20 @@ def test_an_image_may_have_a_line_for_each_tag(tmp_path: Path) -> None:
     assert [row.tags for row in read_table(path).rows] == [("cow", "cat"), ("sheep",)]
     path.write_text("id,tags,split\na,cow,train\na,sheep,val\n")
     assert [row.tags for row in read_table(path).rows] == [("cow",), ("sheep",)]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Tags.CSV", "tags.xlsx", "annotations.tsv"])
+@pytest.mark.parametrize("photograph", ["images/a.jpg", "notes/readme.txt"])
+def test_a_table_of_another_name_is_named(tmp_path: Path, name: str, photograph: str) -> None:
+    (tmp_path / photograph).parent.mkdir()
+    if photograph.endswith(".jpg"):
+        save(tmp_path / photograph)
+    (tmp_path / name).write_text("id,tags\na,cow\n")
+    with pytest.raises(UserError, match=f"tags.csv does not exist, but {name} is there: save it as tags.csv"):
+        list_dataset(tmp_path, FOLDER)
+
+
+def test_class_folders_need_no_table_beside_them(tmp_path: Path) -> None:
+    save(tmp_path / "cow/a.jpg")
+    (tmp_path / "sizes.csv").write_text("id,width\na,9\n")
+    assert [entry.tags for entry in list_dataset(tmp_path, FOLDER).entries] == [("cow",)]
