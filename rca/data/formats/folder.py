@@ -1,6 +1,6 @@
 """Datasets of one's own: a folder of photographs, a table of tags, and masks if there are any.
 
-images/cow_1.jpg, images/trip/day2.png, ...     photographs
+images/cow_1.jpg, images/trip/day2.png, ...     photographs; without `images`, those of the only folder or of the root
 tags.csv                                        tags of each (see `rca.data.formats.tables`), perhaps with a `split`
 classes.txt                                     names of the classes in label order; by default the sorted tags
 masks/cow_1.png, masks/trip/day2.png, ...       of any images: 0 background, n the n-th class, 255 ignore
@@ -13,7 +13,7 @@ Without either, a photograph's tag is the folder that it lies in: `cat/1.jpg` or
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -24,6 +24,7 @@ from rca.data.faults import Fault
 from rca.data.formats.class_folders import find_class_folders
 from rca.data.formats.colours import choose_classes, find_mask
 from rca.data.formats.files import Index, check_folder, drop_suffix, find_pictures, index_pictures
+from rca.data.formats.photographs import IMAGES, Photographs, find_photographs, note_unread
 from rca.data.formats.splitting import is_held_out, propose_seed
 from rca.data.formats.tables import TagRow, read_table
 from rca.data.formats.tag_exports import list_exports, read_export
@@ -73,12 +74,14 @@ class Rows(NamedTuple):
     """All images of a folder.
 
     Attributes:
+        photographs: Where they lie.
         source: The table, or the folder of the class folders.
         images: What each line or photograph says.
         notes: What was left out, in sentences.
         faults: Names that mean two files.
     """
 
+    photographs: Photographs
     source: Path
     images: list[Row]
     notes: tuple[str, ...]
@@ -126,7 +129,7 @@ def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Li
         (
             *(names.notes if names else _note_order(root, tags, masks)),
             *found.notes,
-            *_list_notes(root, found.source, rows, unused, settings, masks),
+            *_list_notes(root, found, rows, unused, settings, masks),
         ),
         (*repeats, *found.faults, *(names.faults if names else ())),
         lists=dict.fromkeys(settings.splits, found.source),
@@ -167,38 +170,51 @@ def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -
     """
     path = root / "tags.csv"
     exports = list_exports(root)
-    index = index_pictures(root / "images")
+    if path.exists() or exports:
+        photographs = find_photographs(root, _list_others(settings))
+        folder, index = photographs
     if path.exists():
         table = read_table(path, classes)
     elif exports:
         path, table = exports[0], read_export(exports, index)
     else:
-        skipped = {source.path or name for name, source in settings.sources.items()}
         try:
-            folders = find_class_folders(root, settings.splits, skipped)
+            folders = find_class_folders(root, settings.splits, _list_others(settings))
             if folders is None:
                 raise UserError(f"{path} does not exist, and no class folders (cat/1.jpg, ...): add one of the two.")
         except UserError:
-            other = next((one for one in sorted(root.iterdir()) if one.suffix.lower() in TABLES), None)
+            places = (one for place in (root, root / IMAGES) if place.is_dir() for one in sorted(place.iterdir()))
+            other = next((one for one in places if one.suffix.lower() in TABLES), None)
             if other is None:
                 raise
-            raise UserError(f"{path} does not exist, but {other.name} is there: save it as {path.name}.") from None
+            raise UserError(f"{path} does not exist, but {other} is there: save it as {path}.") from None
         rows = [_place(row, folders.folder, row.name) for row in folders.rows]
-        return Rows(root / folders.folder, rows, (), ())
+        return Rows(Photographs(folders.folder, {}), root / folders.folder, rows, (), ())
     images, faults = [], list(table.faults)
     for row in table.rows:
         files = find_pictures(index, row.name)
-        images.append(_place(row, "images", files[0] if files else _guess_file(row.name)))
+        images.append(_place(row, folder, files[0] if files else _guess_file(row.name)))
         if len(files) > 1:
             statement = f"{path}, line {row.line}: {row.name} may be {' or '.join(files)}"
             faults.append(Fault("ambiguous name", str(path), statement, images[-1].id))
+    if folder != IMAGES and not any((root / image.file).is_file() for image in images):
+        raise UserError(
+            f"{root / IMAGES} does not exist, and no image in {path} is elsewhere: put the photographs there."
+        )
     unread = (f"{export} is not read, since there is {path.name}." for export in exports if export != path)
-    return Rows(path, images, (*table.notes, *unread), tuple(faults))
+    return Rows(photographs, path, images, (*table.notes, *unread), tuple(faults))
 
 
 def _place(row: TagRow, folder: str, file: str) -> Row:
     stem = compose(drop_suffix(file))
     return Row(stem.replace("/", "--"), stem, f"{folder}/{file}".removeprefix("/"), row.tags, row.splits)
+
+
+def _list_others(settings: FolderSettings) -> set[str]:
+    """The folders that hold no photographs of the dataset's own."""
+    sources = (source.path or name for name, source in settings.sources.items())
+    folders = {"masks", "saliency", *filter(None, (settings.saliency, settings.segments)), *sources}
+    return {PurePosixPath(folder).parts[0] for folder in folders}
 
 
 def _guess_file(name: str) -> str:
@@ -214,19 +230,17 @@ def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
 
 
 def _list_notes(
-    root: Path, source: Path, rows: list[Row], unused: int, settings: FolderSettings, masks: Index
+    root: Path, found: Rows, rows: list[Row], unused: int, settings: FolderSettings, masks: Index
 ) -> Iterator[str]:
+    folder, index = found.photographs
     if unused:
         yield f"{unused} images belong to no split in dataset.splits and are left out."
     listed = {row.file for row in rows}
-    extra = [
-        file
-        for files in index_pictures(root / "images").values()
-        for one in files
-        if (file := f"images/{one}") not in listed
-    ]
-    if extra and source.is_file():
-        yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in {source.name} and are left out."
+    extra = [file for files in index.values() for one in files if (file := f"{folder}/{one}".lstrip("/")) not in listed]
+    if extra:
+        yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in {found.source.name} and are left out."
+    if folder:
+        yield from note_unread(root, {folder, *_list_others(settings)})
     without = sorted(masks.keys() - {row.stem for row in rows})
     if without:
         first = root / "masks" / masks[without[0]][0]

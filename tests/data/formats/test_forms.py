@@ -391,7 +391,7 @@ def test_a_table_of_another_name_is_named(tmp_path: Path, name: str, photograph:
     if photograph.endswith(".jpg"):
         save(tmp_path / photograph)
     (tmp_path / name).write_text("id,tags\na,cow\n")
-    with pytest.raises(UserError, match=f"tags.csv does not exist, but {name} is there: save it as tags.csv"):
+    with pytest.raises(UserError, match=rf"tags\.csv does not exist, but .*{name} is there: save it as .*/tags.csv"):
         list_dataset(tmp_path, FOLDER)
 
 
@@ -399,3 +399,37 @@ def test_class_folders_need_no_table_beside_them(tmp_path: Path) -> None:
     save(tmp_path / "cow/a.jpg")
     (tmp_path / "sizes.csv").write_text("id,width\na,9\n")
     assert [entry.tags for entry in list_dataset(tmp_path, FOLDER).entries] == [("cow",)]
+
+
+@pytest.mark.parametrize("folder", ["images", "Images", "photos", ""])
+def test_photographs_lie_in_images_or_in_the_only_place_there_is(tmp_path: Path, folder: str) -> None:
+    for seed, name in enumerate(("a", "trip/b")):
+        save(tmp_path / folder / f"{name}.jpg", seed)
+    save_mask(tmp_path / "masks/a.png", 1)
+    (tmp_path / "tags.csv").write_text("id,tags,split\na,cow,train;val\ntrip/b,cow,train;val\n")
+    found = examine_dataset(tmp_path, FOLDER)
+    assert found.errors == ()
+    images = [(one.id, one.image, one.mask) for one in found.manifest.images]
+    prefix = f"{folder}/" if folder else ""
+    assert images == [("a", f"{prefix}a.jpg", "masks/a.png"), ("trip--b", f"{prefix}trip/b.jpg", None)]
+
+
+def test_without_images_a_table_of_other_files_is_refused_at_once(tmp_path: Path) -> None:
+    save(tmp_path / "photos/a.jpg")
+    save(tmp_path / "labels/a.png")
+    (tmp_path / "tags.csv").write_text("id,tags\na,cow\n")
+    with pytest.raises(UserError, match=r"images does not exist, and no image in .*tags\.csv is elsewhere"):
+        list_dataset(tmp_path, FOLDER)
+    (tmp_path / "tags.csv").write_text("id,tags\nphotos/a,cow\n")
+    assert [entry.image for entry in list_dataset(tmp_path, FOLDER).entries] == ["photos/a.jpg"]
+
+
+def test_a_folder_of_pictures_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg")
+    save_mask(tmp_path / "labels/a.png", 1)
+    save_mask(tmp_path / "masks/a.png", 1)
+    (tmp_path / "tags.csv").write_text("id,tags\na,cow\n")
+    notes = list_dataset(tmp_path, FOLDER).notes
+    assert [note for note in notes if "is not read" in note] == [
+        f"{tmp_path / 'labels'} has 1 picture and is not read: masks belong in masks, saliency maps in saliency."
+    ]
