@@ -281,10 +281,10 @@ def estimate(settings: Params, manifest: Manifest) -> Iterator[str]:
     used = _find_peak(paces)
     measured = f"; the largest of those that ran here took {used[1]:,.0f} MB ({used[0]})" if used else ""
     yield f"Memory: the largest job reserves {largest.mem_mb:,} MB ({largest.stage}){measured}."
-    limits = f"at most {format_time(3600 * hours.limit)} by the limits in resources"
     if not paces:
-        yield f"Time: {limits}, one job after another; once a part of the images has run here, its jobs tell more."
+        yield "Time: not known, since nothing ran here yet; a run on a part of the images lets it be told."
     else:
+        limits = f"at most {format_time(3600 * hours.limit)} by the limits in resources"
         rest = f"; beside them {limits}: {', '.join(hours.unknown)}, which never ran here" if hours.unknown else ""
         known = format_time(3600 * hours.known)
         yield f"Time: about {known}, one job after another, at the pace of those that ran here{rest}."

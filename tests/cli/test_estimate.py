@@ -104,7 +104,7 @@ def test_what_a_project_takes_is_told_in_four_lines(measured: None, monkeypatch:
     assert re.match(r"Disk: outputs and DVC's cache will take about 0\.0 GB; [\d.]+ GB are free\.", disk)
     with monkeypatch.context() as patch:
         patch.chdir("data")  # where nothing ran
-        assert "Time: at most " in list(estimate(settings, manifest))[2]
+        assert "Time: not known, since nothing ran here yet" in list(estimate(settings, manifest))[2]
         patch.setattr("rca.cli.estimate.estimate_disk", lambda *_: 1e18)
         with pytest.raises(UserError, match="The disk is too small for this pipeline: free space"):
             list(estimate(settings, manifest))
