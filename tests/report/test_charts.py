@@ -57,6 +57,20 @@ def test_curves_have_the_mean_the_range_and_what_was_chosen(project: Path) -> No
         assert [line["miou"] for line in chosen[:2]] == pytest.approx(list(mious[:, 1]), abs=1e-4)
 
 
+def test_losses_are_means_over_seeds(project: Path) -> None:
+    charts = render(project).charts
+    for name, file, term in (
+        ("curve-train_cam-1", "train_cam.csv", "loss_classification"),
+        ("curve-train_seg-1", "train_seg.csv", "loss_cross_entropy"),
+    ):
+        for run in RUNS:
+            losses = np.array([pd.read_csv(f"runs/toy/evaluation/{run}-{seed}/{file}")[term] for seed in SEEDS])
+            found = pd.DataFrame([line for line in charts[name]["datasets"]["curves"] if line["run"] == run])
+            assert found["epoch"].tolist() == [1, 2]
+            wanted = np.stack([losses.mean(0), losses.min(0), losses.max(0)], 1)
+            np.testing.assert_allclose(found[["mean", "low", "high"]], wanted, atol=1e-4)
+
+
 def test_reliability_adds_the_pixels_of_all_seeds(project: Path) -> None:
     tables = [
         pd.DataFrame({"threshold": [0.25, 0.5, 0.75], "pixels": pixels, "right": right})
@@ -163,3 +177,14 @@ def test_undecided_pixels_of_images_count_as_the_protocol_says() -> None:
 def test_names_stay_data(project: Path) -> None:
     charts = render(project).charts
     assert {line["class"] for line in charts["class"]["datasets"]["differences"]} == {"background", EVIL, MEAN}
+
+
+def test_a_project_without_scored_masks_has_no_chart_of_them(project: Path) -> None:
+    for folder in project.glob("runs/toy/evaluation/*"):
+        for name in ("per_class", "images", "errors", "confusion", "threshold", "examples"):
+            table = pd.read_csv(folder / f"{name}.csv")
+            table[:0].to_csv(folder / f"{name}.csv", index=False)
+    page = render(project)
+    assert not {"class", "curve-threshold", "curve-reliability"} & page.charts.keys()
+    assert page.read_script("images") == {"images": {}, "series": []}
+    assert 'id="scatter-chart"' not in page.text
