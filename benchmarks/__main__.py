@@ -30,6 +30,7 @@ SCRIPTS = {
     "files": "",
     "walk": "",
     "scale": "--images 250 500 1000 --repeats 1",
+    "report_page": "--images 500 1500",
 }
 NOTES = Path(__file__).with_name("notes.md")
 INTRODUCTION = """\

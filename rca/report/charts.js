@@ -20,7 +20,7 @@ function configure({ ink, quiet, rule, ground }, legends) {
     background: ground,
     font: "system-ui, sans-serif",
     axis: { ...letters, domainColor: rule, tickColor: rule, gridColor: rule },
-    legend: { ...letters, disable: !legends, orient: "bottom", columns: 4 },
+    legend: { ...letters, disable: !legends, orient: "bottom", columns: 4, symbolOpacity: 1 },
     title: { color: ink },
     view: { stroke: null },
   };

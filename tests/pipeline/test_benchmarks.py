@@ -45,6 +45,7 @@ def compose(results: list[dict[str, Any]]) -> str:
         ("walk", "--size 96 72 --memory 8", "96x72"),
         ("jobs", "--jobs 6 10 --repeats 1 --cluster 2 --slots 2", "2 jobs of one second in 2 slots"),
         ("scale", "--images 20 40 --repeats 1", "evaluate: slope"),
+        ("report_page", "--images 20 40 --side 48", "report: slope"),
         pytest.param("faults", "--kills 2 --toy", "as undisturbed", marks=needs_installed),
         pytest.param("crf", "--images 1 --repeats 1 --workers 1", "81", marks=needs_shared),
     ],

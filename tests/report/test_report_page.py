@@ -330,7 +330,7 @@ def test_a_page_that_came_from_elsewhere_does_without_measurements(browser: Any,
 @pytest.mark.slow
 def test_two_thousand_images(tmp_path: Path, open_page: Open) -> None:
     file = build_page(tmp_path, 2000)
-    assert file.stat().st_size < 3_000_000
+    assert file.stat().st_size < 200_000  # the images are in files that are read after the first paint
     opened = open_page(file=file)
     assert len(opened.pictures) <= count_visible(opened)
     assert opened.read("#gallery-count") == ["2,000 of 2,000 images"]
