@@ -74,6 +74,11 @@ class FileList:
                 " (if its machine is gone, remove .dvc/tmp/rwlock)."
             )
 
+    def mend(self) -> None:
+        """Empty the list if it is half written, once no process is writing it."""
+        with self._edit():
+            pass
+
     def _enter(self, me: Entry, stage: str, reads: Collection[str], writes: Collection[str]) -> None:
         with self._edit() as (writers, readers):
             # A stage is tried again once its first try has ended, perhaps with its machine.

@@ -6,6 +6,7 @@ it starts `dvc`: workflow/rca_whole_lock.pth, which is installed with the packag
 it themselves.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from io import StringIO
@@ -53,6 +54,18 @@ def verify_restored() -> None:
     StageCache.restore = restore_whole
 
 
+def mend_list(root: Path) -> None:
+    """Empty DVC's list of what running stages use if a kill left a part of it, which DVC refuses."""
+    try:
+        json.loads((root / ".dvc/tmp/rwlock").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        from rca.pipeline.rwlock import FileList  # imported where it is needed: each command of DVC comes by here
+
+        FileList(root).mend()
+
+
 def install() -> None:
     """Put the function in the place of DVC's own wherever that was imported, and tidy up before a run."""
     for module in MODULES:
@@ -62,6 +75,7 @@ def install() -> None:
         verify_restored()
         root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), Path.cwd())
         drop_empty_runs(root / ".dvc/cache")
+        mend_list(root)
 
 
 install()

@@ -1,6 +1,7 @@
 """dvc.lock under both engines: written whole or not at all, named where it is damaged, and nothing of it is lost."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -117,6 +118,19 @@ def test_an_empty_folder_of_the_run_cache_is_no_matter(finished, engine):
     else:
         finished.run(*ENGINES[engine])
     assert finished.list_ran() == ["train@rca-0"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("left", ["", '{"write": {"/a": {"pid": 1'], ids=["nothing", "a part"])
+def test_a_list_of_running_stages_that_a_kill_cut_is_no_matter(finished, engine, left):
+    (finished.path / ".dvc/tmp/rwlock").write_text(left)
+    shutil.rmtree(finished.path / "runs/rca-0")  # so that there is something to do
+    if engine == "dvc":
+        finished.run(sys.executable, "-c", START, str(ROOT / "workflow"), "repro")
+    else:
+        finished.run(*ENGINES[engine])
+    assert (finished.path / "runs/rca-0").is_dir()
+    assert not any(json.loads((finished.path / ".dvc/tmp/rwlock").read_text()).values())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
