@@ -46,7 +46,6 @@ def compose(results: list[dict[str, Any]]) -> str:
         ("jobs", "--jobs 6 10 --repeats 1 --cluster 2 --slots 2", "2 jobs of one second in 2 slots"),
         ("scale", "--images 20 40 --repeats 1", "evaluate: slope"),
         ("report_page", "--images 20 40 --side 48", "report: slope"),
-        pytest.param("faults", "--kills 2 --toy", "as undisturbed", marks=needs_installed),
         pytest.param("crf", "--images 1 --repeats 1 --workers 1", "81", marks=needs_shared),
     ],
 )
@@ -65,3 +64,13 @@ def test_a_benchmark_runs(tmp_path: Path, script: str, arguments: str, printed: 
     page = compose([json.loads(results.read_text())])
     assert printed in page
     assert f"`python benchmarks/{script}.py {arguments}`" in page
+
+
+@needs_installed
+def test_kills_are_tried(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "benchmarks/faults.py", "--kills", "2", "--toy"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count("as undisturbed") == 2 + 2  # each kill, and the count of each engine
+    assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
