@@ -53,11 +53,13 @@ def frozen(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealPr
 
 @pytest.fixture(scope="module")
 def every_stage(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
-    """A finished project that has instances of all other stages: one run walks, one is fully supervised."""
+    """A finished project with instances of all other stages: runs that walk, average, relabel and see all masks."""
 
     def build(folder: Path) -> None:
         project = build_real(folder)
-        changes = {"runs": ["cam", "rca", "full"], "run.full": {"supervision": "masks"}}
+        changes = {"runs": ["cam", "rca", "full", "both", "second"], "run.full": {"supervision": "masks"}}
+        changes["run.both"] = {"averages": {"runs": ["cam", "rca"]}}
+        changes["run.second"] = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
         walk = {"train_affinity.optimisation": {"epochs": 1, "batch_size": 8}, "train_affinity.augmentation.crop": 48}
         project.set_params({**changes, **walk, "run.rca.walk_scores": {"enabled": True, "walk": {"steps": 16}}})
         project.refresh()
