@@ -131,9 +131,9 @@ def read_paces() -> dict[tuple[str, str | None], Pace]:
     return dict(paces)
 
 
-def estimate_hours(settings: Params, manifest: Manifest) -> Hours:
-    """Estimate how long all jobs take, one after another."""
-    paces, known, limit, unknown = read_paces(), 0.0, 0.0, []
+def estimate_hours(settings: Params, manifest: Manifest, paces: Mapping[tuple[str, str | None], Pace]) -> Hours:
+    """Estimate how long all jobs take, one after another, from what `read_paces` found."""
+    known, limit, unknown = 0.0, 0.0, []
     for job in list_jobs(settings):
         pace = paces.get((job.stage, job.run)) or paces.get((job.stage, None))
         if pace is None:
@@ -274,7 +274,8 @@ def estimate(settings: Params, manifest: Manifest) -> Iterator[str]:
     Raises:
         UserError: the disk is too small; after all lines.
     """
-    jobs, hours, paces = list(list_jobs(settings)), estimate_hours(settings, manifest), read_paces()
+    jobs, paces = list(list_jobs(settings)), read_paces()
+    hours = estimate_hours(settings, manifest, paces)
     largest = max(jobs, key=lambda job: job.mem_mb)
     number = 1 + sum(job.number for job in jobs)  # and the one that pins the params
     yield f"Jobs: {number} of {1 + len({job.stage for job in jobs})} stages."

@@ -82,7 +82,7 @@ def test_jobs_have_the_items_that_were_counted(measured: None) -> None:
 
 def test_the_estimate_of_what_ran_is_what_it_took(measured: None) -> None:
     settings, manifest = read_params(), read_manifest(Path("runs/shapes/data"))
-    hours = estimate_hours(settings, manifest)
+    hours = estimate_hours(settings, manifest, read_paces())
     took = sum(read_json(path)["seconds"] for path in Path("logs").glob("*.json"))
     assert hours.known == pytest.approx(took / 3600, rel=0.01, abs=0.05 / 3600)
     assert set(hours.unknown) == {"tabulate", "render_report"} & {job.stage for job in list_jobs(settings)}
@@ -188,7 +188,7 @@ def test_published_chains_are_planned_on_datasets_of_their_size(
     masks = 0.02 * 500 * 375 * 2 * scored * len(run.made_masks)
     need = estimate_disk(settings, manifest) / 2 / len(settings.seeds)
     assert 0.9 * (maps + masks) < need < 1.5 * (maps + masks) + 2e9
-    hours = estimate_hours(settings, manifest)
+    hours = estimate_hours(settings, manifest, read_paces())
     assert hours.known == 0
     assert {"train_cam", "train_seg"} <= set(hours.unknown)
     steps = count_items("train_cam", run, settings, manifest)

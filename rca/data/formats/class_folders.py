@@ -9,8 +9,6 @@ from rca.data.formats.files import index_pictures
 from rca.data.formats.tables import TagRow
 from rca.data.names import find_role
 
-RESERVED = frozenset({"images", "masks", "saliency"})
-
 
 class ClassFolders(NamedTuple):
     """Photographs in class folders.
@@ -24,7 +22,7 @@ class ClassFolders(NamedTuple):
     rows: list[TagRow]
 
 
-def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[str] = ()) -> ClassFolders | None:
+def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[str]) -> ClassFolders | None:
     """Find class folders in `images`, or else in the root itself.
 
     A folder of the background or of nothing holds photographs without a tag.
@@ -32,7 +30,7 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
     Args:
         root: The dataset's root.
         splits: The names of the splits. If one of them is a folder of folders, all folders beside it are splits too.
-        skipped: Folders of the root that hold no classes, such as those of extra sources.
+        skipped: Folders of the root that hold no classes: masks, maps, extra sources.
 
     Returns:
         None if there are no photographs.
@@ -41,7 +39,7 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
         UserError: a photograph lies in no class folder, so that folders may be no classes.
     """
     folder = "images" if (root / "images").is_dir() else ""
-    without = {*RESERVED, *skipped} if not folder else set()
+    without = () if folder else skipped
     files = [
         PurePosixPath(file)
         for several in index_pictures(root / folder).values()

@@ -1,11 +1,11 @@
 """Where the photographs of a folder lie: in `images`, or where else its pictures are."""
 
 from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
-from rca.core.images import SUFFIXES
-from rca.data.formats.files import Index, index_pictures, list_files
+from rca.data.faults import count
+from rca.data.formats.files import Index, index_pictures
 
 IMAGES = "images"
 
@@ -29,22 +29,14 @@ def find_photographs(root: Path, others: Collection[str]) -> Photographs:
         root: The dataset's root.
         others: The folders of the root that hold something else.
     """
-    folders = {IMAGES} if (root / IMAGES).is_dir() else {*list_folders(root)} - {*others} or {IMAGES}
-    if len(folders) == 1:
-        (folder,) = folders
-        return Photographs(folder, index_pictures(root / folder))
-    index = index_pictures(root)
-    return Photographs("", {name: files for name, files in index.items() if _find_folder(files[0]) not in others})
-
-
-def list_folders(root: Path) -> dict[str, int]:
-    """The number of pictures below each folder of the root; "" for those in the root itself."""
-    numbers: dict[str, int] = {}
-    for file in list_files(root):
-        if PurePosixPath(file).suffix.lower() in SUFFIXES:
-            folder = _find_folder(file)
-            numbers[folder] = numbers.get(folder, 0) + 1
-    return numbers
+    if (root / IMAGES).is_dir():
+        return Photographs(IMAGES, index_pictures(root / IMAGES))
+    found = {name: files for name, files in index_pictures(root).items() if _find_folder(files[0]) not in others}
+    folders = {_find_folder(files[0]) for files in found.values()} or {IMAGES}
+    if len(folders) > 1 or "" in folders:
+        return Photographs("", found)
+    (folder,) = folders
+    return Photographs(folder, index_pictures(root / folder))
 
 
 def _find_folder(file: str) -> str:
@@ -54,7 +46,10 @@ def _find_folder(file: str) -> str:
 
 def note_unread(root: Path, known: Collection[str]) -> Iterator[str]:
     """Yield a sentence on each folder of pictures that nothing reads."""
-    for folder, number in sorted(list_folders(root).items()):
-        if folder and folder not in known:
-            pictures = "1 picture" if number == 1 else f"{number} pictures"
-            yield f"{root / folder} has {pictures} and is not read: masks belong in masks, saliency maps in saliency."
+    for place in sorted(root.iterdir()):
+        number = 0
+        if place.is_dir() and place.name not in known and not place.name.startswith("."):
+            number = sum(map(len, index_pictures(place).values()))
+        if number:
+            pictures = count(number, "picture")
+            yield f"{place} has {pictures} and is not read: masks belong in masks, saliency maps in saliency."
