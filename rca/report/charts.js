@@ -49,6 +49,8 @@ class Chart {
   constructor(figure, spec, onClick = null) {
     [this.figure, this.spec, this.onClick, this.drawn] = [figure, spec, onClick, null];
     const name = figure.dataset.chart;
+    const axis = 49; // the letters under a chart, in pixels
+    if (spec.height > 0) figure.querySelector(".plot").style.minHeight = `max(16rem, ${spec.height + axis}px)`; // nothing moves when it is drawn
     const offer = (text, act) => {
       const button = make("button", { type: "button", className: "plain" }, text);
       button.addEventListener("click", act);

@@ -47,6 +47,11 @@ class Opened:
     def names(self) -> list[str]:
         return self.read("#gallery article h3 button")
 
+    def enlarge(self, article: int = 0) -> None:
+        """Open the viewer with the keyboard, which does not miss while the page still moves."""
+        self.page.locator("#gallery article h3 button").nth(article).press("Enter")
+        self.page.locator("#viewer[open]").wait_for()
+
 
 Open = Callable[..., Opened]
 
@@ -147,7 +152,7 @@ def test_names_show_as_text(open_page: Open) -> None:
     assert EVIL in opened.read("#gallery-class option")
     assert opened.read("#gallery article .legend li")[0].strip() == EVIL
     assert opened.read("#gallery article h4")[2].strip() == RUNS[1]
-    opened.page.locator("#gallery article h3 button").first.click()
+    opened.enlarge()
     assert EVIL in opened.read("#viewer th")
     assert EVIL in opened.read(".bars th")
 
@@ -251,10 +256,11 @@ def test_the_slider_fades_masks_by_mouse_and_by_keyboard(open_page: Open) -> Non
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_can_be_read(open_page: Open, size: str, scheme: str) -> None:
-    page = open_page(size, scheme).page
+    opened = open_page(size, scheme)
+    page = opened.page
     for enlarged in (False, True):
         if enlarged:
-            page.locator("#gallery article h3 button").first.click()
+            opened.enlarge()
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
         texts = page.evaluate(
             """[...document.querySelectorAll('body *')].filter(element => element.checkVisibility() &&
@@ -627,7 +633,7 @@ def test_the_viewer_says_what_each_step_gained(
         table.to_csv(folder / "examples.csv", index=False)
     render(tmp_path)
     opened = open_page(file=tmp_path / "runs/toy/report/index.html")
-    opened.page.locator("#gallery article h3 button").first.click()
+    opened.enlarge()
     captions = opened.page.locator("#viewer .of-run").first.locator("figcaption").all_inner_texts()
     assert captions == [
         *("score map", "seed 50.0", "seed, tags predicted 25.0", "pseudo label 50.0 +0.0", "refined 62.5 +12.5"),
