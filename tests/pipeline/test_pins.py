@@ -53,13 +53,14 @@ def frozen(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealPr
 
 @pytest.fixture(scope="module")
 def every_stage(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
-    """A finished project with instances of all other stages: runs that walk, average, relabel and see all masks."""
+    """A finished project with instances of all other stages: runs that walk, average, relabel, see masks, do not train."""
 
     def build(folder: Path) -> None:
         project = build_real(folder)
-        changes = {"runs": ["cam", "rca", "full", "both", "second"], "run.full": {"supervision": "masks"}}
+        changes = {"runs": ["cam", "rca", "full", "both", "second", "taken"], "run.full": {"supervision": "masks"}}
         changes["run.both"] = {"averages": {"runs": ["cam", "rca"]}}
         changes["run.second"] = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
+        changes["run.taken"] = {"base": "cam", "train": "none"}
         walk = {"train_affinity.optimisation": {"epochs": 1, "batch_size": 8}, "train_affinity.augmentation.crop": 48}
         project.set_params({**changes, **walk, "run.rca.walk_scores": {"enabled": True, "walk": {"steps": 16}}})
         project.refresh()
