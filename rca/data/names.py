@@ -7,7 +7,7 @@ name: the first object is label 1 either way. Anywhere else such a name would sh
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 Role = Literal["object", "background", "undecided", "nothing"]
@@ -15,6 +15,8 @@ BACKGROUND = frozenset({"background", "bg"})
 UNDECIDED = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled", "undecided", "dontcare"})
 # What spreadsheets and pandas write into an empty cell.
 NOTHING = frozenset({"", "nan", "none", "n/a", "na", "null", "<na>", "#n/a", "-"})
+# What others call splits. A folder may have such a name and be a class: a train is one of VOC's.
+SPLITS = frozenset({"train", "training", "trn", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 SEPARATORS = re.compile(r"[;,|/&+\s]+")
 
 
@@ -47,6 +49,11 @@ def find_role(name: str) -> Role:
 def is_object(name: str) -> bool:
     """Whether a name stands for an object class."""
     return find_role(name) == "object"
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether names of folders are names of splits, all of them."""
+    return bool(names) and all(fold(name) in SPLITS for name in names)
 
 
 def take_objects(names: Sequence[str]) -> ClassNames:

@@ -325,7 +325,7 @@ FOLLOWED = {
 BY_ID = {"repeated id", "similar ids", "leaked photograph", "duplicate photograph"}  # of the whole, but of one image
 ON_LISTS = {
     *("listed twice", "broken annotation", "ambiguous name", "differing classes", "bad annotation", "mostly crowds"),
-    "stray annotation",
+    *("stray annotation", "masks of no image"),
 }  # which formats find; see their tests
 ERRORS = {
     *("no class", "too many classes", "unusable class name", "repeated class", "similar classes", "empty split"),

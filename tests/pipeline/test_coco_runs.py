@@ -10,7 +10,7 @@ from projects import ROOT, SMALL_NETS, build_real
 COCO_TINY = (ROOT / os.environ.get("RCA_SHARED", "../shared") / "data/coco-tiny").resolve()
 SMALL = {
     **SMALL_NETS,
-    "runs": "[rca, mcis, seam_hsc]",
+    "runs": "[rca_released, mcis, seam_hsc]",
     "shards": "[0]",
     "dataset.annotations": "annotations/instances_{split}2017.json",
     "dataset.images": "'{split}2017'",

@@ -53,7 +53,7 @@ def frozen(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealPr
 
 @pytest.fixture(scope="module")
 def every_stage(dvc_caches: None, tmp_path_factory: pytest.TempPathFactory) -> RealProject:
-    """A finished project with instances of all other stages: runs that walk, average, relabel, see masks, do not train."""
+    """A finished project with instances of all other stages: runs that walk, average, relabel, see masks, take."""
 
     def build(folder: Path) -> None:
         project = build_real(folder)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rca.core.errors import UserError
 from rca.data.formats.files import index_pictures
 from rca.data.formats.tables import TagRow
-from rca.data.names import find_role
+from rca.data.names import are_splits, find_role
 
 
 class ClassFolders(NamedTuple):
@@ -36,7 +36,7 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
         None if there are no photographs.
 
     Raises:
-        UserError: a photograph lies in no class folder, so that folders may be no classes.
+        UserError: a photograph lies in no class folder, or all folders are named like splits.
     """
     folder = "images" if (root / "images").is_dir() else ""
     without = () if folder else skipped
@@ -53,6 +53,12 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
         raise UserError(
             f"{root / 'tags.csv'} does not exist, and {root / folder / loose[0]} lies in no class folder: add the "
             "table, or put each photograph into the folder of its class."
+        )
+    names = sorted({file.parts[place] for file in files})
+    if are_splits(names):
+        raise UserError(
+            f"{root / folder}: the folders {', '.join(names)} are named like splits, not classes: name them in "
+            "dataset.splits, with a folder for each class in them, or add tags.csv."
         )
     rows = [
         TagRow(

@@ -1,8 +1,9 @@
 """Datasets in COCO layout: `annotations/instances_*.json` and a folder of photographs for each split."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -21,7 +22,19 @@ from rca.data.formats.coco_annotations import (
 )
 from rca.data.formats.coco_categories import Labels, choose_labels
 from rca.data.formats.colours import CLASS_LIST
-from rca.data.formats.files import MAPS, check_folder, drop_suffix, find_file, read_names, spell
+from rca.data.formats.files import (
+    MAPS,
+    Index,
+    check_folder,
+    drop_suffix,
+    find_file,
+    find_pictures,
+    index_pictures,
+    read_names,
+    spell,
+)
+from rca.data.formats.tool_names import find_name
+from rca.data.ids import compose
 from rca.data.listing import Entry, Listing, name_drawn
 
 
@@ -98,18 +111,22 @@ def list_coco(root: Path, settings: CocoSettings, drawn: Path) -> Listing:
         ]
         if not kept or not labels.classes:
             raise UserError(f"{one.path} names no category or no annotated image: correct dataset.annotations.")
-        ids = {}
+        if one.counts["shares"] and not one.counts["pixels"]:
+            raise UserError(f"{one.path}: all coordinates lie between 0 and 1: write them in pixels.")
+        folder, ids = settings.images.replace("{split}", split), {}
+        pictures = cache(partial(index_pictures, root / folder))
         for image in kept:
-            file, name, fault = _find_photograph(root, settings, split, one, image)
+            file, name, fault = _find_photograph(root, folder, pictures, one, image)
             ids[image.name] = name
             faults += [fault] if fault else []
             entry = _make_entry(root, settings, drawn, labels, image, file, name)
             if split in settings.unlabelled:
                 entry = replace(entry, mask=None, draw=None, tags=())
             known = entries.get(name, entry)
-            if replace(known, splits=()) != entry or split in known.splits:
-                where = known.splits[0] if known.splits else split
-                raise UserError(f"{one.path}: the image {name} differs from that in {where}: rename it.")
+            if split in known.splits:
+                raise UserError(f"{one.path}: two images have the file {image.file}: join their annotations in one.")
+            if replace(known, splits=()) != entry:
+                raise UserError(f"{one.path}: the image {name} differs from that in {known.splits[0]}: rename it.")
             entries[name] = replace(entry, splits=(*known.splits, split))
         notes += [f"{split}: {note}" for note in _list_notes(one, kept, settings)]
         faults += [replace(fault, id=ids[fault.id]) for fault in one.faults]
@@ -134,27 +151,29 @@ def _compare_classes(root: Path, labels: Labels, path: Path) -> Iterator[Fault]:
 
 
 def _find_photograph(
-    root: Path, settings: CocoSettings, split: str, annotations: Annotations, image: AnnotatedImage
+    root: Path, folder: str, pictures: Callable[[], Index], annotations: Annotations, image: AnnotatedImage
 ) -> tuple[str, str, Fault | None]:
     """A photograph's path, its id, and a fault if its name leads out of the folder.
 
-    Tools write names with folders of their own, so a name that is not there is looked for without them.
+    Tools write names with folders, hosts and prefixes of their own, so a name that is not there is looked for without.
     """
-    folder, file = settings.images.replace("{split}", split), PurePosixPath(image.file)
+    file = PurePosixPath(image.file)
     leads_out = file.is_absolute() or ".." in file.parts
-    if leads_out or (len(file.parts) > 1 and not (root / spell(root, f"{folder}/{file}")).is_file()):
-        bare = spell(root, f"{folder}/{file.name}")
-        if (root / bare).is_file():
-            annotations.note("folders", image.file)
-            return bare, drop_suffix(file.name), None
-        if leads_out:
-            statement = f"{annotations.path}: the file name {image.file} leads out of the folder"
-            return (
-                f"{folder}/{file.name}",
-                image.name,
-                Fault("bad annotation", str(annotations.path), statement, image.name),
-            )
-    return spell(root, f"{folder}/{file}"), image.name, None
+    path = spell(root, f"{folder}/{file}")
+    if not leads_out and (root / path).is_file():
+        return path, image.name, None
+    found = find_pictures(pictures(), find_name(image.file, pictures()))
+    if len(found) == 1:
+        annotations.note("folders", image.file)
+        return f"{folder}/{found[0]}", compose(drop_suffix(found[0])).replace("/", "--"), None
+    if leads_out:
+        statement = f"{annotations.path}: the file name {image.file} leads out of the folder"
+        return (
+            f"{folder}/{file.name}",
+            image.name,
+            Fault("bad annotation", str(annotations.path), statement, image.name),
+        )
+    return path, image.name, None
 
 
 def _make_entry(
@@ -190,7 +209,8 @@ def _list_notes(annotations: Annotations, kept: list[AnnotatedImage], settings: 
     yield from annotations.tell("boxes", "{} boxes without a shape are undecided and keep their tag")
     yield from annotations.tell("pieces", "{} annotations have pieces of fewer than three corners, which are dropped")
     yield from annotations.tell("unseen", "{} annotations are too small for a pixel and dropped")
-    yield from annotations.tell("folders", "{} photographs are named with folders that do not exist, and found without")
+    yield from annotations.tell("beyond", "{} boxes end outside of their images; a box is left, top, width, height")
+    yield from annotations.tell("folders", "{} names found by less than is given")
 
 
 def _find_faults(annotations: Annotations, labels: Labels, settings: CocoSettings) -> Iterator[Fault]:

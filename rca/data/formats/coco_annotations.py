@@ -20,7 +20,7 @@ from rca.core.errors import UserError
 from rca.core.files import IGNORE
 from rca.core.images import MAX_PIXELS
 from rca.data.faults import Fault
-from rca.data.formats.coco_shapes import ShapeError, draw_box, draw_shape, measure
+from rca.data.formats.coco_shapes import ShapeError, are_shares, draw_box, draw_shape, ends_outside, measure
 from rca.data.formats.files import drop_suffix, read_text
 from rca.data.ids import compose
 
@@ -163,6 +163,8 @@ def read_annotations(path: Path, annotated: bool = True) -> Annotations:
     for key in ("images", "annotations", "categories"):
         if not isinstance(parts.get(key), list) or not all(isinstance(item, dict) for item in parts[key] or ()):
             raise UserError(f"{path} is not a COCO annotation file (it has no list of {key}): replace it.")
+    if any("segments_info" in annotation for annotation in parts["annotations"] or ()):
+        raise UserError(f"{path} holds panoptic segments: name the file of instances in dataset.annotations.")
     categories = _read_categories(path, parts["categories"] or [])
     found = Annotations(path, categories, ())
     images = _read_images(found, parts["images"] or [])
@@ -266,20 +268,24 @@ def _draw(
     Raises:
         ShapeError: its shape is broken, or it has neither a shape nor a box.
     """
-    shape = draw_shape(annotation.get("segmentation"), image.height, image.width)
+    segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
+    shape = draw_shape(segmentation, image.height, image.width)
+    found.note("shares" if are_shares(segmentation or box) else "pixels", name)
     if shape.dropped:
         found.note("pieces", f"{name} of {image.file}")
     if shape.counts is not None:
         return shape.counts, False
     try:
-        box = draw_box(annotation.get("bbox"), image.height, image.width)
+        drawn = draw_box(box, image.height, image.width)
     except ShapeError:
         if not shape.is_given:
             raise
         found.note("unseen", f"{name} of {image.file}")
         return None
     found.note("boxes", f"{name} of {image.file}")
-    return box, True
+    if ends_outside(box, image.height, image.width):
+        found.note("beyond", f"{name} of {image.file}")
+    return drawn, True
 
 
 def order_instances(objects: Sequence[Drawn], labels: Mapping[int | str, int], crowds: Crowds) -> tuple[Instance, ...]:

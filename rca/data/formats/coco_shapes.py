@@ -140,6 +140,18 @@ def draw_box(box: Any, height: int, width: int) -> bytes:
     return bytes(run_lengths.encode(mask)["counts"])
 
 
+def ends_outside(box: Any, height: int, width: int) -> bool:
+    """Whether a box ends more than a pixel outside of its image, as one whose sides are taken for corners."""
+    return bool(box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1)
+
+
+def are_shares(shape: Any) -> bool:
+    """Whether all numbers of polygons or a box lie between 0 and 1, as where they are shares of the image's sides."""
+    parts = shape if isinstance(shape, list) else []
+    values = [value for part in parts for value in (part if isinstance(part, list) else [part])]
+    return bool(values) and all(_is_number(value) and 0 <= value <= 1 for value in values)
+
+
 def measure(counts: bytes, height: int, width: int) -> int:
     """The number of pixels of compressed run lengths."""
     return int(run_lengths.area({"size": [height, width], "counts": counts}))

@@ -21,7 +21,7 @@ from rca.data.listing import name_drawn
 from rca.data.names import find_role, take_objects
 
 CLASS_LIST, LABEL_MAP = "classes.txt", "labelmap.txt"
-LINE = re.compile(r"(?P<name>[^:]+):(?P<colour>\d{1,3},\d{1,3},\d{1,3})(:[^:]*){0,2}")
+LINE = re.compile(r"(?P<name>[^:]+):(?P<colour>\s*\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3})\s*(:[^:]*){0,2}")
 COLOURED = ("RGB", "RGBA", "P")
 
 Colour = tuple[int, int, int]

@@ -1,19 +1,25 @@
 """Find and read the small files that list a dataset: one reader each for lists of images and for names of classes."""
 
 import os
+import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rca.core import reading
 from rca.core.errors import UserError
 from rca.core.images import SUFFIXES
 from rca.data.ids import compose
-from rca.data.names import ClassNames, find_role, take_objects
+from rca.data.names import ClassNames, find_role, fold, is_object, take_objects
 
 # In the order of preference where an image has several files; any case is read.
 MAPS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".jpg", ".jpeg")
 MOST_LABELS = 254
+MACOS = "__MACOSX"  # its copies of attributes, in archives
+# A line of a list of classes with its number: "1 cat", "1: cat", "1,cat".
+_NUMBERED = re.compile(r"(\d+)\s*[\s:,;.=)]\s*(\S.*)")
+_CELLS = re.compile("[,;\t]")
+_HEADS = frozenset({"id", "label", "labels", "name", "class", "classes", "index", "number", "classid", "category"})
 
 Index = Mapping[str, tuple[str, ...]]
 """The pictures below a folder: the files of each name, which is a composed path without suffix."""
@@ -97,12 +103,40 @@ def _is_flag(word: str) -> bool:
 
 
 def read_names(path: Path) -> ClassNames:
-    """The names on a list of classes, one a line, by the rule of `rca.data.names`.
+    """The names on a list of classes, one a line, by the rule of `rca.data.names`; they may be numbered.
 
     Raises:
-        UserError: the file is missing or not UTF-8.
+        UserError: the file is missing, not UTF-8, a table or a list on one line, or its numbers are no labels.
     """
-    return take_objects(read_lines(path))
+    lines = read_lines(path)
+    head = _CELLS.split(lines[0]) if lines else [""]
+    if len(lines) == 1 and (len(head) > 1 or lines[0].startswith("[")):
+        raise UserError(f"{path} has one line, {lines[0][:80]!r}: write one name a line.")
+    has_head = len(head) > 1 and fold(head[0]).replace("_", "") in _HEADS
+    names = _drop_numbers(path, lines[has_head:])
+    for name in names:
+        cells = _CELLS.split(name)
+        if len(cells) > 1 and (has_head or cells[-1].strip().isdigit()):
+            raise UserError(f"{path} is a table, as {name[:80]!r} shows: write one name a line.")
+    return take_objects(names)
+
+
+def _drop_numbers(path: Path, lines: Sequence[str]) -> Sequence[str]:
+    """The names of a list whose lines all begin with their label; the lines as they are if they do not.
+
+    Raises:
+        UserError: the numbers are no labels.
+    """
+    matches = [match for line in lines if (match := _NUMBERED.fullmatch(line))]
+    numbers, names = [int(match[1]) for match in matches], [match[2] for match in matches]
+    if len(names) < max(2, len(lines)) or len(set(names)) < len(names):
+        return lines
+    first = numbers[0]
+    if numbers != list(range(first, first + len(numbers))) or first > 1 or (not first and is_object(names[0])):
+        shown = ", ".join(line[:30] for line in lines[:2])
+        rule = "number them from 1 on, or from 0 with the background first"
+        raise UserError(f"{path} numbers its names as labels cannot be ({shown}, ...): {rule}.")
+    return names
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -139,7 +173,7 @@ def list_files(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != MACOS)
         here = Path(place).relative_to(folder)
         yield from ((here / name).as_posix() for name in sorted(files) if not name.startswith("."))
 

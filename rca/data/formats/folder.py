@@ -11,7 +11,7 @@ In place of `tags.csv`, an export of CVAT or Label Studio may give the tags (see
 Without either, a photograph's tag is the folder that it lies in: `cat/1.jpg` or `images/cat/1.jpg`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from rca.core.errors import UserError
 from rca.data.base import BaseDatasetSettings
-from rca.data.faults import Fault
+from rca.data.faults import Fault, count
 from rca.data.formats.class_folders import find_class_folders
 from rca.data.formats.colours import choose_classes, find_mask
 from rca.data.formats.files import Index, check_folder, drop_suffix, find_pictures, index_pictures
@@ -28,6 +28,7 @@ from rca.data.formats.photographs import IMAGES, Photographs, find_photographs, 
 from rca.data.formats.splitting import is_held_out, propose_seed
 from rca.data.formats.tables import TagRow, read_table
 from rca.data.formats.tag_exports import list_exports, read_export
+from rca.data.formats.tool_names import Matched, drop_ending, find_name
 from rca.data.ids import compose
 from rca.data.listing import DRAWN, Entry, Listing
 
@@ -104,20 +105,24 @@ def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Li
     rows, repeats = _drop_repeats(found.source, found.images)
     tags = sorted({tag for row in rows for tag in row.tags})
     saliency = settings.saliency and check_folder(root, settings.saliency, "dataset.saliency")
-    masks, maps = index_pictures(root / "masks"), index_pictures(root / (saliency or "saliency"))
-    entries, unused = [], 0
+    stems = {row.stem for row in rows} | found.photographs.pictures.keys()
+    masks = drop_ending(index_pictures(root / "masks"), stems)
+    maps = drop_ending(index_pictures(root / (saliency or "saliency")), stems)
+    entries, unused = [], []
     for row in sorted(rows, key=lambda row: row.id):
         splits = _choose_splits(row, settings)
         if not splits:
-            unused += 1
+            unused.append(row)
             continue
-        mask, draw = find_mask(root, drawn, row.id, _find_first("masks", masks, row.stem), names and names.colours)
+        mask, draw = find_mask(
+            root, drawn, row.id, _find_first("masks", masks.files, row.stem), names and names.colours
+        )
         entries.append(
             Entry(
                 id=row.id,
                 image=row.file,
                 mask=mask,
-                saliency=_find_first(saliency or "saliency", maps, row.stem),
+                saliency=_find_first(saliency or "saliency", maps.files, row.stem),
                 tags=row.tags,
                 splits=splits,
                 draw=draw,
@@ -127,15 +132,23 @@ def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Li
         names.classes if names else tuple(tags),
         tuple(entries),
         (
-            *(names.notes if names else _note_order(root, tags, masks)),
+            *(names.notes if names else _note_order(root, tags, masks.files)),
             *found.notes,
             *_list_notes(root, found, rows, unused, settings, masks),
         ),
-        (*repeats, *found.faults, *(names.faults if names else ())),
+        (*repeats, *found.faults, *(names.faults if names else ()), *_compare_masks(root, masks.files, stems)),
         lists=dict.fromkeys(settings.splits, found.source),
         class_list=names.source if names else found.source,
         derived=names is None,
     )
+
+
+def _compare_masks(root: Path, masks: Index, stems: Collection[str]) -> Iterator[Fault]:
+    """Masks that all belong to no image are named in another way."""
+    if masks and not any(name in stems for name in masks):
+        first = masks[min(masks)][0]
+        statement = f"{root / 'masks'}: none of {count(len(masks), 'mask')} ({first}, ...) has the name of an image"
+        yield Fault("masks of no image", str(root / "masks"), statement)
 
 
 def _find_first(folder: str, index: Index, stem: str) -> str | None:
@@ -186,14 +199,20 @@ def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -
             places = (one for place in (root, root / IMAGES) if place.is_dir() for one in sorted(place.iterdir()))
             other = next((one for one in places if one.suffix.lower() in TABLES), None)
             if other is None:
+                _name_other_json(root)
                 raise
             raise UserError(f"{path} does not exist, but {other} is there: save it as {path}.") from None
         rows = [_place(row, folders.folder, row.name) for row in folders.rows]
         return Rows(Photographs(folders.folder, {}), root / folders.folder, rows, (), ())
-    images, faults = [], list(table.faults)
+    images, faults, moved = [], list(table.faults), []
     for row in table.rows:
-        files = find_pictures(index, row.name)
-        images.append(_place(row, folder, files[0] if files else _guess_file(row.name)))
+        name = PurePosixPath(row.name).as_posix()
+        files = find_pictures(index, name)
+        if not files:
+            name = find_name(row.name, index)
+            files = find_pictures(index, name)
+            moved += [row.name] * bool(files)
+        images.append(_place(row, folder, files[0] if files else _guess_file(path, row)))
         if len(files) > 1:
             statement = f"{path}, line {row.line}: {row.name} may be {' or '.join(files)}"
             faults.append(Fault("ambiguous name", str(path), statement, images[-1].id))
@@ -202,7 +221,24 @@ def _read_rows(root: Path, settings: FolderSettings, classes: tuple[str, ...]) -
             f"{root / IMAGES} does not exist, and no image in {path} is elsewhere: put the photographs there."
         )
     unread = (f"{export} is not read, since there is {path.name}." for export in exports if export != path)
-    return Rows(photographs, path, images, (*table.notes, *unread), tuple(faults))
+    notes = [*table.notes, *unread]
+    if moved:
+        notes.append(f"{path}: {count(len(moved), 'name')} found by less than is given ({moved[0]}).")
+    return Rows(photographs, path, images, tuple(notes), tuple(faults))
+
+
+def _name_other_json(root: Path) -> None:
+    """Refuse an annotation tool's own JSON by its name, where nothing else gives tags.
+
+    Raises:
+        UserError: there is such a file in the root or beside the photographs.
+    """
+    places = (one for place in (root, root / IMAGES) if place.is_dir() for one in sorted(place.glob("*.json")))
+    other = next((one for one in places if not one.name.startswith(".")), None)
+    if other is not None:
+        raise UserError(
+            f"{root / 'tags.csv'} does not exist, and {other} is not read: export it as COCO, or as a table."
+        )
 
 
 def _place(row: TagRow, folder: str, file: str) -> Row:
@@ -217,8 +253,15 @@ def _list_others(settings: FolderSettings) -> set[str]:
     return {PurePosixPath(folder).parts[0] for folder in folders}
 
 
-def _guess_file(name: str) -> str:
-    """The file that the check will report missing."""
+def _guess_file(path: Path, row: TagRow) -> str:
+    """The file that the check will report missing.
+
+    Raises:
+        UserError: it would lie outside of the photographs' folder.
+    """
+    name = PurePosixPath(row.name).as_posix()
+    if name.startswith("/") or ".." in name.split("/"):
+        raise UserError(f"{path}, line {row.line}: {row.name!r} is no file below images: correct the id.")
     return name if drop_suffix(name) != name else f"{name}.jpg"
 
 
@@ -230,20 +273,23 @@ def _choose_splits(row: Row, settings: FolderSettings) -> tuple[str, ...]:
 
 
 def _list_notes(
-    root: Path, found: Rows, rows: list[Row], unused: int, settings: FolderSettings, masks: Index
+    root: Path, found: Rows, rows: list[Row], unused: list[Row], settings: FolderSettings, masks: Matched
 ) -> Iterator[str]:
     folder, index = found.photographs
     if unused:
-        yield f"{unused} images belong to no split in dataset.splits and are left out."
+        others = ", ".join(sorted({split for row in unused for split in row.splits})[:5])
+        yield f"{count(len(unused), 'image')} of no split in dataset.splits, but of {others}, left out."
     listed = {row.file for row in rows}
     extra = [file for files in index.values() for one in files if (file := f"{folder}/{one}".lstrip("/")) not in listed]
     if extra:
         yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in {found.source.name} and are left out."
     if folder:
         yield from note_unread(root, {folder, *_list_others(settings)})
-    without = sorted(masks.keys() - {row.stem for row in rows})
+    if masks.ending:
+        yield f"{root / 'masks'}: masks have the names of their images with {masks.ending!r} behind."
+    without = sorted(masks.files.keys() - {row.stem for row in rows})
     if without:
-        first = root / "masks" / masks[without[0]][0]
+        first = root / "masks" / masks.files[without[0]][0]
         yield f"{len(without)} masks ({first}, ...) belong to no image and are left out."
     drawn = {row.id: row.tags for row in rows if not row.splits}
     if drawn and len(settings.splits) > 1:

@@ -2,9 +2,10 @@
 
 The first line names the columns. One holds the image (`id`, `filename`, `image`, ...), one its tags (`tags`, `label`,
 `class`, ...) and one perhaps its split; or there is a column of 0 and 1 for each class. Cells are separated by commas,
-or by semicolons or tabs where the first line has those alone; tags by whichever of `;`, `|` and `,` the column shows,
-or they are a list as Python, JSON or numpy write it (`['cow', 'sheep']`). Where no cell has several tags, an image may
-have a line for each of its tags or boxes.
+or by semicolons or tabs where the first line has those alone or Excel's `sep=;` precedes it; tags by whichever of `;`,
+`|` and `,` the column shows, or they are a list as Python, JSON or numpy write it (`['cow', 'sheep']`). Where no cell
+has several tags, an image may have a line for each of its tags or boxes. Where two columns may be meant, one of numbers
+alone is not.
 """
 
 import csv
@@ -13,12 +14,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from rca.core.errors import UserError
 from rca.data.faults import Fault
-from rca.data.formats.files import read_text
+from rca.data.formats.files import drop_suffix, read_text
 from rca.data.names import find_role, fold
 
 # Headers without spaces, underscores and hyphens, in the order in which they are looked for.
@@ -26,12 +27,16 @@ ID_COLUMNS = (
     *("id", "imageid", "image", "filename", "file", "filepath", "imagename", "imagefile", "imagepath", "img", "imgid"),
     *("imgname", "path", "name", "photo", "photograph", "picture"),
 )
-TAG_COLUMNS = ("tags", "tag", "labels", "label", "classes", "class", "classname", "category", "categories")
+TAG_COLUMNS = (
+    *("tags", "tag", "labels", "label", "classes", "class", "classname", "category", "categories", "choice", "choices"),
+)
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition")
-# A list of Python, JSON or numpy, as pandas writes it into a cell.
-_LIST = re.compile(r"\[(.*)\]", re.DOTALL)
+# A list of Python, JSON or numpy, as pandas writes it into a cell, and Label Studio's choices.
+_LIST = re.compile(r'(?:\{\s*"choices":\s*)?\[(.*)\]\s*\}?', re.DOTALL)
+_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel knows a table's separator
+_COUNTED = re.compile(r"(.*\S)\s*[:=]\s*(\d+)")  # a tag with the number of its objects
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-PRESENT = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+WORDS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,9 @@ def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:
     """
     header, lines = _read_cells(path)
     columns = {position: fold(name).translate(str.maketrans("", "", "_-")) for position, name in enumerate(header)}
-    of_id = _find_column(columns, ID_COLUMNS)
     of_split = _find_column(columns, SPLIT_COLUMNS)
-    of_tags = _find_column(columns, TAG_COLUMNS)
+    of_id = _find_column(columns, ID_COLUMNS, lines, _is_picture)
+    of_tags = _find_column(columns, TAG_COLUMNS, lines, lambda cell: _read_number(cell) is None)
     if of_id is None:
         raise _miss(path, "id", header)
     if of_tags is not None:
@@ -89,9 +94,14 @@ def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:
         marks = {
             position: name for position, name in enumerate(header) if position not in (of_id, of_split) and name.strip()
         }
-        if not marks or not _is_mark(lines[0][1][min(marks)]):
+        first = [lines[0][1][position] for position in marks]
+        if not marks or (_read_mark(first[0]) is None and any(_read_number(cell) is None for cell in first)):
             raise _miss(path, "tags", header)
         tags = [_read_marks(path, number, cells, marks) for number, cells in lines]
+    notes = [*_note_columns(path, header, columns, of_tags)]
+    if of_tags is not None and _are_counted(tags, classes):
+        notes.append(f"{path}: the numbers behind tags are taken for counts, and left out.")
+        tags = [tuple(match[1] for tag in row if (match := _COUNTED.fullmatch(tag)) and int(match[2])) for row in tags]
     left_out: Counter[str] = Counter(tag for row in tags for tag in row if find_role(tag) != "object")
     rows = [
         TagRow(
@@ -102,7 +112,7 @@ def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:
         )
         for (number, cells), found in zip(lines, tags, strict=True)
     ]
-    notes = [f"{path}: {tag!r} is no class and left out {times} times." for tag, times in sorted(left_out.items())]
+    notes += [f"{path}: {tag!r} is no class and left out {times} times." for tag, times in sorted(left_out.items())]
     if of_tags is not None and all(len(found) <= 1 for found in tags):
         joined = _join_lines(rows)
         if len(joined) < len(rows):
@@ -125,7 +135,8 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The cells of the first line, and those of each further line with its number."""
     text = read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = next((one for one in "\t;" if one in first and "," not in first), ",")
+    told = _SEPARATOR.fullmatch(first.strip(" \r\n"))
+    delimiter = told[1] if told else next((one for one in "\t;" if one in first and "," not in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     lines = []
     try:
@@ -134,18 +145,57 @@ def _read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
                 lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise UserError(f"{path} is not valid CSV ({error}): correct it.") from None
+    if told:
+        del lines[0]
     if len(lines) < 2:
         raise UserError(f"{path} is empty: give it the columns id and tags, and a line for each image.")
     header = [cell.strip() for cell in lines[0][1]]
     for number, cells in lines[1:]:
+        while len(cells) > len(header) and not cells[-1].strip():  # as spreadsheets leave them
+            del cells[-1]
         if len(cells) != len(header):
             raise UserError(f"{path}, line {number}, has another number of cells than the first line: correct it.")
     return header, lines[1:]
 
 
-def _find_column(columns: Mapping[int, str], names: Sequence[str]) -> int | None:
-    """The position of the column with the first of some names that occurs."""
-    return next((position for name in names for position, column in columns.items() if column == name), None)
+def _find_column(
+    columns: Mapping[int, str],
+    names: Sequence[str],
+    lines: Sequence[tuple[int, list[str]]] = (),
+    is_better: Callable[[str], bool] = lambda _: False,
+) -> int | None:
+    """The column with the first of some names that occurs; one with a better cell if that holds numbers alone."""
+    known = [position for name in names for position, column in columns.items() if column == name]
+    if not known:
+        return None
+    better = (one for one in known if any(is_better(cells[one]) for _, cells in lines if cells[one].strip()))
+    has_numbers = all(_read_number(cells[known[0]]) is not None for _, cells in lines)
+    return next(better, known[0]) if has_numbers else known[0]
+
+
+def _note_columns(path: Path, header: Sequence[str], columns: Mapping[int, str], chosen: int | None) -> Iterator[str]:
+    """A sentence on columns that may hold tags as well, if there are any."""
+    others = [header[one] for one, column in columns.items() if column in TAG_COLUMNS and one != chosen]
+    if chosen is not None and others:
+        yield f"{path}: tags are those of the column {header[chosen]}; {', '.join(others)} is not read."
+
+
+def _are_counted(tags: Iterable[Iterable[str]], classes: Sequence[str]) -> bool:
+    """Whether each tag has a number behind it."""
+    every = [tag for row in tags for tag in row]
+    return bool(every) and all(tag not in classes and _COUNTED.fullmatch(tag) for tag in every)
+
+
+def _is_picture(cell: str) -> bool:
+    return drop_suffix(cell.strip()) != cell.strip()
+
+
+def _read_number(cell: str) -> float | None:
+    """A number, perhaps with a decimal comma; None if it is none."""
+    try:
+        return float(cell.replace(",", "."))
+    except ValueError:
+        return None
 
 
 def _miss(path: Path, column: str, header: Sequence[str]) -> UserError:
@@ -158,10 +208,9 @@ def _miss(path: Path, column: str, header: Sequence[str]) -> UserError:
 
 def _read_name(path: Path, number: int, cell: str) -> str:
     name = cell.strip().replace("\\", "/").removeprefix("./")
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
+    if not name.strip("/"):
         raise UserError(f"{path}, line {number}: {cell.strip()!r} is no file below images: correct the id.")
-    return PurePosixPath(name).as_posix()
+    return name
 
 
 def split_cell(cell: str, separator: str) -> tuple[str, ...]:
@@ -187,8 +236,10 @@ def _choose_separator(cells: Sequence[str], classes: Sequence[str]) -> Callable[
     return split
 
 
-def _is_mark(cell: str) -> bool:
-    return cell.strip().lower() in PRESENT
+def _read_mark(cell: str) -> bool | None:
+    """What a cell of a class's column says; None if nothing."""
+    number = _read_number(cell)
+    return bool(number) if number in (0, 1) else WORDS.get(cell.strip().lower())
 
 
 def _read_marks(path: Path, number: int, cells: Sequence[str], marks: Mapping[int, str]) -> tuple[str, ...]:
@@ -196,11 +247,11 @@ def _read_marks(path: Path, number: int, cells: Sequence[str], marks: Mapping[in
 
     def find() -> Iterator[str]:
         for position, name in marks.items():
-            cell = cells[position].strip()
-            if not _is_mark(cell):
-                shown = f"{cell!r} in the column {name}"
+            mark = _read_mark(cells[position])
+            if mark is None:
+                shown = f"{cells[position].strip()!r} in the column {name}"
                 raise UserError(f"{path}, line {number}, has {shown}: write 1 where the image shows it, else 0.")
-            if PRESENT[cell.lower()]:
+            if mark:
                 yield name
 
     return tuple(find())

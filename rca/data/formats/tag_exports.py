@@ -11,23 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from rca.core.errors import UserError
 from rca.core.images import SUFFIXES
 from rca.core.plain_xml import read_xml
 from rca.core.reading import MOST_JSON, parse_json, read_text
 from rca.data.faults import Fault
-from rca.data.formats.files import Index, drop_suffix, find_pictures
+from rca.data.formats.files import Index, drop_suffix
 from rca.data.formats.tables import TAG_COLUMNS, TagRow, TagTable
-from rca.data.ids import compose
+from rca.data.formats.tool_names import find_name
 from rca.data.names import find_role
 
 # The exports in the root of a dataset, by the names that the tools give them.
 NAMES = ("annotations.xml", "tags.xml", "tags.json", "project-*.json")
 # What Label Studio adds to the fields of a task in JSON-MIN.
 _OF_TOOL = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "file_upload"}
-_PREFIX = 8  # hexadecimal digits and "-" before the name of an uploaded file
 
 
 @dataclass
@@ -109,25 +107,6 @@ def _compare(tags: list[set[str]]) -> str:
         return ""
     several = " and ".join(", ".join(sorted(one)) or "nothing" for one in tags[:2])
     return f"its annotations differ ({several[:200]})"
-
-
-def find_name(name: str, index: Index) -> str:
-    """The photograph that a tool means, by ever less of its path, without host and prefix; "" for none."""
-    address = urlsplit(name.replace("\\", "/")) if "://" in name or "?" in name else None
-    path = name.replace("\\", "/") if address is None else (parse_qs(address.query).get("d") or [address.path])[0]
-    parts = [part for part in compose(unquote(path)).split("/") if part not in ("", ".", "..")]
-    for start in range(len(parts)):
-        for last in (parts[-1], _drop_prefix(parts[-1])):
-            word = "/".join([*parts[start:-1], last])
-            files = find_pictures(index, word)
-            if files:
-                return files[0] if len(files) == 1 else word
-    return parts[-1] if parts else ""
-
-
-def _drop_prefix(name: str) -> str:
-    head, dash, rest = name.partition("-")
-    return rest if dash and rest and len(head) == _PREFIX and not head.strip("0123456789abcdef") else name
 
 
 def _read_cvat(path: Path) -> Iterator[Found]:
@@ -222,7 +201,7 @@ def _choose_key(path: Path, tasks: list[dict[str, Any]]) -> str:
         for key, value in task.items()
         if key not in _OF_TOOL and isinstance(value, str | dict | list) and not _is_picture(value)
     }
-    named = [key for key in keys if key in (*TAG_COLUMNS, "choice", "choices")] or list(keys)
+    named = [key for key in keys if key in TAG_COLUMNS] or list(keys)
     if len(named) != 1:
         some = ", ".join(named[:4])[:100]
         held = f"holds several fields of text ({some})" if named else "holds no field with choices"

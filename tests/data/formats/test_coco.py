@@ -201,6 +201,17 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "no annotation": (lambda content: {**content, "annotations": []}, "names no category or no annotated image"),
     "no name": (with_value("categories", "name", " "), "category 1 lacks an id or a name"),
     "one id twice": (with_value("categories", "id", "1"), "two categories have the id 1"),
+    "one photograph twice": (
+        with_value("images", "file_name", "000000000009.jpg"),
+        "two images have the file 000000000009.jpg",
+    ),
+    "shares of sides": (
+        lambda content: change_all(
+            "annotations", lambda one: {**one, "segmentation": [[0.1, 0.1, 0.5, 0.1, 0.5, 1]], "iscrowd": 0}
+        )(content),
+        "all coordinates lie between 0 and 1: write them in pixels",
+    ),
+    "panoptic": (with_value("annotations", "segments_info", []), "holds panoptic segments: name the file of instances"),
     "one image twice": (with_value("images", "id", 9), "two images have the id 9"),
     "no file": (with_value("images", "file_name", None), "image 1 lacks an id or a file_name"),
     "other categories": (other_categories, "has other categories than train"),
@@ -320,6 +331,16 @@ FORMS: dict[str, Any] = {
         "images", lambda one: {**one, "file_name": f"/data/upload/1/{one['file_name']}"}
     ),
     "names of Windows": change_all("images", lambda one: {**one, "file_name": f"images\\1\\{one['file_name']}"}),
+    "names with a host": change_all("images", lambda one: {**one, "file_name": f"https://x/y/{one['file_name']}?z=1"}),
+    "names with Label Studio's prefix": change_all(
+        "images", lambda one: {**one, "file_name": f"images/0a1b2c3d-{one['file_name']}"}
+    ),
+    "names in capitals": change_all("images", lambda one: {**one, "file_name": one["file_name"].upper()}),
+    "names without a suffix": change_all("images", lambda one: {**one, "file_name": one["file_name"][:-4]}),
+    "names as in an address": change_all("images", lambda one: {**one, "file_name": f"a%2F{one['file_name']}"}),
+    "ids as fractions": lambda content: json.loads(
+        json.dumps(change_all("annotations", lambda one: {**one, "image_id": float(one["image_id"])})(content))
+    ),
     "a parent category": add_parent,
     "a background category": lambda content: {
         **content,
@@ -357,6 +378,14 @@ def test_a_box_without_a_shape_is_undecided_and_keeps_its_tag(root: Path, empty:
     np.testing.assert_array_equal(entry.draw(), draw(((3, 4, 30, 27), 1), ((10, 8, 18, 16), 255)))
     note = "train: 1 boxes without a shape are undecided and keep their tag (annotation 1 of 000000000007.jpg)."
     assert note in found.notes
+
+
+def test_boxes_of_corners_are_told(root: Path) -> None:
+    content = load(root)
+    content["annotations"][0].update(segmentation=[], bbox=[30, 20, 44, 30])
+    write(root, "train", content)
+    notes = list_dataset(root, SETTINGS).notes
+    assert any("1 boxes end outside of their images; a box is left, top, width, height (annot" in one for one in notes)
 
 
 def test_brushed_objects_are_objects_if_the_settings_say_so(root: Path) -> None:

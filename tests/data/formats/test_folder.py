@@ -97,7 +97,7 @@ def test_left_out_images_are_reported(root: Path) -> None:
         ("trip--day3", ("train",)),
     ]
     assert notes == [
-        "1 images belong to no split in dataset.splits and are left out.",
+        "1 image of no split in dataset.splits, but of val, left out.",
         f"1 photographs ({root}/images/trip/new.jpg, ...) are not in tags.csv and are left out.",
     ]
 
@@ -108,6 +108,8 @@ FAULTS: dict[str, tuple[str | bytes | None, str]] = {
     "Latin-1": ("id,tags\ncow_1,caf\xe9\n".encode("latin-1"), "tags.csv is not UTF-8"),
     "other columns": ("who,what\ncow_1,cow\n", "tags.csv lacks the column id (it has who, what)"),
     "no mark": ("id,cow,sheep\ncow_1,1,2\n", "line 2, has '2' in the column sheep: write 1 where"),
+    "counts": ("id,cow,sheep\ncow_1,3,0\n", "line 2, has '3' in the column cow: write 1 where"),
+    "no header": ("cow_1.jpg,cow\n", "tags.csv is empty"),
     "no tags": ("id\ncow_1\n", "tags.csv lacks the column tags"),
     "too few cells": ("id,tags,split\ncow_1,cow,val\nboth,cow\n", "tags.csv, line 3, has another number of cells"),
     "too many cells": ("id,tags\ncow_1,cow,grass\n", "tags.csv, line 2, has another number of cells"),

@@ -16,7 +16,7 @@ from rca.data.checking.agreement import find_order
 from rca.data.checking.examination import Examination
 from rca.data.formats.colours import read_label_map
 from rca.data.formats.dataset import examine_dataset, list_dataset
-from rca.data.formats.files import read_list
+from rca.data.formats.files import read_list, read_names
 from rca.data.formats.folder import FolderSettings
 from rca.data.formats.tables import read_table
 from rca.data.formats.voc import VocSettings
@@ -131,6 +131,18 @@ TABLES = {
     "tabs": "id\ttags\np0\tcow\np1\tsheep\n",
     "empty cells": "id,tags\np0,cow;nan\np1,sheep;None\n,\n",
     "blank lines and a mark": "\ufeffid,tags\r\n\r\np0,cow\r\np1,sheep\r\n",
+    "Excel's separator": "sep=;\r\nid;tags\r\np0;cow\r\np1;sheep\r\n",
+    "empty cells behind": "id,tags\np0,cow,,\np1,sheep,\n",
+    "decimal commas": "filename;cow;sheep\np0.jpg;1,0;0,0\np1.jpg;0;1,00\n",
+    "decimal commas beside": "filename;label;score\np0.jpg;cow;0,93\np1.jpg;sheep;0,5\n",
+    "numbers beside names": "id,label,class\np0,1,cow\np1,2,sheep\n",
+    "numbered lines": "id,image,label\n1,p0.jpg,cow\n2,p1.jpg,sheep\n",
+    "an index without a name": ",filename,label\n0,p0.jpg,cow\n1,p1.jpg,sheep\n",
+    "counts behind tags": "id,tags\np0,cow:3;sheep:0\np1,sheep = 1\n",
+    "Label Studio's": "annotation_id,choice,id,image\n1,cow,7,/data/upload/1/0a1b2c3d-p0.jpg\n"
+    '2,"{""choices"":[""sheep""]}",8,https://host/p1.jpg?x=1\n',
+    "paths of other machines": "path,label\n/home/me/images/p0.jpg,cow\nC:\\x\\images\\p1.jpg,sheep\n",
+    "the folder's name": "path,label\nimages/p0.jpg,cow\nimages/p1.jpg,sheep\n",
     "Windows' paths": "id,tags\n.\\p0.JPG,cow\np1,sheep\n",
 }
 
@@ -199,6 +211,107 @@ def test_loose_photographs_without_a_table_are_an_error(tmp_path: Path) -> None:
     save(tmp_path / "images/cat/1.jpg")
     save(tmp_path / "images/2.jpg")
     with pytest.raises(UserError, match=r"tags\.csv does not exist, and .*2\.jpg lies in no class folder"):
+        list_dataset(tmp_path, FOLDER)
+
+
+@pytest.mark.parametrize("place", ["", "images/"])
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, place: str) -> None:
+    for split in ("train", "Valid", "test"):
+        save(tmp_path / f"{place}{split}/1.jpg")
+    with pytest.raises(
+        UserError, match=r"the folders Valid, test, train are named like splits, not classes: name them"
+    ):
+        list_dataset(tmp_path, FOLDER)
+    save(tmp_path / f"{place}plane/1.jpg")  # then a train may be a class
+    assert list_dataset(tmp_path, FOLDER).classes == ("Valid", "plane", "test", "train")
+
+
+def test_images_of_other_splits_are_named_with_them(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("id,tags,split\na,cow,train\nb,cow,Validation\nc,cow,test\n")
+    notes = list_dataset(tmp_path, FOLDER).notes
+    assert "2 images of no split in dataset.splits, but of Validation, test, left out." in notes
+
+
+def test_what_systems_leave_in_folders_is_not_read(tmp_path: Path) -> None:
+    for folder in ("images", "masks", "__MACOSX/images", "images/__MACOSX"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("._p0.jpg", "._p0.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+            (tmp_path / folder / name).write_bytes(b"no picture")
+    save(tmp_path / "images/p0.jpg")
+    save(tmp_path / "images/__MACOSX/p0.jpg")
+    save_mask(tmp_path / "masks/p0.png", 1)
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0,cow,train;val\n")
+    found = examine_dataset(tmp_path, FOLDER)
+    assert found.errors == ()
+    assert not any("left out" in note for note in found.notes)
+    assert [(one.image, one.mask) for one in found.manifest.images] == [("images/p0.jpg", "masks/p0.png")]
+
+
+# --- names of classes on a list
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("\ufeffcat \r\n\r\n stop sign\r\n", ("cat", "stop sign")),
+        ("1 cat\n2 stop sign\n", ("cat", "stop sign")),
+        ("0: background\n1: cat\n2: dog\n", ("cat", "dog")),
+        ("id,name\n0,_background_\n1,cat\n2,dog\n", ("cat", "dog")),
+        ("Pixel Value, Class\n", None),
+        ("1\tcat\n2\tdog\n", ("cat", "dog")),
+        ("7 up\n8 ball\n", None),  # numbers, but none of labels
+        ("1 euro\n2 euro\n", ("1 euro", "2 euro")),
+        ("dog, small\ndog, large\n", ("dog, small", "dog, large")),
+        ("3 birds\ncat\n", ("3 birds", "cat")),
+        ("cat,dog\n", None),
+        ("['cat', 'dog']\n", None),
+        ("0 cat\n1 dog\n", None),  # label 0 is the background
+        ("1 cat\n3 dog\n", None),
+        ("name,r,g,b\n1,cat,255,0,0\n2,dog,0,255,0\n", None),
+        ("name,r,g,b\ncat,255,0,0\n", None),
+        ("cat,255,0,0\ndog,0,255,0\n", None),
+    ],
+)
+def test_a_list_of_classes_may_be_numbered(tmp_path: Path, text: str, classes: tuple[str, ...] | None) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(text.encode())
+    if classes is not None:
+        assert read_names(path).objects == classes
+        return
+    with pytest.raises(UserError, match=r"classes\.txt (has one line|numbers its names|is a table).*: (write|number)"):
+        read_names(path)
+
+
+# --- names of masks
+
+
+@pytest.mark.parametrize("ending", ["_mask", ".jpg", "-seg", "_gt.labels"])
+def test_masks_may_have_one_ending_behind_the_names(tmp_path: Path, ending: str) -> None:
+    for number in (1, 10):
+        save(tmp_path / f"images/p{number}.jpg", number)
+        save_mask(tmp_path / f"masks/p{number}{ending}.png", 1)
+    (tmp_path / "tags.csv").write_text("id,tags,split\np1,cow,train\np10,cow,val\n")
+    found = examine_dataset(tmp_path, FOLDER)
+    assert found.errors == ()
+    assert [one.mask for one in found.manifest.images] == [f"masks/p1{ending}.png", f"masks/p10{ending}.png"]
+    assert f"{tmp_path / 'masks'}: masks have the names of their images with {ending!r} behind." in found.notes
+
+
+@pytest.mark.parametrize("names", [("p10", "p20"), ("p1_mask", "p2_seg"), ("mask_p1", "mask_p2")])
+def test_masks_of_other_names_are_one_error(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number, name in enumerate(names, 1):
+        save(tmp_path / f"images/p{number}.jpg", number)
+        save_mask(tmp_path / f"masks/{name}.png", 1)
+    (tmp_path / "tags.csv").write_text("id,tags,split\np1,cow,train\np2,cow,val\n")
+    (sentence,) = tell(examine_dataset(tmp_path, FOLDER), "masks of no image")
+    assert f"masks: none of 2 masks ({min(names)}.png, ...) has the name of an image: name each mask like" in sentence
+
+
+@pytest.mark.parametrize("place", ["images/a.json", "via_project.json", "a.json"])
+def test_an_annotation_tools_own_json_is_named(tmp_path: Path, place: str) -> None:
+    save(tmp_path / "images/a.jpg")
+    (tmp_path / place).write_text('{"version": "5.0", "shapes": []}')
+    with pytest.raises(UserError, match=rf"tags\.csv does not exist, and .*{place} is not read: export it as COCO"):
         list_dataset(tmp_path, FOLDER)
 
 
@@ -285,7 +398,9 @@ def test_a_mask_of_0_and_255_is_an_error(tmp_path: Path) -> None:
 # --- colours
 
 
-LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\ndog:36,179,83::\ncow:1,2,3::\n"
+LABEL_MAP = (
+    "# label:color_rgb:parts:actions\r\nbackground: 0, 0, 0::\r\ncat:250,50,83::\ndog:36,179,83::\ncow:1,2,3::\n"
+)
 
 
 def colour(root: Path, colours: dict[int, tuple[int, int, int]], mode: str = "RGB") -> dict[str, np.ndarray]:
@@ -334,7 +449,20 @@ def test_a_label_map_of_other_classes_is_an_error(make_voc: Callable[..., Path])
     assert "differ in dog, hound" in tell(examine_dataset(root, VOC), "differing classes")[0]
 
 
-@pytest.mark.parametrize("line", ["cat", "cat:1,2", "cat:1,2,300::", "dog:250,50,83::", "cat:9,9,9::"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat",
+        "9,9,9:cow",
+        "9 9 9\tcow",
+        "cow,9,9,9",
+        "cow #090909",
+        "cat:1,2",
+        "cat:1,2,300::",
+        "dog:250,50,83::",
+        "cat:9,9,9::",
+    ],
+)
 def test_a_bad_label_map_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "labelmap.txt").write_text(LABEL_MAP + line)
     with pytest.raises(UserError, match=r"labelmap\.txt, line 6: "):
