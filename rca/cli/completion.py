@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import shtab
 
-from rca.cli.parser import build_parser, name_path
+from rca.cli.arguments import name_path
+from rca.cli.parser import build_parser
 
 FOLDERS = ("DIR", "FOLDER", "OUT", "MASKS")
 

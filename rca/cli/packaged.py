@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rca.core.errors import UserError
 from rca.core.imports import PACKAGE
+from rca.core.settings import name_nearest
 
 FILES = PACKAGE / "project" if (PACKAGE / "project").is_dir() else PACKAGE.parent
 # A project's own presets, which come before the package's.
@@ -36,7 +37,9 @@ def find_preset(name: str) -> Path:
     """
     presets = list_presets()
     if name not in presets:
-        raise UserError(f"There is no preset {name}: choose one of {', '.join(sorted(presets))}.")
+        raise UserError(
+            f"There is no preset {name}{name_nearest(name, presets)}: choose one of {', '.join(sorted(presets))}."
+        )
     return presets[name]
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from rca.cli.arguments import Parser, ShowVersion, count, name_path
 from rca.stages.base.names import add_arguments, list_stages
 
 DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
@@ -18,29 +19,9 @@ images with an error are left out and listed in quarantine.csv beside the manife
 CHANGE = "change a value, e.g. --set seeds='[0, 1, 2]' or --set train_cam.optimisation.epochs=5"
 
 
-class ShowVersion(argparse.Action):
-    """Print the version, which takes time to find out, only where it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Print it and exit."""
-        from importlib.metadata import version
-
-        print(f"rca {version('rca')}")
-        parser.exit()
-
-
-def name_path(name: str) -> Path:
-    """The path that an argument names; "" would name the current folder, and comes of a variable that is not set."""
-    if not name.strip():
-        raise argparse.ArgumentTypeError("the name is empty: is a variable not set?")
-    return Path(name)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="rca", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -96,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_results(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the commands that compare, show and mend what runs have made."""
     _add_compare(commands.add_parser("compare", help="print what differs between two runs, or since a commit"))
     _add_figure(commands.add_parser("figure", help="draw photographs and masks for a paper, as PDF, SVG or PNG"))
@@ -145,14 +126,14 @@ def _add_suspect(parser: argparse.ArgumentParser) -> None:
     kind = "the masks: seed, refined or segmentation (default: the last that all images have)"
     parser.add_argument("--masks", dest="kind", choices=("seed", "refined", "segmentation"), metavar="KIND", help=kind)
     parser.add_argument("--split", help="their split (default: train_seg.split)")
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="how many to show (default: %(default)s)")
+    parser.add_argument("--top", type=count, default=20, metavar="N", help="how many to show (default: %(default)s)")
     parser.add_argument("--out", type=name_path, metavar="CSV", help="write all images to this file")
     parser.add_argument("--page", type=name_path, metavar="DIR", help="write a page with pictures into this folder")
     check = "hold the suspicion against the true masks, where there are any"
     parser.add_argument("--validate", action="store_true", dest="check", help=check)
 
 
-def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the commands that make a project, and change and read its settings."""
     init = commands.add_parser("init", help="make a project in a folder, or bring it up to date")
     init.add_argument("folder", nargs="?", type=name_path, metavar="DIR", help="the folder of the project")
@@ -164,8 +145,13 @@ def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"
     init.add_argument("--upgrade", action="store_true", help=upgrade)
     run = commands.add_parser("run", help="check the project, run its stages side by side, and show what they do")
-    run.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
-    run.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    run.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
+    run.add_argument(
+        "--gpus",
+        type=count,
+        metavar="N",
+        help="GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)",
+    )
     run.add_argument("--verbose", action="store_true", help="show the output of the check and of Snakemake itself")
     run.add_argument("--no-check", action="store_false", dest="check", help="do not check params and data first")
     engine = "further arguments of Snakemake, after --, e.g. -- --profile profiles/slurm"
@@ -175,9 +161,14 @@ def _add_project(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     sweep.add_argument("changes", nargs="+", metavar="KEY=A,B,C", help=grid)
     sweep.add_argument("--run", metavar="NAME", help="the run to vary (default: the last of `runs`)")
     seeds = "seeds that each run has at least (default: those of params.yaml)"
-    sweep.add_argument("--seeds", type=int, metavar="N", help=seeds)
-    sweep.add_argument("--cores", type=int, metavar="N", help="cores to use (default: all)")
-    sweep.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    sweep.add_argument("--seeds", type=count, metavar="N", help=seeds)
+    sweep.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
+    sweep.add_argument(
+        "--gpus",
+        type=count,
+        metavar="N",
+        help="GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)",
+    )
     later = "only add the runs to params.yaml; the same command prints the table once they ran"
     sweep.add_argument("--no-run", action="store_false", dest="start", help=later)
     change = commands.add_parser("set", help="change values in params.yaml; its comments stay")
@@ -206,7 +197,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     )
     distance = "width of the boundary IoU's band along contours, as a share of the diagonal (default: %(default)s)"
     parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument(
         "--out", type=name_path, metavar="JSON", help="write all figures and their protocol to this file"
     )
@@ -261,7 +252,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         target.add_argument("--threshold", choices=("best", "fixed"), default="best", help=threshold)
         listed = "a table with the column image, e.g. of rca suspect: only these images, in this order"
         target.add_argument("--list", type=name_path, metavar="CSV", dest="listed", help=listed)
-        target.add_argument("--first", type=int, metavar="N", help="only the first N of the list")
+        target.add_argument("--first", type=count, metavar="N", help="only the first N of the list")
     prefix = "what stands before a photograph's name in a task (default: %(default)s)"
     label_studio.add_argument("--prefix", default="/data/local-files/?d=", help=prefix)
     server = targets.add_parser("voc-test", help="the archive that VOC's server takes for its test images")

@@ -52,6 +52,7 @@ def sweep(
     base, points = read_grid(changes, run or params.runs[-1], run is not None)
     if base not in params.project.run:
         raise UserError(f"There is no section run.{base}: choose from {', '.join(params.project.run)}.")
+    check_trained(params.described.get(base), points[0])
     variants = name_variants(base, points, params.project.run)
     further = [seed for seed in range(seeds or 0) if seed not in params.seeds]
     all_seeds = [*params.seeds, *further][: max(seeds or 0, len(params.seeds))]
@@ -112,6 +113,20 @@ def read_axis(change: str) -> tuple[str, list[object]]:
     return key, list(values)
 
 
+def check_trained(run: Run | None, point: Point) -> None:
+    """Check that a run trains what a sweep varies.
+
+    Raises:
+        UserError: it takes its network from another run.
+    """
+    for key, _ in point:
+        if run is not None and run.taken_from and key.partition(".")[0] == "train_cam":
+            raise UserError(
+                f"rca sweep {key}: {run.name} takes the network of {run.taken_from}, which it cannot train in another"
+                f" way: add --run {run.taken_from}."
+            )
+
+
 def name_variants(base: str, points: Sequence[Point], described: Mapping[str, Plain]) -> dict[str, Plain]:
     """The sections of the runs, by names that tell their settings.
 
@@ -167,7 +182,7 @@ def drop_doubles(base: str, variants: Mapping[str, Plain], runs: Sequence[str]) 
     document.set(f"runs={format_value(list(dict.fromkeys([*runs, base, *variants])))}")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / PARAMS).write_text(document.text, encoding="utf-8")
-        trial = read_params(Path(folder) / PARAMS, PARAMS)
+        trial = read_params(Path(folder) / PARAMS, Path("rca sweep"))
     settings = {name: gather_settings(trial.described[name], trial) for name in (base, *variants)}
     known = list(settings.values())
     names = list(settings)

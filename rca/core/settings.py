@@ -52,7 +52,7 @@ def list_kinds(annotation: object) -> list[type[Settings]]:
 
 def name_nearest(word: str, words: Iterable[str]) -> str:
     """What to add to a message on an unknown word: the nearest known one, or nothing."""
-    near = difflib.get_close_matches(word, list(words), n=1)
+    near = difflib.get_close_matches(word, [one for one in words if one != word], n=1)
     return f" ({near[0]}?)" if near else ""
 
 
@@ -101,7 +101,7 @@ def load_params(path: Path) -> Plain:
     try:
         params = parse_yaml(read_text(path, most=MOST_YAML))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: write it with `rca preset shapes`.") from None
+        raise UserError(f"{path} does not exist: go to a project, or make one with `rca init DIR`.") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason}): fix it, or rewrite it with `rca preset`.") from None

@@ -42,8 +42,10 @@ def explain_failure(path: Path, stage: str) -> Iterator[None]:
         check_file(path)
         yield
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run {stage} first.") from None
+        raise UserError(f"{path} does not exist: run {stage} first, or name a file that it wrote.") from None
     except SafetensorError as error:
+        if path.suffix != ".safetensors":  # nobody is told to delete what the pipeline did not write
+            raise UserError(f"{path} is no .safetensors file: name one that {stage} wrote.") from None
         raise UserError(f"{path} is broken ({error}): delete it and run {stage} again.") from None
 
 

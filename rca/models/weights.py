@@ -206,8 +206,12 @@ def read_state(weights: FileWeights) -> dict[str, Tensor]:
                 f"The weights file {path} holds a Python object ({found[1]}) beside tensors, which could run code: save"
                 " its state dict alone, with torch.save."
             ) from None
-        reason = str(error).split("\n")[0]
-        raise UserError(f"The weights file {path} cannot be read ({reason}): fetch it again.") from None
+        # PyTorch's own words on a file that it did not write advise to load it unsafely.
+        foreign = isinstance(error, UnpicklingError)
+        reason = "it is no file of torch.save" if foreign else str(error).split("\n")[0]
+        raise UserError(
+            f"The weights file {path} cannot be read ({reason}): fetch it again, or name another."
+        ) from None
 
 
 def unwrap(content: object) -> dict[str, Tensor]:

@@ -82,6 +82,27 @@ def test_the_version_is_that_of_the_package() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "required: COMMAND (`rca --help` lists them)\n"),
+        (["chek"], "): check?\n"),
+        (["export", "hubs", "a", "b"], "): hub?\n"),
+        (["run", "--cores", "0"], "argument --cores: 0 is no number of things: name 1 or more\n"),
+        (["run", "--gpus", "two"], "argument --gpus: two is no number"),
+        (["sweep", "a=1", "--seeds", "-1"], "argument --seeds: -1 is no number"),
+        (["set"], "required: KEY=YAML\n"),
+    ],
+)
+def test_a_bad_command_line_ends_with_its_reason_and_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["train_cam", "--run", "hsc", "--seed", "0"], "train_cam has no run hsc: name one of cam, rca"),
         (["train_cam", "--run", "rca", "--seed", "0"], "dataset.json does not exist: run "),
         (["make_cam", "--run", "rca", "--seed", "0", "--shard", "9"], "make_cam has no shard 9: name one of 0, 1"),
@@ -101,16 +122,24 @@ def test_the_version_is_that_of_the_package() -> None:
         (["inspect", "data", ".", "--manifest", "."], "--manifest is only for a memory"),
         (["check", "--params", "other.yaml"], "other.yaml does not exist"),
         (["score", "--predictions", "nowhere", "--truth", "."], "nowhere is no folder"),
+        (["inspect", "model", "nowhere.safetensors"], "run train_seg first, or name a file that it wrote."),
+        (["inspect", "model", "params.yaml"], "params.yaml is no .safetensors file: name one that train_seg wrote."),
         (["show"], "table.md does not exist: run the pipeline first"),
         (["preset", "huge"], "There is no preset huge"),
+        (["preset", "foldr"], "There is no preset foldr (folder?): choose one of"),
         (["init"], "Name the folder of the project"),
         (["init", "new", "--preset", "huge"], "There is no preset huge"),
         (["init", "."], "params.yaml exists already"),
         (["init", "--upgrade"], "There is no workflow/generated.json"),
         (["init", "new", "--data", "nowhere"], "--data nowhere is no folder"),
         (["init", "new", "--data", ".", "--weights", "nowhere.pth"], "The weights file nowhere.pth does not exist"),
+        (
+            ["init", "new", "--data", ".", "--weights", "params.yaml"],
+            "(it is no file of torch.save): fetch it again, or",
+        ),
         (["init", "new", "--preset", "shapes", "--data", "."], "The preset shapes needs no --data"),
         (["set", "sedes=[0]"], "sedes is an unknown key: remove it or fix its spelling (seeds?)."),
+        (["set", "run.cam.seeds=[0]"], "run.cam.seeds is an unknown key: remove it or fix its spelling"),
         (["set", "seeds"], "rca set seeds: write dotted.key=value"),
         (["get", "train_cam.optimisation.epoch"], "no key epoch in train_cam.optimisation (epochs?)"),
     ],

@@ -111,6 +111,20 @@ def test_a_run_that_takes_a_network_still_takes_it(tmp_path: Path, monkeypatch: 
     assert after.described["extended_stride_4"].taken_from == "cam"
 
 
+def test_the_run_that_is_trained_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = read_preset()
+    params["run"]["extended"] = {"base": "cam", "train": "none", "method": "rca_extended"}
+    params["runs"] = ["cam", "extended"]
+    write_params(params)
+    assert main(["sweep", "train_cam.optimisation.epochs=1,2", "--no-run"]) == 2
+    assert "extended takes the network of cam" in (error := capsys.readouterr().err)
+    assert error.endswith("add --run cam.\n")
+    assert add("train_cam.optimisation.epochs=1,2", "--run", "cam").runs[2:] == ("cam_epochs_1", "cam_epochs_2")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -124,7 +138,7 @@ def test_a_run_that_takes_a_network_still_takes_it(tmp_path: Path, monkeypatch: 
         (["train_cam.optimisation.epoch=1"], "epoch"),
         (["train_cam.optimisation.epochs=0"], "train_cam.optimisation.epochs"),
         (["prepare_data.workers=1"], "prepare_data cannot differ between runs: set it in prepare_data."),
-        (["seeds=3"], "seeds"),
+        (["seeds=3"], "error: rca sweep: run.rca_seeds_3.seeds is an unknown key"),
         (["options.contrast.wait=1"], "wait"),
     ],
 )
