@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from rca.core.errors import UserError, explain
 
-# `RCA_EXAMPLES=5000 pytest tests/cli/test_fuzzing*.py -m "not slow"` tries more than the 200 of each day.
+# `RCA_EXAMPLES=5000 pytest tests/cli/test_fuzzing*.py -m "not slow"` tries more than the 100 of each day.
 MANY = pytest.param(2000, marks=pytest.mark.slow)
-EXAMPLES = pytest.mark.parametrize("examples", [int(os.environ.get("RCA_EXAMPLES", 200)), MANY])
+EXAMPLES = pytest.mark.parametrize("examples", [int(os.environ.get("RCA_EXAMPLES", 100)), MANY])
 FEW = pytest.mark.parametrize("examples", [int(os.environ.get("RCA_EXAMPLES", 40)), MANY])  # where one takes long
 LONGEST = 60  # seconds for one example, on a machine that is busy with something else
 MOST_MEMORY = 2 << 20  # KiB

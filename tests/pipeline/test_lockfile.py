@@ -64,7 +64,9 @@ def break_off(toy: Toy, number: int, installed: Path) -> None:
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL]
+)
 def test_dvc_writes_the_lock_whole_or_not_at_all(finished, number):
     before = (finished.path / "dvc.lock").read_bytes()
     break_off(finished, number, ROOT / "workflow")

@@ -165,6 +165,7 @@ def test_a_setting_that_changes_no_result_reruns_nothing(real: RealProject) -> N
     assert ask_dvc(real) == {"render_report"}
 
 
+@pytest.mark.slow
 def test_dvc_repro_stops_once_where_params_ask_for_other_stages(real: RealProject) -> None:
     real.set_params({"runs": ["cam"]})
     text = real.repro(code=255)
@@ -175,7 +176,8 @@ def test_dvc_repro_stops_once_where_params_ask_for_other_stages(real: RealProjec
     assert "tabulate" in real.list_ran()
 
 
-@pytest.mark.parametrize("engine", [pytest.param("repro", marks=pytest.mark.slow), "snakemake"])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["repro", "snakemake"])
 def test_a_new_stage(real: RealProject, engine: str) -> None:
     page = (ROOT / "docs/extending.md").read_text().split("## A stage of your own")[1]
     blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL))
