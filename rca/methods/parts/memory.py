@@ -73,7 +73,7 @@ class MemoryBank(nn.Module):
     def read(self) -> tuple[Tensor, Tensor]:
         """All stored embeddings (M, D), copied so that later updates do not change them, and their rows (M,)."""
         filled = self.filled()
-        return self.entries[filled].clone(), filled.nonzero()[:, 0]
+        return self.entries[filled], filled.nonzero()[:, 0]  # a mask copies
 
     @torch.no_grad()
     def update(self, regions: Regions, epoch: int) -> None:
