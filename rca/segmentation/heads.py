@@ -13,7 +13,9 @@ from torch.nn import functional
 from rca.models.backbone import Backbone
 from rca.models.backbones import OutputStride
 
-HeadName = Literal["linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid", "segformer"]
+HeadName = Literal[
+    "linear", "deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus", "simple_pyramid", "segformer", "upernet"
+]
 
 
 class Head(nn.Module):
@@ -207,6 +209,67 @@ class _SegFormer(LevelsHead):
         return scores
 
 
+class _UPerNet(LevelsHead):
+    """Pyramid pooling of the coarsest level, then a feature pyramid whose levels are joined (Xiao et al., ECCV 2018).
+
+    The pooling is PSPNet's (Zhao et al., CVPR 2017, section 3.2), the pyramid torchvision's. The layers over the pooled
+    means have no BatchNorm: one of them holds a single position, of which a batch of one image has no statistics.
+    """
+
+    WIDTH = 256
+    GRIDS = (1, 2, 3, 6)
+
+    def __init__(self, channels: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        from torchvision.ops import FeaturePyramidNetwork
+
+        width, coarsest = self.WIDTH, channels[-1]
+        self.pooled = nn.ModuleList(nn.Sequential(nn.Conv2d(coarsest, width, 1), nn.ReLU()) for _ in self.GRIDS)
+        self.context = _convolve(coarsest + len(self.GRIDS) * width, width)
+        self.pyramid = FeaturePyramidNetwork([*channels[:-1], width], width, norm_layer=nn.BatchNorm2d)
+        self.fusion = _convolve(len(channels) * width, width)
+        self.classifier = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        coarsest = levels[-1]
+        means = [
+            functional.interpolate(mix(pool_grid(coarsest, grid)), coarsest.shape[2:], mode="bilinear")
+            for mix, grid in zip(self.pooled, self.GRIDS, strict=True)
+        ]
+        context = self.context(torch.cat([coarsest, *means], 1))
+        joined = self.pyramid({str(number): level for number, level in enumerate((*levels[:-1], context))})
+        size = levels[0].shape[2:]
+        enlarged = [functional.interpolate(level, size, mode="bilinear") for level in joined.values()]
+        scores: Tensor = self.classifier(self.fusion(torch.cat(enlarged, 1)))
+        return scores
+
+
+def _convolve(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def pool_grid(features: Tensor, grid: int) -> Tensor:
+    """The means of a grid's cells, as `torch.nn.AdaptiveAvgPool2d` has them, which ONNX has for known sizes only.
+
+    Args:
+        features: (B, C, H, W).
+        grid: The cells along each side, at least 1.
+
+    Returns:
+        (B, C, grid, grid).
+    """
+    down, across = (_share_out(size, grid, features) for size in features.shape[2:])
+    return down @ features @ across.T
+
+
+def _share_out(size: int, cells: int, like: Tensor) -> Tensor:
+    """What each position adds to each cell's mean (cells, size); cells may overlap by a position."""
+    start = torch.arange(cells, device=like.device)[:, None]
+    place = torch.arange(size, device=like.device)
+    inside = (place >= start * size // cells) & (place < -(-(start + 1) * size // cells))
+    return inside.to(like.dtype) / inside.sum(1, keepdim=True)
+
+
 def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: OutputStride) -> Head | LevelsHead:
     """Build a head with random weights.
 
@@ -227,8 +290,11 @@ def build_head(name: HeadName, backbone: Backbone, outputs: int, output_stride: 
         return _DeepLabV3Plus(backbone.low_channels, channels, outputs, output_stride)
     if name == "simple_pyramid":
         return _SimplePyramid(channels, outputs)
+    levels = (backbone.low_channels, *backbone.level_channels, channels)
     if name == "segformer":
-        return _SegFormer((backbone.low_channels, *backbone.level_channels, channels), outputs)
+        return _SegFormer(levels, outputs)
+    if name == "upernet":
+        return _UPerNet(levels, outputs)
     return _Linear(channels, outputs)
 
 

@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module", params=["linear", "deeplab_v3plus"])
+@pytest.fixture(scope="module", params=["linear", "deeplab_v3plus", pytest.param("upernet", marks=pytest.mark.slow)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and its export."""
     folder = tmp_path_factory.mktemp("onnx")

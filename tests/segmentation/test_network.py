@@ -9,7 +9,7 @@ from torch import nn
 
 from rca.core.errors import UserError
 from rca.models.storage import save_tensors
-from rca.segmentation.heads import HeadName
+from rca.segmentation.heads import HeadName, pool_grid
 from rca.segmentation.network import load_segmenter, save_segmenter
 from rca.segmentation.predict import PredictionSettings, predict_mask
 
@@ -135,6 +135,30 @@ def test_segformer_scores_each_position_by_the_features_of_all_levels_there() ->
         changed = [*levels]
         changed[number] = level + 1
         assert not torch.allclose(head(*changed), found)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 40), (5, 7), (6, 6), (13, 29)])
+@pytest.mark.parametrize("grid", [1, 2, 3, 6])
+def test_the_means_of_a_grid_are_those_of_torch(size: tuple[int, int], grid: int) -> None:
+    features = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(pool_grid(features, grid), nn.functional.adaptive_avg_pool2d(features, grid))
+
+
+@torch.no_grad()
+def test_upernet_sees_all_levels_and_the_whole_image() -> None:
+    network = build("upernet")
+    head, random = network.head.eval(), torch.Generator().manual_seed(0)
+    levels = [*network.backbone.extract_levels(torch.randn(1, 3, 64, 960, generator=random))]
+    found = head(*levels)
+    assert found.shape == (1, 4, *levels[0].shape[2:])
+    for number, level in enumerate(levels):  # each takes part
+        changed = [*levels]
+        changed[number] = level + 1
+        assert not torch.allclose(head(*changed), found)
+    levels[-1][..., 0] += 9  # out of the reach of every convolution
+    assert not torch.equal(head(*levels)[..., -1], found[..., -1])
+    network.train()
+    assert network(torch.randn(1, 3, 48, 64, generator=random)).isfinite().all()  # a batch of one image has statistics
 
 
 @torch.no_grad()
