@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +10,49 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rca.core.errors import UserError, flatten
 from rca.core.files import hash_file
+from rca.data.faults import Fault
 from rca.data.manifest import ImageRecord, Manifest
 
 MakeVoc = Callable[..., Path]
 CLASSES = ("cat", "dog", "cow")
 # Name, height, width, the labels in its mask.
 IMAGES = (("a1", 40, 52, (1,)), ("b2", 33, 47, (1, 3)), ("c3", 47, 33, (0,)), ("d4", 51, 35, (2, 255)))
+
+
+# What is wrong, and after a colon, a semicolon or a comma the next step; two lines of a terminal beside paths.
+FORM = re.compile(r".+[:;,] \S.*[.?]", re.DOTALL)
+LONGEST = 2 * 120
+LIBRARY = str(Path(__file__).parents[1] / "rca")
+
+
+@pytest.fixture(autouse=True)
+def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold each message for users that any test calls forth against the form that all have."""
+    errors: list[str] = []
+    faults: list[Fault] = []
+    make_fault = Fault.__init__
+
+    def make_error(error: UserError, *args: object) -> None:
+        Exception.__init__(error, *args)
+        if sys._getframe(1).f_code.co_filename.startswith(LIBRARY):
+            errors.append(str(error))
+
+    def keep_fault(fault: Fault, *args: str, **more: str) -> None:
+        make_fault(fault, *args, **more)
+        faults.append(fault)
+
+    monkeypatch.setattr(UserError, "__init__", make_error)
+    monkeypatch.setattr(Fault, "__init__", keep_fault)
+    yield
+    for text in [*errors, *(fault.sentence for fault in faults)]:
+        assert FORM.fullmatch(text), text
+        assert len(flatten(text)) <= LONGEST
+        assert "\n" not in flatten(text)
+    for fault in faults:
+        name = Path(fault.file).name
+        assert name in fault.sentence or ascii(name)[1:-1] in fault.sentence, fault
 
 
 def draw_pair(seed: int, height: int, width: int, labels: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rca.cli.doctor import check_machine
 from rca.cli.estimate import estimate
 from rca.cli.understood import describe, format_splits, write_picture
-from rca.core.errors import UserError
+from rca.core.errors import UserError, flatten
 from rca.core.files import write_json
 from rca.core.plain_yaml import list_shared
 from rca.core.reading import read_text
@@ -86,7 +86,7 @@ def _check(settings: Params, params: Path, out: Path | None, report: Callable[[E
         return
     examination = examine_dataset(layout.root, settings.dataset, os.cpu_count() or 1, drawn=layout.drawn_masks)
     for note in examination.notes:
-        print(f"{layout.root}: {note}")
+        print(f"{layout.root}: {flatten(note, len(str(layout.root)))}")
     if out is not None:
         write_faults(out, examination.faults)
         print(f"{out}: {count(len(examination.faults), 'fault')}.")
@@ -141,7 +141,7 @@ def _print_faults(faults: Iterable[Fault]) -> None:
         same = list(group)
         print(f"  {kind} ({len(same)}): {KINDS[kind].remedy}")
         for fault in same[:LINES_A_KIND]:
-            print(f"    {fault.statement}")
+            print(f"    {flatten(fault.statement, len(fault.file))}")
         if len(same) > LINES_A_KIND:
             print(f"    and {len(same) - LINES_A_KIND} more (all of them: --out FILE)")
 

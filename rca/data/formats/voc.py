@@ -95,7 +95,12 @@ def list_voc(root: Path, settings: VocSettings, drawn: Path) -> Listing:
     tags = {name: _read_tags(root, settings, name) if name in labelled else ((), None) for name in sorted(splits)}
     repeats = (fault for split in names for fault in _find_repeats(lists[split], names[split]))
     ambiguous = (
-        Fault("ambiguous name", str(root / "JPEGImages"), f"{root}: {name} may be {' or '.join(several)}", name)
+        Fault(
+            "ambiguous name",
+            str(root / "JPEGImages"),
+            f"{root / 'JPEGImages'}: {name} may be {' or '.join(several)}",
+            name,
+        )
         for name in splits
         if len(several := files.photographs.get(name, ())) > 1
     )
