@@ -63,7 +63,9 @@ KINDS: dict[str, Kind] = {
     "misleading class": Kind("error", False, "put the background first, undecided pixels last, or rename it"),
     "differing classes": Kind("error", False, "give both the same names, or remove one of the files"),
     "permuted labels": Kind("error", False, "list the classes in classes.txt in the order of the masks' labels"),
-    "masks of no image": Kind("error", False, "name each mask like its photograph, e.g. cow_1.png for cow_1.jpg"),
+    "masks of no image": Kind(
+        "error", False, "save each mask as PNG with its photograph's name, e.g. cow_1.png for cow_1.jpg"
+    ),
     "unusable split": Kind("error", False, "rename it, and in dataset.splits as well"),
     "empty split": Kind("error", False, "list images there, or take the split out of dataset.splits"),
     "repeated id": Kind("error", False, "name each image once, with all its tags"),

@@ -11,7 +11,7 @@ In place of `tags.csv`, an export of CVAT or Label Studio may give the tags (see
 Without either, a photograph's tag is the folder that it lies in: `cat/1.jpg` or `images/cat/1.jpg`.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -28,7 +28,7 @@ from rca.data.formats.photographs import IMAGES, Photographs, find_photographs, 
 from rca.data.formats.splitting import is_held_out, propose_seed
 from rca.data.formats.tables import TagRow, read_table
 from rca.data.formats.tag_exports import list_exports, read_export
-from rca.data.formats.tool_names import Matched, drop_ending, find_name
+from rca.data.formats.tool_names import Matched, compare_masks, drop_ending, find_name
 from rca.data.ids import compose
 from rca.data.listing import DRAWN, Entry, Listing
 
@@ -136,19 +136,11 @@ def list_folder(root: Path, settings: FolderSettings, drawn: Path = DRAWN) -> Li
             *found.notes,
             *_list_notes(root, found, rows, unused, settings, masks),
         ),
-        (*repeats, *found.faults, *(names.faults if names else ()), *_compare_masks(root, masks.files, stems)),
+        (*repeats, *found.faults, *(names.faults if names else ()), *compare_masks(root, masks.files, stems)),
         lists=dict.fromkeys(settings.splits, found.source),
         class_list=names.source if names else found.source,
         derived=names is None,
     )
-
-
-def _compare_masks(root: Path, masks: Index, stems: Collection[str]) -> Iterator[Fault]:
-    """Masks that all belong to no image are named in another way."""
-    if masks and not any(name in stems for name in masks):
-        first = masks[min(masks)][0]
-        statement = f"{root / 'masks'}: none of {count(len(masks), 'mask')} ({first}, ...) has the name of an image"
-        yield Fault("masks of no image", str(root / "masks"), statement)
 
 
 def _find_first(folder: str, index: Index, stem: str) -> str | None:
@@ -283,15 +275,18 @@ def _list_notes(
     extra = [file for files in index.values() for one in files if (file := f"{folder}/{one}".lstrip("/")) not in listed]
     if extra:
         yield f"{len(extra)} photographs ({root / min(extra)}, ...) are not in {found.source.name} and are left out."
+    drawn = {row.id: row.tags for row in rows if not row.splits}
     if folder:
         yield from note_unread(root, {folder, *_list_others(settings)})
+    for split in settings.splits if drawn else ():
+        if (root / f"{split}.txt").is_file():
+            yield f"{root / f'{split}.txt'} is not read: give {found.source.name} a column named split."
     if masks.ending:
         yield f"{root / 'masks'}: masks have the names of their images with {masks.ending!r} behind."
     without = sorted(masks.files.keys() - {row.stem for row in rows})
     if without:
         first = root / "masks" / masks.files[without[0]][0]
         yield f"{len(without)} masks ({first}, ...) belong to no image and are left out."
-    drawn = {row.id: row.tags for row in rows if not row.splits}
     if drawn and len(settings.splits) > 1:
         better = propose_seed(drawn, settings.held_out, settings.seed)
         if better is not None:

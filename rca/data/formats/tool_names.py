@@ -1,10 +1,13 @@
 """What others call a photograph or a mask: by paths of other machines, addresses, and endings of their own."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rca.data.formats.files import Index, find_pictures
+from rca.data.faults import Fault, count
+from rca.data.formats.files import Index, find_pictures, list_files
 from rca.data.ids import compose
 
 _PREFIX = 8  # hexadecimal digits and "-" before the name of a file that was uploaded to Label Studio
@@ -56,3 +59,21 @@ def drop_ending(index: Index, names: Collection[str]) -> Matched:
     if not start or ending[:1].isalnum() or not all(name.endswith(ending) for name in index):
         return Matched(index)
     return Matched({name.removesuffix(ending): files for name, files in index.items()}, ending)
+
+
+def compare_masks(root: Path, masks: Index, stems: Collection[str]) -> Iterator[Fault]:
+    """The fault of masks that all belong to no image, since they are named in another way or are no pictures.
+
+    Args:
+        root: The dataset's root.
+        masks: The pictures in its folder `masks`, by the names of their images.
+        stems: The names of the images.
+    """
+    others = [] if masks or not (root / "masks").is_dir() else list(islice(list_files(root / "masks"), 2))
+    if others:
+        statement = f"{root / 'masks'} holds no picture that is read ({others[0]}, ...)"
+        yield Fault("masks of no image", str(root / "masks"), statement)
+    if masks and not any(name in stems for name in masks):
+        first = masks[min(masks)][0]
+        statement = f"{root / 'masks'}: none of {count(len(masks), 'mask')} ({first}, ...) has the name of an image"
+        yield Fault("masks of no image", str(root / "masks"), statement)

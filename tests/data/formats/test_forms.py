@@ -304,7 +304,27 @@ def test_masks_of_other_names_are_one_error(tmp_path: Path, names: tuple[str, ..
         save_mask(tmp_path / f"masks/{name}.png", 1)
     (tmp_path / "tags.csv").write_text("id,tags,split\np1,cow,train\np2,cow,val\n")
     (sentence,) = tell(examine_dataset(tmp_path, FOLDER), "masks of no image")
-    assert f"masks: none of 2 masks ({min(names)}.png, ...) has the name of an image: name each mask like" in sentence
+    assert f"masks: none of 2 masks ({min(names)}.png, ...) has the name of an image: save each mask as PNG" in sentence
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".gif", ".mat"])
+def test_masks_that_are_no_pictures_are_one_error(tmp_path: Path, suffix: str) -> None:
+    save(tmp_path / "images/p0.jpg")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/.DS_Store").write_bytes(b"x")
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0,cow,train;val\n")
+    assert examine_dataset(tmp_path, FOLDER).errors == ()
+    (tmp_path / f"masks/p0{suffix}").write_bytes(b"x")
+    (sentence,) = tell(examine_dataset(tmp_path, FOLDER), "masks of no image")
+    assert f"masks holds no picture that is read (p0{suffix}, ...): save each mask as PNG" in sentence
+
+
+@pytest.mark.parametrize(("column", "told"), [("", True), (",split", False)])
+def test_lists_of_splits_beside_a_table_are_named(tmp_path: Path, column: str, told: bool) -> None:
+    (tmp_path / "tags.csv").write_text(f"id,tags{column}\na,cow{',train' * bool(column)}\n")
+    (tmp_path / "val.txt").write_text("a\n")
+    note = f"{tmp_path / 'val.txt'} is not read: give tags.csv a column named split."
+    assert (note in list_dataset(tmp_path, FOLDER).notes) == told
 
 
 @pytest.mark.parametrize("place", ["images/a.json", "via_project.json", "a.json"])
