@@ -18,6 +18,7 @@ Spec = dict[str, Any]
 HEIGHT = 260  # of a chart, in pixels
 MAP = (720, 440)  # width on a wide page and height of a memory's map
 DIGITS = 5  # the last ones of a float differ between processors
+OVER_SEEDS, OVER_IMAGES = ("low_seeds", "high_seeds"), ("low_images", "high_images")
 PATTERNS = {"solid": [1, 0], "dashed": [6, 3], "dotted": [2, 2]}
 
 
@@ -119,6 +120,10 @@ def draw_differences(table: pd.DataFrame, lines: Mapping[str, Line], first: str,
     base = (
         alt.Chart(alt.NamedData("differences"))
         .transform_filter("datum.run == run && datum.masks == masks")
+        # An interval that is not known ends where it begins: Vega complains of an axis that all are missing on.
+        .transform_calculate(
+            **{end: f"isValid(datum.{end}) ? datum.{end} : datum.difference" for end in (*OVER_SEEDS, *OVER_IMAGES)}
+        )
         .encode(y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=130)), color=_colour(lines))
     )
     told = [
@@ -131,10 +136,10 @@ def draw_differences(table: pd.DataFrame, lines: Mapping[str, Line], first: str,
     ]
     title = f"IoU less that of {first}, points"
     images = base.mark_rule(size=9, opacity=0.35, clip=True).encode(
-        x=alt.X("low_images:Q", title=title), x2="high_images:Q", tooltip=told
+        x=alt.X(f"{OVER_IMAGES[0]}:Q", title=title), x2=f"{OVER_IMAGES[1]}:Q", tooltip=told
     )
     seeds = base.mark_rule(size=2, clip=True).encode(
-        x=alt.X("low_seeds:Q", title=title), x2="high_seeds:Q", tooltip=told
+        x=alt.X(f"{OVER_SEEDS[0]}:Q", title=title), x2=f"{OVER_SEEDS[1]}:Q", tooltip=told
     )
     points = base.mark_point(filled=True, size=60, opacity=1, clip=True).encode(
         x=alt.X("difference:Q", title=title), tooltip=told

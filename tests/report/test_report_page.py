@@ -583,6 +583,20 @@ def test_a_loss_can_be_read_on_a_logarithmic_axis(open_page: Open) -> None:
     assert draw_chart(page, "curve-threshold").locator("input[type=checkbox]").count() == 0
 
 
+def test_one_seed_has_a_chart_of_differences_without_their_intervals(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build_project(tmp_path)
+    render(tmp_path, seeds=SEEDS[:1])
+    page = open_page(file=tmp_path / "runs/toy/report/index.html").page  # which complains of nothing
+    rows = page.evaluate("globalThis.charts.class.datasets.differences")
+    assert {row["low_seeds"] for row in rows} == {None}
+    assert draw_chart(page, "class").locator(".plot svg .mark-symbol path").count() == len(
+        {row["class"] for row in rows}
+    )
+
+
 def test_charts_are_saved_as_pictures_and_as_a_table(open_page: Open, tmp_path: Path) -> None:
     page = open_page().page
     figure = draw_chart(page, "class")
