@@ -13,8 +13,13 @@ from typing import Literal, NamedTuple
 Role = Literal["object", "background", "undecided", "nothing"]
 BACKGROUND = frozenset({"background", "bg"})
 UNDECIDED = frozenset({"ignore", "ignored", "void", "unlabeled", "unlabelled", "undecided", "dontcare"})
-# What spreadsheets and pandas write into an empty cell.
-NOTHING = frozenset({"", "nan", "none", "n/a", "na", "null", "<na>", "#n/a", "-"})
+# What spreadsheets and pandas write into an empty cell, or into one that they cannot fill.
+NOTHING = frozenset(
+    {
+        *("", "nan", "none", "n/a", "na", "null", "<na>", "-"),
+        *("#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!"),
+    }
+)
 # What others call splits. A folder may have such a name and be a class: a train is one of VOC's.
 SPLITS = frozenset({"train", "training", "trn", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 SEPARATORS = re.compile(r"[;,|/&+\s]+")

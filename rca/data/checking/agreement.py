@@ -4,14 +4,14 @@ A mask that shows none of its image's tags is a fault of that image. Where the l
 than their own, the labels are in another order than the classes: that is one fault of the dataset.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rca.core.files import IGNORE
 from rca.data.checking.reading import Reading
-from rca.data.faults import Fault
+from rca.data.faults import Fault, count
 from rca.data.listing import Entry, Listing
 from rca.data.manifest import locate
 
@@ -28,18 +28,7 @@ def compare_tags(root: Path, listing: Listing, readings: Sequence[Reading]) -> l
         listing: The dataset as listed.
         readings: The reading of each image, in the order of the listing.
     """
-    classes: dict[str, int] = {}
-    for label, name in enumerate(listing.classes, 1):
-        classes.setdefault(name, label)
-    pairs: list[tuple[Entry, set[int], set[int]]] = []
-    for entry, reading in zip(listing.entries, readings, strict=True):
-        tags = {classes[tag] for tag in entry.tags or () if tag in classes}
-        spoiled = any(fault.severity == "error" for fault in reading.faults)
-        if not tags or not reading.pixels or spoiled or set(reading.pixels) == {IGNORE}:
-            continue  # nothing to compare, or reported already
-        shown = set(reading.pixels) - {0, IGNORE}
-        if shown or entry.draw is None or IGNORE not in reading.pixels:  # else what is tagged may be undecided
-            pairs.append((entry, tags, shown))
+    pairs = list(_pair(listing, readings))
     order = find_order(len(listing.classes), [(tags, shown) for _, tags, shown in pairs])
     faults = []
     if order:
@@ -49,6 +38,36 @@ def compare_tags(root: Path, listing: Listing, readings: Sequence[Reading]) -> l
         if not tags & {order.get(label, label) for label in shown}:
             faults.append(_blame(root, listing, entry, tags, shown))
     return faults
+
+
+def note_besides(listing: Listing, readings: Sequence[Reading]) -> Iterator[str]:
+    """A sentence on masks that show a tag of their image and other classes as well, if there are any.
+
+    Args:
+        listing: The dataset as listed.
+        readings: The reading of each image, in the order of the listing.
+    """
+    pairs = list(_pair(listing, readings))
+    besides = [(entry, shown - tags) for entry, tags, shown in pairs if tags & shown and shown - tags]
+    if besides:
+        entry, labels = besides[0]
+        shown = _name(labels, listing.classes)
+        yield f"{len(besides)} of {count(len(pairs), 'mask')} show classes besides their tags ({entry.id}: {shown})."
+
+
+def _pair(listing: Listing, readings: Sequence[Reading]) -> Iterator[tuple[Entry, set[int], set[int]]]:
+    """The images with tags and a mask that can be held against each other, their tags and what the mask shows."""
+    classes: dict[str, int] = {}
+    for label, name in enumerate(listing.classes, 1):
+        classes.setdefault(name, label)
+    for entry, reading in zip(listing.entries, readings, strict=True):
+        tags = {classes[tag] for tag in entry.tags or () if tag in classes}
+        spoiled = any(fault.severity == "error" for fault in reading.faults)
+        if not tags or not reading.pixels or spoiled or set(reading.pixels) == {IGNORE}:
+            continue  # nothing to compare, or reported already
+        shown = set(reading.pixels) - {0, IGNORE}
+        if shown or entry.draw is None or IGNORE not in reading.pixels:  # else what is tagged may be undecided
+            yield entry, tags, shown
 
 
 def find_order(classes: int, pairs: Sequence[tuple[set[int], set[int]]]) -> dict[int, int]:
@@ -99,10 +118,15 @@ def _tell(order: dict[int, int], listing: Listing, pairs: Iterable[tuple[Entry, 
 
 
 def _blame(root: Path, listing: Listing, entry: Entry, tags: set[int], shown: set[int]) -> Fault:
-    def tell(labels: set[int]) -> str:
-        names = [f"{listing.classes[label - 1]} ({label})" for label in sorted(labels) if label <= len(listing.classes)]
-        return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "") or "no object"
-
+    classes = listing.classes
     path = locate(root, entry.mask or "") if entry.draw is None else locate(root, entry.image)
-    statement = f"The mask of {entry.id}, {path}, shows {tell(shown)}, but its tags are {tell(tags)}"
+    statement = (
+        f"The mask of {entry.id}, {path}, shows {_name(shown, classes)}, but its tags are {_name(tags, classes)}"
+    )
     return Fault("mask against tags", str(path), statement, entry.id)
+
+
+def _name(labels: set[int], classes: Sequence[str]) -> str:
+    """Labels with the names of their classes."""
+    names = [f"{classes[label - 1]} ({label})" for label in sorted(labels) if label <= len(classes)]
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "") or "no object"

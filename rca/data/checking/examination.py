@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rca.core.errors import UserError
 from rca.core.names import is_name
-from rca.data.checking.agreement import compare_tags
+from rca.data.checking.agreement import compare_tags, note_besides
 from rca.data.checking.classes import examine_classes, group_by
 from rca.data.checking.reading import Reading, read_listing
 from rca.data.checking.summary import SplitCount, choose_samples, count_splits
@@ -114,7 +114,7 @@ def examine(
     return Examination(
         manifest,
         tuple(sorted(faults, key=lambda fault: order[fault.kind])),
-        listing.notes,
+        (*listing.notes, *note_besides(listing, readings)),
         count_splits(listing, readings),
         choose_samples(listing, readings),
     )

@@ -36,7 +36,7 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
         None if there are no photographs.
 
     Raises:
-        UserError: a photograph lies in no class folder, or all folders are named like splits.
+        UserError: a photograph lies in no class folder, or the folders tell no classes apart.
     """
     folder = "images" if (root / "images").is_dir() else ""
     without = () if folder else skipped
@@ -60,6 +60,9 @@ def find_class_folders(root: Path, splits: Collection[str], skipped: Collection[
             f"{root / folder}: the folders {', '.join(names)} are named like splits, not classes: name them in "
             "dataset.splits, with a folder for each class in them, or add tags.csv."
         )
+    if len(names) == 1:
+        statement = f"{root / 'tags.csv'} does not exist, and all photographs lie in folders named {names[0]}"
+        raise UserError(f"{statement}: add the table, or put them into a folder for each class.")
     rows = [
         TagRow(
             0,

@@ -53,7 +53,7 @@ def tell(examination: Examination, kind: str) -> list[str]:
     [
         *((name, "background") for name in ("_background_", "__background__", "background", "Background", "BG")),
         *((name, "undecided") for name in ("__ignore__", "ignore", "void", "Unlabelled", "ignored")),
-        *((name, "nothing") for name in ("nan", "None", "n/a", "", " ", "NaN", "null")),
+        *((name, "nothing") for name in ("nan", "None", "n/a", "", " ", "NaN", "null", "#REF!", "#Name?")),
         *((name, "object") for name in ("cat", "backgrounds of sky", "avoid", "nana", "none of these")),
     ],
 )
@@ -544,9 +544,29 @@ def test_a_table_of_another_name_is_named(tmp_path: Path, name: str, photograph:
 
 
 def test_class_folders_need_no_table_beside_them(tmp_path: Path) -> None:
-    save(tmp_path / "cow/a.jpg")
+    for name in ("cow/a.jpg", "background/b.jpg"):
+        save(tmp_path / name)
     (tmp_path / "sizes.csv").write_text("id,width\na,9\n")
-    assert [entry.tags for entry in list_dataset(tmp_path, FOLDER).entries] == [("cow",)]
+    assert [entry.tags for entry in list_dataset(tmp_path, FOLDER).entries] == [(), ("cow",)]
+
+
+@pytest.mark.parametrize("file", ["photos/a.jpg", "images/photos/a.jpg", "ds0/img/a.jpg"])
+def test_one_folder_of_photographs_is_no_class(tmp_path: Path, file: str) -> None:
+    save(tmp_path / file)
+    with pytest.raises(
+        UserError, match=r"tags\.csv does not exist, and all photographs lie in folders named .*: add the table"
+    ):
+        list_dataset(tmp_path, FOLDER)
+
+
+def test_masks_that_show_more_than_the_tags_are_counted(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / f"images/p{number}.jpg", number)
+        save_mask(tmp_path / f"masks/p{number}.png", *((1, 2) if number else (2,)))
+    (tmp_path / "tags.csv").write_text("id,tags,split\np0,dog,train\np1,dog,train\np2,cat;dog,val\n")
+    found = examine_dataset(tmp_path, FOLDER)
+    assert found.errors == ()
+    assert "1 of 3 masks show classes besides their tags (p1: cat (1))." in found.notes
 
 
 @pytest.mark.parametrize("folder", ["images", "Images", "photos", ""])
