@@ -9,9 +9,10 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from rca.classifier.registry import PACKAGE, list_declared, load_host, load_method
 from rca.core.settings import Settings
 from rca.params.json_schema import read_attributes
-from rca.params.project import ProjectSettings, ResourceSettings, RunSettings
+from rca.params.project import ProjectSettings, RunSettings
 from rca.params.schema import load_stages
 
 PAGE = Path(__file__).with_name("params.md")
@@ -19,11 +20,7 @@ INTRODUCTION = """\
 # Every key of params.yaml
 
 Written by `python docs/list_params.py` from the settings classes. `params.yaml` lists what differs from these defaults.
-A run overrides them under `run.<name>.<section>`. The options of hosts and methods (`host_options`, `options`) are
-documented beside their code: [seam](../rca/hosts/seam.py), [eps](../rca/hosts/eps.py),
-[seam_eps](../rca/hosts/seam_eps.py), [oaa](../rca/hosts/oaa.py),
-[rca](../rca/methods/rca.py), [rca_extended](../rca/methods/rca_extended.py), [hsc](../rca/methods/hsc.py),
-[mcis](../rca/methods/mcis.py).
+A run overrides them under `run.<name>.<section>`, and has options of its host and its method beside them.
 """
 
 
@@ -55,6 +52,10 @@ def list_rows(kind: type[Settings], prefix: str, default: object = None) -> Iter
         yield key, "required" if required else f"`{json.dumps(value, default=dump)}`", meanings.get(name, "")
         if len(kinds) > 1:
             yield from list_choices(kinds, f"{key}.")
+        elif kinds:  # null by default: what it holds where it is given
+            yield from list_rows(kinds[0], f"{key}.")
+        for inner in typing.get_args(field.annotation) if typing.get_origin(field.annotation) is dict else ():
+            yield from (row for part in list_kinds(inner) for row in list_rows(part, f"{key}.<name>."))
 
 
 def list_choices(kinds: list[type[Settings]], prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -82,6 +83,18 @@ def write_table(title: str, kind: type[Settings], prefix: str = "") -> str:
     return "\n".join([f"## {title}", "", meaning, "", "| key | default | meaning |", "| --- | --- | --- |", *lines, ""])
 
 
+def list_options() -> Iterator[str]:
+    """The tables of the options of the package's hosts and methods, but for those that have none."""
+    for key, declared, load in (
+        ("host_options", list_declared(PACKAGE / "hosts", "HOST"), load_host),
+        ("options", list_declared(PACKAGE / "methods", "METHOD"), load_method),
+    ):
+        for name in sorted(declared):
+            kind = load(name).Options
+            if kind.model_fields:
+                yield write_table(f"`run.<name>.{key}` of `{name}`", kind, f"{key}.")
+
+
 def build_page() -> str:
     """The whole page."""
     sections = {name: stage.section for name, stage in load_stages().items() if stage.section is not None}
@@ -90,8 +103,8 @@ def build_page() -> str:
             INTRODUCTION,
             write_table("The project", ProjectSettings),
             write_table("A run: `run.<name>`", RunSettings),
-            write_table("The resources of a stage: `resources.<stage>`", ResourceSettings),
             *(write_table(f"`{name}`", kind, f"{name}.") for name, kind in sections.items()),
+            *list_options(),
         ]
     )
 

@@ -197,7 +197,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     )
     distance = "width of the boundary IoU's band along contours, as a share of the diagonal (default: %(default)s)"
     parser.add_argument("--boundary-distance", type=float, default=0.02, metavar="SHARE", help=distance)
-    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument(
         "--out", type=name_path, metavar="JSON", help="write all figures and their protocol to this file"
     )

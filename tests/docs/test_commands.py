@@ -4,6 +4,7 @@
 are written.
 """
 
+import argparse
 import re
 import shlex
 import shutil
@@ -26,11 +27,17 @@ PROGRAMS = ("rca", "snakemake", "dvc", "make", "pytest", "python", "tensorboard"
 START = re.compile(rf"(?:\w+=\S+ )*(?:{'|'.join(PROGRAMS)}) ")
 
 # What names a command or its option in running text, without the rest: `rca export coco`, `rca check --out`.
-NAME = re.compile(r"(rca|dvc|make)( [a-z]+)*|rca STAGE|.* --[a-z-]+|.*\.\.\..*")
+NAME = re.compile(r"(rca|dvc|make)( [a-z-]+)*|rca STAGE|.* --[a-z-]+|.*\.\.\..*")
 
 
 def list_blocks(text: str, *kinds: str) -> list[str]:
     return [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if kind in kinds]
+
+
+def list_spans(page: str) -> list[str]:
+    """The commands in running text."""
+    plain = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [span for found in re.findall(r"`([^`]+)`", plain) if START.match(span := " ".join(found.split()))]
 
 
 def list_lines(page: str) -> list[str]:
@@ -38,12 +45,11 @@ def list_lines(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = "\n".join(list_blocks(text, "bash", "sh", "console")).replace("\\\n", " ")
     lines = [line.removeprefix("$ ") for line in blocks.splitlines() if START.match(line.removeprefix("$ ") + " ")]
-    plain = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", plain)]
-    return [*lines, *(span for span in spans if START.match(span) and not NAME.fullmatch(span))]
+    return [*lines, *(span for span in list_spans(page) if not NAME.fullmatch(span))]
 
 
 LINES = sorted({(page, line) for page in PAGES for line in list_lines(page)})
+NAMES = sorted({(page, span) for page in PAGES for span in list_spans(page) if NAME.fullmatch(span)})
 
 
 def split(line: str) -> list[str]:
@@ -127,6 +133,39 @@ def test_a_documented_command_exists(page: str, line: str) -> None:
             check_python(words)
         case "pytest":
             check_pytest(words)
+
+
+def check_name(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Follow the names of commands down a parser; what begins with a dash is an option there."""
+    for word in words:
+        commands = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if word.startswith("-"):
+            assert word in parser._option_string_actions, word
+        elif commands and not word.isupper():  # `rca STAGE` stands for many
+            assert word in commands[0], word
+            parser = commands[0][word]
+
+
+@pytest.mark.parametrize(("page", "name"), NAMES, ids=[f"{page}: {name[:60]}" for page, name in NAMES])
+def test_a_command_or_option_that_is_only_named_exists(page: str, name: str) -> None:
+    program, *words = name.replace("...", "").split()
+    match program:
+        case "rca":
+            check_name(build_parser(), words)
+        case "dvc":
+            check_name(get_main_parser(), words)
+        case "snakemake":
+            check_name(get_argument_parser(), words)
+        case "make":
+            check_make(words)
+        case _:
+            pytest.fail(f"nothing checks {name}: write it as a whole command")
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    for words in (["chek"], ["check", "--outt"], ["export", "coc"]):
+        with pytest.raises(AssertionError):
+            check_name(build_parser(), words)
 
 
 def test_the_lines_are_found() -> None:
