@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -61,6 +62,8 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding("system", f"{platform.platform()}, Python {platform.python_version()}")
     yield from map(find_package, PACKAGES)
     yield find_tool("git", "git", "install git (Debian: apt-get install git)")
+    if shutil.which("git"):
+        yield find_author()
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))), "")
     missing = "" if compiler else "only needed to install pydensecrf2: apt-get install g++ (Debian)"
     yield Finding("C++ compiler", compiler or "none", missing)
@@ -84,6 +87,13 @@ def find_tool(what: str, name: str, remedy: str) -> Finding:
     """Whether a program is installed."""
     place = shutil.which(name)
     return Finding(what, place or "none", "" if place else remedy, stops=not place)
+
+
+def find_author() -> Finding:
+    """Who git says makes commits; `rca init` does without, but the experiments of DVC do not."""
+    found = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True).stdout.strip()
+    remedy = "`dvc exp run` and `git commit` need it: git config --global user.name NAME, and the same with user.email"
+    return Finding("git's author", found or "unknown", "" if found else remedy)
 
 
 def find_devices() -> Iterator[Finding]:

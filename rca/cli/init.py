@@ -110,7 +110,7 @@ def name_weights(document: Document, weights: Path) -> None:
     Raises:
         UserError: there is no such file, or it fits no backbone.
     """
-    from rca.models.probing import find_backbone  # imported late: torch takes seconds
+    from rca.models.probing import find_backbone, find_normalisation  # imported late: torch takes seconds
 
     link = "weights"
     while link in (document.content.get("links") or {}):
@@ -119,11 +119,12 @@ def name_weights(document: Document, weights: Path) -> None:
     for network in NETWORKS:
         backbone = (document.content.get(network) or {}).get("backbone") or {}
         named = str(backbone.get("name", "resnet50"))
-        found, sha256 = find_backbone(weights, named)
+        found, sha256 = find_backbone(weights, named, backbone.get("output_stride", 16))
         if found != named:
             document.put(f"{network}.backbone.name", found)
         path = f"data/{link}/{weights.name}"
-        document.put(f"{network}.backbone.weights", {"source": "file", "path": path, "sha256": sha256})
+        settings = {"source": "file", "path": path, "sha256": sha256, **find_normalisation(found)}
+        document.put(f"{network}.backbone.weights", settings)
     document.put(f"links.{link}", str(weights.absolute().parent))
 
 

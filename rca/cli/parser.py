@@ -139,7 +139,7 @@ def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
     init.add_argument("folder", nargs="?", type=name_path, metavar="DIR", help="the folder of the project")
     init.add_argument("--preset", default="folder", metavar="NAME", help="what to start from (default: %(default)s)")
     init.add_argument("--data", type=name_path, metavar="FOLDER", help="the folder of the dataset, which is linked")
-    weights = "initial weights of the backbones: a .pth or .safetensors file of torchvision's model"
+    weights = "initial weights of the backbones: a .pth or .safetensors file, whose model is found"
     init.add_argument("--weights", type=name_path, metavar="FILE", help=weights)
     init.add_argument("--set", action="append", default=[], metavar="KEY=YAML", dest="changes", help=CHANGE)
     upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import islice, zip_longest
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Literal
@@ -49,8 +50,8 @@ class TorchvisionWeights(Settings):
 class FileWeights(Settings):
     """A local `.safetensors` or `.pth` file with the state dict of torchvision's (or timm's) model of the same name.
 
-    The state dict may lie under a key such as `state_dict` or `model`, and its names may begin with `module.` or
-    `backbone.`.
+    EfficientNets may also have the names of EfficientNet-PyTorch. The state dict may lie under a key such as
+    `state_dict` or `model`, and its names may begin with `module.` or `backbone.`.
 
     Attributes:
         path: The file, relative to the project.
@@ -88,12 +89,8 @@ class BackboneSettings(Settings):
     def _exists(self) -> "BackboneSettings":
         if problem := find_problem(self.name, self.output_stride):
             raise ValueError(problem)
-        if self.name.startswith("timm/"):
-            weights = self.weights
-            if weights.source == "torchvision" or (weights.source == "file" and weights.path.suffix != ".safetensors"):
-                raise ValueError(
-                    f"{self.name} needs a local .safetensors file or no weights: set weights.source to file or none"
-                )
+        if self.name.startswith("timm/") and self.weights.source == "torchvision":
+            raise ValueError(f"{self.name} needs a local file or no weights: set weights.source to file or none")
         return self
 
     @model_validator(mode="after")
@@ -262,12 +259,19 @@ def fit_state(settings: BackboneSettings, state: dict[str, Tensor], origin: str)
     return ours
 
 
+def is_efficientnet_pytorch(state: Iterable[str]) -> bool:
+    """Whether a state dict has the names of EfficientNet-PyTorch and EfficientNet-Lite-PyTorch."""
+    return "_conv_stem.weight" in state
+
+
 def _timm_names(settings: BackboneSettings, state: Iterable[str]) -> dict[str, str]:
     """For each name in our backbone's state, the name in the file, or our name if the file lacks it."""
     from rca.models.timm_backbones import unify
 
     theirs = {unify(name): name for name in state}
     ours = build_backbone(settings.name, settings.output_stride).state_dict()
+    if is_efficientnet_pytorch(state):  # the same layers in the same order, under other names
+        return dict(zip_longest(ours, islice(state, len(ours)), fillvalue="the last layers"))
     return {name: theirs.get(unify(name), name) for name in ours}
 
 

@@ -58,6 +58,18 @@ def test_a_sound_project_has_all_it_needs(project: Callable[..., None], capsys: 
     assert not any("MISSING" in line for line in lines)
 
 
+def test_an_author_that_git_does_not_know_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    found = doctor.find_author()
+    assert found.found == "unknown"
+    assert "`dvc exp run`" in found.problem
+    assert not found.stops
+    (tmp_path / "gitconfig").write_text("[user]\n\temail = a@b.c\n")
+    assert doctor.find_author() == doctor.Finding("git's author", "a@b.c")
+
+
 @pytest.mark.parametrize("section", ["train_cam", "train_seg"])
 def test_weights_that_cannot_be_fetched_stop_the_check(
     project: Callable[..., None], capsys: pytest.CaptureFixture[str], section: str

@@ -22,6 +22,7 @@ from rca.data.loading.images import Sample
 from rca.exporting.onnx import export_onnx
 from rca.models.backbone import Backbone
 from rca.models.backbones import OutputStride, build_backbone
+from rca.models.probing import find_backbone, find_normalisation
 from rca.models.storage import load_tensors
 from rca.models.weights import BackboneSettings, fetch_weights
 from rca.prediction.model import load_model
@@ -167,6 +168,59 @@ def test_a_local_file_of_timms_names_fills_the_backbone(tmp_path: Path, name: st
     torch.testing.assert_close(backbone.extract_levels(image)[level], expected)
 
 
+def rename_as_efficientnet_pytorch(name: str, depths: tuple[int, ...]) -> str:
+    """The name that EfficientNet-PyTorch gives a layer of timm's: blocks are counted through all stages."""
+    if not name.startswith("blocks."):
+        fixed = {
+            "conv_stem": "_conv_stem",
+            "bn1": "_bn0",
+            "conv_head": "_conv_head",
+            "bn2": "_bn1",
+            "classifier": "_fc",
+        }
+        layer, _, rest = name.partition(".")
+        return f"{fixed[layer]}.{rest}"
+    _, stage, block, layer, rest = name.split(".")
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    others = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    others |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    number = sum(depths[: int(stage)]) + int(block)
+    return f"_blocks.{number}.{(first if stage == '0' else others)[layer]}.{rest}"
+
+
+@torch.no_grad()
+def test_a_file_of_efficientnet_pytorchs_names_tells_its_backbone_and_fills_it(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    depths = tuple(len(stage) for stage in model.blocks)
+    state = {rename_as_efficientnet_pytorch(name, depths): value for name, value in model.state_dict().items()}
+    path = tmp_path / "lite0.pth"
+    torch.save(state, path)
+    name, sha256 = find_backbone(path, "resnet50")
+    assert (name, sha256) == ("timm/tf_efficientnet_lite0", hash_file(path))
+    assert find_normalisation(name) == {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    fetch_weights(
+        read_settings(name, {"source": "file", "path": str(path), "sha256": sha256}), tmp_path / "out.safetensors"
+    )
+    backbone = build_backbone(name, 16).eval()
+    backbone.load_state_dict(load_tensors(tmp_path / "out.safetensors", "fetch_weights")[0])
+    found: list[Tensor] = []
+    model.blocks[4].register_forward_hook(lambda *given: found.append(given[2]))
+    image = draw_image(64, 96)
+    model(image)
+    torch.testing.assert_close(backbone.extract_levels(image)[2], found[0])
+
+
+def test_a_file_of_a_named_model_of_timm_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "pvt.safetensors"
+    save_file(timm.create_model("pvt_v2_b0", pretrained=False).state_dict(), path)
+    assert find_backbone(path, PVT, 32) == (PVT, hash_file(path))
+    with pytest.raises(UserError, match=r"pvt\.safetensors fits none of the backbones resnet50, .* name=timm/MODEL"):
+        find_backbone(path, "resnet50")
+    with pytest.raises(UserError, match=r"cannot be tried: timm .* has no model pvt_v9"):
+        find_backbone(path, "timm/pvt_v9")
+
+
 def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"blocks.0.norm1.weight": torch.zeros(3)}, path)
@@ -177,10 +231,10 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "weights",
-    [{"source": "torchvision", "name": "IMAGENET1K_V1"}, {"source": "file", "path": "w.pth", "sha256": "0" * 64}],
+    [{"source": "torchvision", "name": "IMAGENET1K_V1"}],
 )
 def test_other_sources_are_refused(weights: dict) -> None:
-    with pytest.raises(UserError, match=r"needs a local \.safetensors file or no weights"):
+    with pytest.raises(UserError, match=r"needs a local file or no weights"):
         read_settings(VIT, weights)
 
 

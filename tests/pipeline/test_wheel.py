@@ -80,10 +80,16 @@ def make_environment(folder: Path, wheel: Path) -> Path:
 
 
 def read_lines(page: str) -> list[str]:
-    """The commands of the first block of a page."""
-    block = re.search(r"```bash\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    """The commands of the block of a page that installs the wheel."""
+    block = re.search(r"```(?:ba)?sh\n(pip install .*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert block
     return [re.sub(r"\s+#.*", "", line).strip() for line in block[1].splitlines()]
+
+
+def test_the_readme_has_the_same_five_lines() -> None:
+    lines = read_lines("README.md")
+    assert len(lines) == 5
+    assert lines == read_lines("docs/getting_started.md")
 
 
 @pytest.mark.slow
