@@ -215,7 +215,7 @@ def test_a_file_of_a_named_model_of_timm_is_found(tmp_path: Path) -> None:
     path = tmp_path / "pvt.safetensors"
     save_file(timm.create_model("pvt_v2_b0", pretrained=False).state_dict(), path)
     assert find_backbone(path, PVT, 32) == (PVT, hash_file(path))
-    with pytest.raises(UserError, match=r"pvt\.safetensors fits none of the backbones resnet50, .* name=timm/MODEL"):
+    with pytest.raises(UserError, match=r"pvt\.safetensors fits none of the backbones resnet50, .*name=timm/MODEL"):
         find_backbone(path, "resnet50")
     with pytest.raises(UserError, match=r"cannot be tried: timm .* has no model pvt_v9"):
         find_backbone(path, "timm/pvt_v9")
