@@ -172,7 +172,7 @@ def test_a_name_that_does_not_exist_is_found() -> None:
 
 def test_the_lines_are_found() -> None:
     found = {line for _, line in LINES}
-    assert "make test-slurm" in found
+    assert ("docs/running.md", "make test-slurm") in NAMES
     assert any(line.startswith("rca score --predictions") for line in found)
     assert any(line.startswith("snakemake --profile profiles/slurm") for line in found)
     assert len(found) > 60
