@@ -33,7 +33,7 @@ TAG_COLUMNS = (
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition")
 # A list of Python, JSON or numpy, as pandas writes it into a cell, and Label Studio's choices.
 _LIST = re.compile(r'(?:\{\s*"choices":\s*)?\[(.*)\]\s*\}?', re.DOTALL)
-_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel knows a table's separator
+_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?')  # the line by which Excel knows a table's separator
 _COUNTED = re.compile(r"(.*\S)\s*[:=]\s*(\d+)")  # a tag with the number of its objects
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 WORDS = {"true": True, "false": False}
@@ -91,13 +91,7 @@ def read_table(path: Path, classes: Sequence[str] = ()) -> TagTable:
         split = _choose_separator([cells[of_tags] for _, cells in lines], classes)
         tags = [split(cells[of_tags]) for _, cells in lines]
     else:
-        marks = {
-            position: name for position, name in enumerate(header) if position not in (of_id, of_split) and name.strip()
-        }
-        first = [lines[0][1][position] for position in marks]
-        if not marks or (_read_mark(first[0]) is None and any(_read_number(cell) is None for cell in first)):
-            raise _miss(path, "tags", header)
-        tags = [_read_marks(path, number, cells, marks) for number, cells in lines]
+        tags = _read_columns(path, header, lines, (of_id, of_split))
     notes = [*_note_columns(path, header, columns, of_tags)]
     if of_tags is not None and _are_counted(tags, classes):
         notes.append(f"{path}: the numbers behind tags are taken for counts, and left out.")
@@ -184,6 +178,21 @@ def _are_counted(tags: Iterable[Iterable[str]], classes: Sequence[str]) -> bool:
     """Whether each tag has a number behind it."""
     every = [tag for row in tags for tag in row]
     return bool(every) and all(tag not in classes and _COUNTED.fullmatch(tag) for tag in every)
+
+
+def _read_columns(
+    path: Path, header: Sequence[str], lines: Sequence[tuple[int, list[str]]], others: Sequence[int | None]
+) -> list[tuple[str, ...]]:
+    """The tags of each line of a table with a column for each class.
+
+    Raises:
+        UserError: there is no such column, or a cell says neither yes nor no.
+    """
+    marks = {position: name for position, name in enumerate(header) if position not in others and name.strip()}
+    first = [lines[0][1][position] for position in marks]
+    if not marks or (_read_mark(first[0]) is None and any(_read_number(cell) is None for cell in first)):
+        raise _miss(path, "tags", header)
+    return [_read_marks(path, number, cells, marks) for number, cells in lines]
 
 
 def _is_picture(cell: str) -> bool:
