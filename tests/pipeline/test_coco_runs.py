@@ -34,7 +34,7 @@ def test_coco_runs_from_its_annotations_to_the_report(tmp_path: Path, monkeypatc
     project.rca("preset", "coco2014", *changes, "--force")
     printed = project.rca("check")
     assert "train: 1 of 50 images have no annotation and are left out." in printed
-    assert "data/coco2014: train: 49 images, 49 with a mask" in printed
+    assert "\ntrain: 49 images, 49 with a mask" in printed
     assert "no image of the split val shows" in printed
     project.repro()
     assert len(list((project.path / "runs/coco2014/data/masks").glob("*.png"))) == 97
