@@ -45,7 +45,8 @@ def run_pipeline(cores: int | None, gpus: int | None, verbose: bool, check: bool
         check_first(verbose)
     cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     gpus = gpus if gpus is not None else len(list_devices(os.environ)) or cores
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--resources", f"gpu={gpus}", *engine]
+    # Cores last: --resources takes all words up to the next option, and `engine` may begin with a target.
+    command = [sys.executable, "-m", "snakemake", "--resources", f"gpu={gpus}", "--cores", str(cores), *engine]
     if verbose:
         code = subprocess.run(command).returncode
         if code:

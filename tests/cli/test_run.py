@@ -296,7 +296,7 @@ def test_a_run_shows_its_jobs_and_a_second_has_nothing_to_do(toy: Toy, capsys: p
 def test_a_stage_that_fails_is_named_with_its_reason(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     (toy.outside / "fail").write_text("train@rca-0")
     with pytest.raises(UserError, match=r"The run stopped; its log is logs/snakemake.log"):
-        run_pipeline(1, 1, verbose=False, check=False, engine=["--keep-going"])
+        run_pipeline(1, 1, verbose=False, check=False, engine=["train", "--keep-going"])  # a target may come first
     printed = capsys.readouterr().out
     (failed,) = [line for line in printed.splitlines() if line.startswith("FAILED")]
     assert failed.startswith("FAILED train@rca-0: ")
