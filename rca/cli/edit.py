@@ -54,7 +54,7 @@ class Document:
                 f"{source} is not valid YAML ({reason}): fix it, or rewrite it with `rca preset`."
             ) from None
         if not isinstance(self.content, CommentedMap):
-            raise UserError(f"{source} must be a mapping of sections.")
+            raise UserError(f"{source} must be a mapping of sections: fix it, or rewrite it with `rca preset`.")
 
     def set(self, change: str) -> None:
         """Lay a change, `dotted.key=YAML`, over the file; an unknown key is found when the whole is validated.

@@ -70,7 +70,10 @@ def test_a_stage_cannot_use_a_place_that_it_does_not_declare() -> None:
         (Instance("tabulate", run="rca"), "tabulate has no run: leave it out."),
         (Instance("fetch_weights"), "fetch_weights works on one item: name one of classifier, segmenter."),
         (Instance("snapshot_memory", run="cam", seed=0), "snapshot_memory has no run cam: name one of rca."),
-        (Instance("walk_scores", **RCA, shard=0), "walk_scores has nothing to do with these params."),
+        (
+            Instance("walk_scores", **RCA, shard=0),
+            "walk_scores has nothing to do with these params: change them, or run another stage.",
+        ),
     ],
 )
 def test_a_place_that_does_not_exist_is_refused(params: dict[str, Any], instance: Instance, sentence: str) -> None:

@@ -138,7 +138,10 @@ def test_a_stage_has_the_instances_that_leave_anything_to_do(case: str) -> None:
 def test_an_instance_that_does_not_exist_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     write(NO_SEGMENTATION)
     assert run_stage("train_seg", run="rca", seed=0) == 2
-    assert capsys.readouterr().err == "error: train_seg has nothing to do with these params.\n"
+    assert (
+        capsys.readouterr().err
+        == "error: train_seg has nothing to do with these params: change them, or run another stage.\n"
+    )
     assert not Path("logs").exists()
     assert run_stage("snapshot_memory", run="cam", seed=0) == 2
     assert "snapshot_memory has no run cam: name one of rca." in capsys.readouterr().err

@@ -77,7 +77,7 @@ class Pins:
         """Raise a UserError if the stage has no such instance."""
         project, name, pinned = self.data["project"], instance.stage, self.data.get(instance.stage)
         if not pinned:
-            raise UserError(f"{name} has nothing to do with these params.")
+            raise UserError(f"{name} has nothing to do with these params: change them, or run another stage.")
         keys = list(pinned)
         known = {"item": keys, "run": keys, "seed": project["seeds"], "shard": list(range(project["shards"]))}
         for axis, choices in known.items():
