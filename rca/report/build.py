@@ -31,7 +31,7 @@ from rca.report.pipeline import ROW, draw_graph, summarise_measurements
 from rca.report.source import SeedResult, Source
 from rca.report.templates import render_page
 
-SCRIPTS = ("page.js", "tables.js", "charts.js", "gallery.js", "scatter.js", "report.js", "errors.js")
+SCRIPTS = ("page.js", "tables.js", "charts.js", "gallery.js", "scatter.js", "report.js", "errors.js", "links.js")
 HEADINGS = {
     "seed": "seed (tags given)",
     "seed_predicted_tags": "seed (tags predicted)",

@@ -183,6 +183,7 @@ function startGallery(data) {
     find("viewer-previous").disabled = number === 0;
     find("viewer-next").disabled = number === chosen.length - 1;
     if (!find("viewer").open) find("viewer").showModal();
+    keep("image", image.id);
   }
 
   /** The IoU of each label in one image. */
@@ -221,6 +222,7 @@ function startGallery(data) {
   find("viewer-previous").addEventListener("click", () => step(-1));
   find("viewer-next").addEventListener("click", () => step(1));
   find("viewer-close").addEventListener("click", () => find("viewer").close());
+  find("viewer").addEventListener("close", () => keep("image", null));
   find("viewer").addEventListener("keydown", (event) => {
     if (sliders.includes(event.target)) return; // the arrow keys move the slider
     if (event.key === "ArrowLeft") step(-1);

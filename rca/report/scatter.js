@@ -52,6 +52,7 @@ function startScatter(spec, gallery) {
     chart = new Chart(figure, spec, ({ image }) => {
       if (image && !gallery?.open(image)) said.textContent = `${image} is not in the gallery, which shows the images that evaluate.examples keeps.`;
     });
+    linkControls(find("scatter-controls"));
   });
   seen.observe(figure);
   find("scatter-controls").addEventListener("submit", (event) => event.preventDefault());
