@@ -87,6 +87,7 @@ def test_the_version_is_that_of_the_package() -> None:
         (["export", "hubs", "a", "b"], "): hub?\n"),
         (["run", "--cores", "0"], "argument --cores: 0 is no number of things: name 1 or more\n"),
         (["run", "--gpus", "two"], "argument --gpus: two is no number"),
+        (["score", "--predictions", "a", "--truth", "b", "--workers", "-5"], "argument --workers: -5 is no number"),
         (["sweep", "a=1", "--seeds", "-1"], "argument --seeds: -1 is no number"),
         (["set"], "required: KEY=YAML\n"),
     ],

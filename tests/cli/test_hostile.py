@@ -177,8 +177,6 @@ FIGURES = (
     ("boundary-distance", "nan"),
     ("boundary-distance", "-1"),
     ("boundary-distance", "1e9"),
-    ("workers", "0"),
-    ("workers", "-5"),
 )
 
 
