@@ -145,13 +145,7 @@ def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
     upgrade = "bring the generated files up to date after an upgrade of rca; what you edited stays"
     init.add_argument("--upgrade", action="store_true", help=upgrade)
     run = commands.add_parser("run", help="check the project, run its stages side by side, and show what they do")
-    run.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
-    run.add_argument(
-        "--gpus",
-        type=count,
-        metavar="N",
-        help="GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)",
-    )
+    _add_devices(run)
     run.add_argument("--verbose", action="store_true", help="show the output of the check and of Snakemake itself")
     run.add_argument("--no-check", action="store_false", dest="check", help="do not check params and data first")
     engine = "further arguments of Snakemake, after --, e.g. -- --profile profiles/slurm"
@@ -162,13 +156,7 @@ def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
     sweep.add_argument("--run", metavar="NAME", help="the run to vary (default: the last of `runs`)")
     seeds = "seeds that each run has at least (default: those of params.yaml)"
     sweep.add_argument("--seeds", type=count, metavar="N", help=seeds)
-    sweep.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
-    sweep.add_argument(
-        "--gpus",
-        type=count,
-        metavar="N",
-        help="GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)",
-    )
+    _add_devices(sweep)
     later = "only add the runs to params.yaml; the same command prints the table once they ran"
     sweep.add_argument("--no-run", action="store_false", dest="start", help=later)
     change = commands.add_parser("set", help="change values in params.yaml; its comments stay")
@@ -176,6 +164,12 @@ def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
     change.add_argument("changes", nargs="+", metavar="KEY=YAML", help=example)
     get = commands.add_parser("get", help="print a value of params.yaml, or its default")
     get.add_argument("key", metavar="KEY", help="e.g. train_cam.optimisation.epochs or run.cam")
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
+    gpus = "GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)"
+    parser.add_argument("--gpus", type=count, metavar="N", help=gpus)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:

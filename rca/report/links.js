@@ -28,6 +28,7 @@ function linkControls(form) {
 
 // The scatter links its own controls, once it has its images.
 document.querySelectorAll("form.controls:not(#scatter-controls)").forEach(linkControls);
-for (const [name] of [...address].slice(0, 1)) find(name)?.closest("section")?.scrollIntoView();
+const [first] = address.keys();
+find(first)?.closest("section")?.scrollIntoView();
 if (address.has("image")) gallery?.open(address.get("image"));
 addEventListener("hashchange", () => isState() && location.reload());

@@ -18,17 +18,18 @@ from rca.data.manifest import locate
 # Labels are permuted if so many of the masks that hold one have the other tag, and so many fewer have its own.
 AGREED, GAIN = 0.9, 0.25
 MOST_NAMED = 4
+Pair = tuple[Entry, set[int], set[int]]
+"""An image, the labels of its tags, and those that its mask shows."""
 
 
-def compare_tags(root: Path, listing: Listing, readings: Sequence[Reading]) -> list[Fault]:
+def compare_tags(root: Path, listing: Listing, pairs: Sequence[Pair]) -> list[Fault]:
     """The faults of masks and tags that contradict each other.
 
     Args:
         root: The dataset's root.
         listing: The dataset as listed.
-        readings: The reading of each image, in the order of the listing.
+        pairs: From `pair_tags`.
     """
-    pairs = list(_pair(listing, readings))
     order = find_order(len(listing.classes), [(tags, shown) for _, tags, shown in pairs])
     faults = []
     if order:
@@ -40,14 +41,13 @@ def compare_tags(root: Path, listing: Listing, readings: Sequence[Reading]) -> l
     return faults
 
 
-def note_besides(listing: Listing, readings: Sequence[Reading]) -> Iterator[str]:
+def note_besides(listing: Listing, pairs: Sequence[Pair]) -> Iterator[str]:
     """A sentence on masks that show a tag of their image and other classes as well, if there are any.
 
     Args:
         listing: The dataset as listed.
-        readings: The reading of each image, in the order of the listing.
+        pairs: From `pair_tags`.
     """
-    pairs = list(_pair(listing, readings))
     besides = [(entry, shown - tags) for entry, tags, shown in pairs if tags & shown and shown - tags]
     if besides:
         entry, labels = besides[0]
@@ -55,8 +55,13 @@ def note_besides(listing: Listing, readings: Sequence[Reading]) -> Iterator[str]
         yield f"{len(besides)} of {count(len(pairs), 'mask')} show classes besides their tags ({entry.id}: {shown})."
 
 
-def _pair(listing: Listing, readings: Sequence[Reading]) -> Iterator[tuple[Entry, set[int], set[int]]]:
-    """The images with tags and a mask that can be held against each other, their tags and what the mask shows."""
+def pair_tags(listing: Listing, readings: Sequence[Reading]) -> Iterator[Pair]:
+    """The images with tags and a mask that can be held against each other, the labels of both.
+
+    Args:
+        listing: The dataset as listed.
+        readings: The reading of each image, in the order of the listing.
+    """
     classes: dict[str, int] = {}
     for label, name in enumerate(listing.classes, 1):
         classes.setdefault(name, label)
@@ -106,7 +111,7 @@ def find_order(classes: int, pairs: Sequence[tuple[set[int], set[int]]]) -> dict
     return moved if total > 1 and agreed >= AGREED * total and agreed - own_agreed >= GAIN * total else {}
 
 
-def _tell(order: dict[int, int], listing: Listing, pairs: Iterable[tuple[Entry, set[int], set[int]]]) -> str:
+def _tell(order: dict[int, int], listing: Listing, pairs: Iterable[Pair]) -> str:
     """Which label goes with which tag, e.g. "1 goes with sheep in 5 of 5 images"."""
     pairs = list(pairs)
     parts = []

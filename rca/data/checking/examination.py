@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rca.core.errors import UserError
 from rca.core.names import is_name
-from rca.data.checking.agreement import compare_tags, note_besides
+from rca.data.checking.agreement import compare_tags, note_besides, pair_tags
 from rca.data.checking.classes import examine_classes, group_by
 from rca.data.checking.reading import Reading, read_listing
 from rca.data.checking.summary import SplitCount, choose_samples, count_splits
@@ -92,7 +92,8 @@ def examine(
         draw_into: The folder to write drawn masks to; None checks them and writes none.
     """
     readings = read_listing(root, listing, workers, draw_into)
-    against = compare_tags(root, listing, readings)
+    pairs = list(pair_tags(listing, readings))
+    against = compare_tags(root, listing, pairs)
     refused = {fault.id for fault in (*listing.faults, *against) if fault.severity == "error" and fault.of_image}
     images: dict[str, ImageRecord] = {}
     for reading in readings:
@@ -114,7 +115,7 @@ def examine(
     return Examination(
         manifest,
         tuple(sorted(faults, key=lambda fault: order[fault.kind])),
-        (*listing.notes, *note_besides(listing, readings)),
+        (*listing.notes, *note_besides(listing, pairs)),
         count_splits(listing, readings),
         choose_samples(listing, readings),
     )
