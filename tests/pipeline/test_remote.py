@@ -29,7 +29,7 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
 
 def share(project: Project, remote: dict[str, str], clone: Path) -> Project:
     """Push a project's data, and pull them into a clone of it."""
-    project.run("dvc", "remote", "add", "--default", "store", remote["url"])
+    project.run("dvc", "remote", "add", "--force", "--default", "store", remote["url"])
     project.run("git", "commit", "-qam", "remote")
     for place in (project, type(project)(clone, project.outside)):
         if place is not project:
