@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rca.core.machine import name_processor
 
 # On a CPU the process time, on which other work on the machine has far less influence than on wall time.
 CLOCK = {"cpu": time.process_time, "cuda": time.perf_counter}
@@ -118,10 +119,8 @@ def without_json(arguments: Sequence[str]) -> list[str]:
 
 def describe_machine() -> str:
     """The processor, the cores that this process may use, and what else kept them busy."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or [platform.processor()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0]}, {cores} cores, load {os.getloadavg()[1]:.1f}"
+    return f"{name_processor()}, {cores} cores, load {os.getloadavg()[1]:.1f}"
 
 
 def describe(figure: Mapping[str, Any]) -> list[str]:

@@ -25,13 +25,15 @@ from rca.report.classes import arrange_classes
 from rca.report.differences import collect_images
 from rca.report.errors import Errors, arrange_errors
 from rca.report.gallery import write_comparison, write_gallery
+from rca.report.measurements import summarise_measurements
 from rca.report.memory import HEADINGS as MEMORY_HEADINGS
 from rca.report.memory import write_memories
-from rca.report.pipeline import ROW, draw_graph, summarise_measurements
+from rca.report.pipeline import ROW, draw_graph
 from rca.report.source import SeedResult, Source
 from rca.report.templates import render_page
 
-SCRIPTS = ("page.js", "tables.js", "charts.js", "gallery.js", "scatter.js", "report.js", "errors.js", "links.js")
+PARTS = ("page", "tables", "charts", "gallery", "scatter", "making", "report", "errors", "links")
+SCRIPTS = tuple(f"{part}.js" for part in PARTS)
 HEADINGS = {
     "seed": "seed (tags given)",
     "seed_predicted_tags": "seed (tags predicted)",
@@ -69,7 +71,7 @@ class Column:
 def build_report(page: Path, source: Source) -> None:
     """Write the page into a directory that exists: `index.html`, `pictures/`, and scripts that hold data.
 
-    Time and memory of the stages have their own file, so that the others are the same bytes for the same results.
+    What the stages took, when and where, has its own file, so that the others are the same bytes for the same results.
     `vega.js` draws the charts; it and `images.js` are loaded when the first chart comes into view.
     """
     # Here, since altair takes most of a second, and all commands import this module.
@@ -117,7 +119,7 @@ def build_report(page: Path, source: Source) -> None:
     )
     (page / "index.html").write_text(text, encoding="utf-8")
     specs = {chart.name: chart.spec for chart in charts}
-    measured = summarise_measurements(source.measurements)
+    measured = summarise_measurements(source.measurements, source.commit)
     data = {"gallery": gallery, "images": images, "charts": specs, "errors": errors, "measurements": measured}
     for name, content in data.items():
         (page / f"{name}.js").write_text(f"globalThis.{name} = {write_script(content)};\n", encoding="utf-8")

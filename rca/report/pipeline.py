@@ -1,10 +1,9 @@
-"""The report's picture of the pipeline: its stages in order, what each needs, and its time and memory."""
+"""The report's picture of the pipeline: its stages in order and what each needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
-from typing import TypedDict
 
 # Height of a stage's row on the page, and the distance between two arcs beside it, in pixels.
 ROW, LANE = 40, 9
@@ -59,27 +58,8 @@ class Graph:
     height: int
 
 
-class Measurement(TypedDict):
-    """The time and the memory peaks of one instance of a stage; None on the GPU if it used none."""
-
-    stage: str
-    seconds: float
-    memory_mb: float
-    gpu_memory_mb: float | None
-
-
-class Cost(TypedDict):
-    """The time of a stage's instances, in all and of the longest, and their highest memory peaks."""
-
-    instances: int
-    seconds: float
-    longest: float
-    memory_mb: float
-    gpu_memory_mb: float | None
-
-
 def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
-    """Order the stages, and draw an arc on their left for what each needs.
+    """Order the stages, and draw an arc on their left for and what each needs.
 
     A stage that reads what a run of an earlier round made may lead back to itself: arcs against the order of the stages
     that close a circle are left out.
@@ -117,22 +97,6 @@ def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
         shown = [other for other in ordered if (place[other], place[name]) in lanes]
         nodes.append(Node(name, ordered, shown, stages[name].instances))
     return Graph(nodes, arcs, width, ROW * len(names))
-
-
-def summarise_measurements(measurements: Iterable[Measurement]) -> dict[str, Cost]:
-    """The cost of each stage over all its instances."""
-    costs: dict[str, Cost] = {}
-    for instance in measurements:
-        cost = costs.setdefault(
-            instance["stage"], {"instances": 0, "seconds": 0, "longest": 0, "memory_mb": 0, "gpu_memory_mb": None}
-        )
-        cost["instances"] += 1
-        cost["seconds"] = round(cost["seconds"] + instance["seconds"], 2)
-        cost["longest"] = max(cost["longest"], instance["seconds"])
-        cost["memory_mb"] = max(cost["memory_mb"], instance["memory_mb"])
-        if instance["gpu_memory_mb"] is not None:
-            cost["gpu_memory_mb"] = max(cost["gpu_memory_mb"] or 0, instance["gpu_memory_mb"])
-    return costs
 
 
 def _leads(reads: Mapping[str, Sequence[str]], stage: str, to: str) -> bool:

@@ -42,33 +42,6 @@ if (find("class-table")?.options.length) {
   show();
 }
 
-// Time and memory of the stages; there are none if the results came from elsewhere.
-{
-  const measured = globalThis.measurements ?? {};
-  const most = (figure) => Math.max(...Object.values(measured).map((cost) => cost[figure]));
-  const size = (mb) => (mb < 1000 ? `${Math.round(mb)} MB` : `${(mb / 1024).toFixed(1)} GB`);
-  const time = (seconds) => {
-    if (seconds < 60) return `${seconds.toFixed(1)} s`;
-    const minutes = Math.round(seconds / 60);
-    return minutes < 60 ? `${(seconds / 60).toFixed(1)} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  };
-  const onGpu = Object.values(measured).some((cost) => cost.gpu_memory_mb !== null);
-  const table = find("pipeline-table");
-  table.querySelectorAll('[data-figure="gpu"]').forEach((cell) => (cell.hidden = !onGpu));
-  for (const row of table.querySelectorAll("[data-stage]")) {
-    const cost = measured[row.dataset.stage];
-    if (!cost) continue;
-    const cell = (figure) => row.querySelector(`[data-figure="${figure}"]`);
-    cell("seconds").textContent = time(cost.seconds);
-    cell("seconds").title = `${cost.instances} measured here, the longest ${time(cost.longest)}`;
-    cell("seconds").style.setProperty("--share", `${(100 * cost.seconds) / most("seconds")}%`);
-    cell("memory").textContent = size(cost.memory_mb);
-    cell("memory").style.setProperty("--share", `${(100 * cost.memory_mb) / most("memory_mb")}%`);
-    if (cost.gpu_memory_mb !== null) cell("gpu").textContent = size(cost.gpu_memory_mb);
-  }
-  find("unmeasured").hidden = Object.keys(measured).length > 0;
-}
-
 const gallery = globalThis.gallery?.images.length ? startGallery(globalThis.gallery) : null;
 startCharts(globalThis.charts);
 if (find("scatter-controls")) startScatter(globalThis.charts.scatter, gallery);

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rca.core.commit import Commit
 from rca.data.manifest import Manifest, Statistics
 from rca.evaluation.protocol import EvaluationProtocol
 from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
+from rca.report.measurements import Measurement
 from rca.report.memory import MemoryTables
-from rca.report.pipeline import Measurement, StageFiles
+from rca.report.pipeline import StageFiles
 
 TRAININGS = {"train_cam": "classification network", "train_seg": "segmentation network"}
 
@@ -52,7 +54,8 @@ class Source:
         results: For each run, the results of its seeds, in the order of the seeds.
         memories: The memory of the first seed, for each run that keeps one.
         pipeline: The stages' files, by stage.
-        measurements: The time and memory of stages' instances, as far as known.
+        measurements: What stages' instances took, when and where, as far as known.
+        commit: The commit of the project; None outside of git.
         params: The text of the params file.
         picture_width: The width of each example picture, in pixels.
     """
@@ -66,5 +69,6 @@ class Source:
     memories: dict[str, MemoryTables]
     pipeline: dict[str, StageFiles]
     measurements: list[Measurement]
+    commit: Commit | None
     params: str
     picture_width: int

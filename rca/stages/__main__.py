@@ -7,16 +7,19 @@ dvc.yaml calls these commands. A stage prints to the terminal and to `logs/<name
 import argparse
 import atexit
 import os
+import platform
 import resource
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TextIO
 
 from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
+from rca.core.machine import name_device
 from rca.core.progress import DONE, STATUS, print_anything
 from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
@@ -122,8 +125,9 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
     Returns:
         `dataset`, `stage`, `run`, `seed` and `shard` (null where the stage has none), `seconds` of wall time, the
         `items` that its loops worked on and how many of the seconds all but the first took (`item_seconds`),
-        `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more), and
-        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null if no GPU was used).
+        `memory_mb` (peak resident set of the stage's process, or of its largest worker if that is more),
+        `gpu_memory_mb` (peak that PyTorch allocated on the current device; null if no GPU was used), when it
+        `ended` (ISO 8601, UTC), the name of its `host`, and that of its `device`.
     """
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     torch = sys.modules.get("torch")  # importing it takes seconds; a stage that did not import it used no GPU
@@ -139,6 +143,9 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
         "item_seconds": round(DONE.seconds, 3),
         "memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1),  # bytes on macOS, KiB elsewhere
         "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "device": name_device(),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from rca.core.commit import read_commit
 from rca.core.errors import UserError
 from rca.core.files import read_json, read_mask, write_directory
 from rca.core.settings import Settings, load_params
@@ -20,15 +21,17 @@ from rca.evaluation.tables import COLUMNS
 from rca.report.build import build_report
 from rca.report.errors import ErrorTables
 from rca.report.gallery import RunExamples
+from rca.report.measurements import Measurement
 from rca.report.memory import MemoryTables
-from rca.report.pipeline import Measurement, StageFiles
+from rca.report.pipeline import StageFiles
 from rca.report.source import TRAININGS, SeedResult, Source
 from rca.stages.base.context import Context
-from rca.stages.base.layout import LOGS, RunLayout
+from rca.stages.base.layout import LOGS, RESULTS, RunLayout
 from rca.stages.base.pins import PINS
 from rca.stages.base.stage import Stage
 
-PIPELINE, INSTANCES, PARAMS = Path("dvc.yaml"), Path("workflow/instances.yaml"), Path("params.yaml")
+PIPELINE, LOCK, INSTANCES = Path("dvc.yaml"), Path("dvc.lock"), Path("workflow/instances.yaml")
+PARAMS = Path("params.yaml")
 # A variable in dvc.yaml, other than the dataset's name.
 VARIABLE = re.compile(r"\$\{(?!dataset\.name\})[^}]*\}")
 # The lists in workflow/instances.yaml; their axes have the singular's name.
@@ -86,6 +89,7 @@ def run(context: Context, task: RenderReportTask) -> None:
         memories={run: read_memory(layout.of(run, seeds[0])) for run in task.memory_runs},
         pipeline={name: stage for name, stage in pipeline.items() if stage.instances},
         measurements=read_measurements(layout.dataset, task),
+        commit=read_commit([RESULTS, LOCK]),
         params=PARAMS.read_text(encoding="utf-8"),
         picture_width=task.picture_width,
     )
@@ -178,7 +182,7 @@ def count_instances(declared: Mapping[str, Any], listed: Mapping[str, Any], seed
 
 
 def read_measurements(dataset: str, task: RenderReportTask) -> list[Measurement]:
-    """Read the time and memory of the stages' last runs here, for the dataset, runs, seeds and shards of params.yaml.
+    """Read what the stages took when they last ran here, for the dataset, runs, seeds and shards of params.yaml.
 
     They are no input of the stage: they differ from run to run, and a clone that pulled its results has none.
     """

@@ -244,10 +244,39 @@ def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) ->
     page = render(project)
     assert page.text == before
     measured = page.read_script("measurements")
-    assert set(measured) == {"train_cam", "tabulate"}
-    assert measured["train_cam"] == {
+    assert set(measured["stages"]) == {"train_cam", "tabulate"}
+    assert measured["stages"]["train_cam"] == {
         "instances": 2, "seconds": 6.75, "longest": 4.5, "memory_mb": 300, "gpu_memory_mb": None
     }  # fmt: skip
+    assert measured["runs"] == {"cam": {"train_cam": 6.75}, "": {"tabulate": 1}}
+    # Logs of earlier versions do not say when and where; the folder is in no repository.
+    assert (measured["ended"], measured["hosts"], measured["devices"], measured["commit"]) == ([], [], [], None)
+
+
+def test_when_and_where_the_stages_ran_and_from_which_commit(project: Path) -> None:
+    one = {"dataset": "toy", "run": "cam", "shard": None, "seconds": 1, "memory_mb": 1, "gpu_memory_mb": None}
+    places = {
+        "train_cam": {"ended": "2026-11-28T14:05:00+00:00", "host": "node7", "device": "NVIDIA H100"},
+        "make_cam": {"ended": "2026-11-27T23:50:00+00:00", "host": "login", "device": "a processor"},
+    }
+    for stage, place in places.items():
+        write_json(project / f"logs/{stage}.cam-0.json", {**one, "stage": stage, "seed": 0, **place})
+    git("init", "--quiet")
+    git("add", "params.yaml")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "first")
+    measured = render(project).read_script("measurements")
+    assert measured["ended"] == ["2026-11-27T23:50:00+00:00", "2026-11-28T14:05:00+00:00"]
+    assert (measured["hosts"], measured["devices"]) == (["login", "node7"], ["NVIDIA H100", "a processor"])
+    assert measured["commit"] == {"sha": git("rev-parse", "HEAD"), "changed": False}
+    git("add", "results")  # what runs write is no change
+    assert render(project).read_script("measurements")["commit"]["changed"] is False
+    with open("params.yaml", "a") as params:
+        params.write("# another\n")
+    assert render(project).read_script("measurements")["commit"]["changed"] is True
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_the_pipeline_is_that_of_dvc_yaml(project: Path) -> None:

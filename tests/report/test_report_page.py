@@ -79,6 +79,7 @@ def build_page(folder: Path, images: int) -> Path:
         build_project(folder)
         add_images(images)
         one = {"dataset": "toy", "stage": "train_cam", "run": "cam", "seed": 0, "shard": None}
+        one |= {"ended": "2026-11-28T14:05:00+00:00", "host": "node7", "device": "<b>x</b>"}
         write_json(Path("logs/train_cam.cam-0.json"), {**one, "seconds": 90, "memory_mb": 2048, "gpu_memory_mb": None})
         render(folder)
     return folder / "runs/toy/report/index.html"
@@ -355,6 +356,10 @@ def test_classes_are_ordered_and_stages_measured(open_page: Open) -> None:
     assert row.locator("[data-figure=seconds]").inner_text() == "1.5 min"
     assert row.locator("[data-figure=memory]").inner_text() == "2.0 GB"
     assert not page.is_visible("#unmeasured")
+    assert opened.read("#hours-table tr >> nth=0") == ["stage\tcam\tall"]
+    assert opened.read("#hours-table tbody tr") == ["train_cam\t1.5 min\t1.5 min", "sum\t1.5 min\t1.5 min"]
+    facts = dict(zip(opened.read("#facts dt"), opened.read("#facts dd"), strict=True))
+    assert facts["made"] == "2026-11-28 14:05 UTC, on node7 (<b>x</b>)"
 
 
 def test_a_page_that_came_from_elsewhere_does_without_measurements(browser: Any, page_file: Path) -> None:
@@ -489,7 +494,7 @@ def test_all_needs_can_be_read(open_page: Open) -> None:
         )
         assert width <= room
         assert height <= 41  # a row is as high as the rail's picture says
-    region, table = page.locator("#pipeline .scroll"), page.locator("#pipeline-table")
+    region, table = page.locator("#pipeline .scroll").first, page.locator("#pipeline-table")
     assert table.evaluate("table => table.offsetWidth") <= region.evaluate("region => region.clientWidth")
 
 
@@ -499,7 +504,7 @@ def test_a_phone_gets_a_short_page(open_page: Open) -> None:
     assert heights["phone"] < 9000
     assert page.locator("#gallery article").count() == 3
     assert page.locator("#gallery article").first.locator(".of-run").count() == 1
-    summary = page.locator("#pipeline summary")
+    summary = page.locator("#pipeline summary >> nth=0")
     assert not page.is_visible("#pipeline-table")
     summary.click()
     assert page.is_visible("#pipeline-table")

@@ -1,13 +1,16 @@
 """What a stage took, as it is written beside its log."""
 
+import platform
 import resource
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from stages import run_stage, shrink_preset, write_params
 
 from rca.core.files import read_json
+from rca.core.machine import name_processor
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +29,10 @@ def test_time_and_memory_of_a_stage() -> None:
     assert measured.pop("memory_mb") >= 0.9 * resident  # a peak, so not below what is taken now
     assert measured.pop("gpu_memory_mb") is None
     assert (measured.pop("items"), measured.pop("item_seconds")) == (0, 0)  # it has no loop that shows its progress
+    ended = datetime.fromisoformat(measured.pop("ended"))
+    assert timedelta(0) <= datetime.now(UTC) - ended < timedelta(minutes=1)
+    assert measured.pop("host") == platform.node()
+    assert measured.pop("device") == name_processor()
     assert measured == {"dataset": "shapes", "stage": "generate_data", "run": None, "seed": None, "shard": None}
 
 
