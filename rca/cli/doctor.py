@@ -176,7 +176,9 @@ def list_crfs(settings: "Params") -> list[str]:
             run.maps == "walked" and run.section(TrainAffinitySettings).labels.crf for run in weak
         ),
         "relabel_masks.prediction.crf to null": any(
-            "relabelled" in run.made_masks and run.section(RelabelMasksSettings).prediction.crf for run in segmented
+            "relabelled" in run.made_masks and own.crf
+            for run in segmented
+            if (own := run.section(RelabelMasksSettings).prediction)  # without its own, it is that of predict_seg
         ),
         "predict_seg.prediction.crf to null": any(run.section(PredictSegSettings).prediction.crf for run in segmented),
     }

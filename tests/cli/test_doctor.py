@@ -185,6 +185,7 @@ def test_scikit_image_is_asked_for_only_where_superpixels_are(
             {
                 "runs": ["cam", "again"],
                 "run": {"cam": {}, "again": {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}},
+                "relabel_masks": {"prediction": {"crf": {}}},
             },
             ["refine_crf.enabled to false", "relabel_masks.prediction.crf to null"],
         ),

@@ -159,7 +159,7 @@ def test_rounds_are_runs_that_learn_from_one_another(real, engine):
     assert all(set(one) == {"relabelled", "segmentation"} for one in metrics.values())
     check_settled(real)
     # Another third round leaves the second alone.
-    real.set_params({"run.third.relabel_masks": {"prediction": {"crf": None}}})
+    real.set_params({"run.third.relabel_masks": {"prediction": {"scales": [0.5]}}})
     getattr(real, engine)()
     assert set(real.list_ran()) <= {*rounds["third"], *END}
     check_settled(real)

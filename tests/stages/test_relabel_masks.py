@@ -23,13 +23,13 @@ CAM, SECOND, SHARED = locate("cam"), locate("second"), locate("shared")
 CRF = {"iterations": 3, "gaussian_sxy": 1, "bilateral_sxy": 20, "bilateral_weight": 4}
 
 
-def build_project(**prediction: Any) -> Segmenter:
+def build_project(section: str = "relabel_masks", **prediction: Any) -> Segmenter:
     """Put down few pictures, a network of the first round with random weights, and two runs that build on it."""
     params = shrink_preset(train=7, val=2, epochs=1, batch_size=3)
     params.update(runs=["cam", "second", "shared"], seeds=[0], shards=[0, 1])
     params["run"]["second"] = {"masks_from": "cam", "train_seg": {"masks": "relabelled"}}
     params["run"]["shared"] = {"masks_from": "cam", "train_seg": {"masks": "pseudo", "threshold": "fixed"}}
-    params["relabel_masks"] = {"prediction": prediction}
+    params[section] = {"prediction": prediction}
     params["evaluate"].update(relabelled=["train"], segmentation=["val"])
     write_params(params)
     run_stages(*PREPARE[:3], Instance("fetch_weights", item="segmenter"))
@@ -84,8 +84,10 @@ def test_each_pixel_gets_the_likeliest_label_of_its_image() -> None:
     assert untagged > 500  # what the network alone would have named
 
 
-def test_the_crf_runs_over_the_labels_of_the_image() -> None:
-    network = build_project(crf=CRF)
+@pytest.mark.parametrize("section", ["relabel_masks", "predict_seg"])
+def test_the_crf_runs_over_the_labels_of_the_image(section: str) -> None:
+    """As `relabel_masks.prediction` says or, where it says nothing, `predict_seg.prediction`."""
+    network = build_project(section, crf=CRF)
     manifest, masks = relabel()
     changed = 0
     for record, mask in masks.items():
