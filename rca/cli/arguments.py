@@ -37,6 +37,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_none(text: str) -> int:
+    """A number of things that may be 0."""
+    return 0 if text == "0" else count(text)
+
+
 def name_path(name: str) -> Path:
     """The path that an argument names; "" would name the current folder, and comes of a variable that is not set."""
     if not name.strip():

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from rca.cli.arguments import Parser, ShowVersion, count, name_path
+from rca.cli.arguments import Parser, ShowVersion, count, count_or_none, name_path
 from rca.stages.base.names import add_arguments, list_stages
 
 DESCRIPTION = """Weakly supervised semantic segmentation as a pipeline: image-level tags in, pixel masks out.
@@ -168,8 +168,9 @@ def _add_project(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=count, metavar="N", help="cores to use (default: all)")
-    gpus = "GPUs to use (default: all; without any: CUDA_VISIBLE_DEVICES= before the command)"
-    parser.add_argument("--gpus", type=count, metavar="N", help=gpus)
+    parser.add_argument(
+        "--gpus", type=count_or_none, metavar="N", help="GPUs to use; 0 computes on the CPU (default: all)"
+    )
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def run_pipeline(cores: int | None, gpus: int | None, verbose: bool, check: bool
 
     Args:
         cores: Cores to use; None uses all that this process may.
-        gpus: GPUs to use; None uses all, or as many jobs as there are cores on a machine without one.
+        gpus: GPUs to use; None uses all. With 0, and on a machine without one, jobs share the cores alone.
         verbose: Show the engine's own output instead.
         check: Check params, data and machine first.
         engine: Further arguments of Snakemake.
@@ -38,13 +38,15 @@ def run_pipeline(cores: int | None, gpus: int | None, verbose: bool, check: bool
     """
     if not Path("params.yaml").is_file():
         raise UserError("There is no params.yaml here: go to a project, or make one with `rca init DIR`.")
-    from rca.pipeline.gpus import list_devices
+    from rca.pipeline.gpus import VISIBLE, list_devices
 
     LOGS.mkdir(exist_ok=True)
     if check:
         check_first(verbose)
     cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    gpus = gpus if gpus is not None else len(list_devices(os.environ)) or cores
+    if gpus == 0:
+        os.environ[VISIBLE] = ""  # the jobs inherit it
+    gpus = gpus or len(list_devices(os.environ)) or cores
     # Cores last: --resources takes all words up to the next option, and `engine` may begin with a target.
     command = [sys.executable, "-m", "snakemake", "--resources", f"gpu={gpus}", "--cores", str(cores), *engine]
     if verbose:

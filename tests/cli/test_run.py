@@ -380,3 +380,25 @@ def test_the_pipeline_of_the_repository_prints_few_lines() -> None:
     assert len(known) > 50
     assert len(group_jobs(Jobs(known, set(known), {}), of_run)) <= 30
     assert "@rca run " in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "seen", "shared"),
+    [("0,1", None, "0,1", 2), ("0,1", 1, "0,1", 1), ("0,1", 0, "", 8), ("", None, "", 8)],
+)
+def test_no_gpus_are_used_if_none_are_asked_for(
+    devices: str, asked: int | None, seen: str, shared: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def note_command(command: list[str]) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").touch()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    monkeypatch.setattr(running.subprocess, "run", note_command)
+    run_pipeline(cores=8, gpus=asked, verbose=True, check=False, engine=())
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen  # as the jobs inherit it
+    assert f"gpu={shared}" in commands[0]
