@@ -21,13 +21,15 @@ from projects import (
 
 from rca.core.files import write_mask
 from rca.data.partition import assign_shard
-from rca.data.shapes.dataset import draw_image
+from rca.data.shapes.dataset import CLASS_NAMES, draw_image
 
 SHARDS, TRAINED, HELD_OUT, NEW = 3, 18, 8, 20
 TOUCHED = {0, 2}  # the shards that the new ones fall into
 PER_SHARD = ("make_cam", "walk_scores", "make_pseudo", "refine_crf")
 TRAINING = ("train_cam", "snapshot_memory", "train_affinity", "train_seg")
 SETTINGS = {
+    "runs": "[rca]",
+    "run.rca": "{method: rca}",
     **SMALL_NETS,
     "shards": str(list(range(SHARDS))),
     "make_cam.inference.scales": "[1.0]",
@@ -46,6 +48,7 @@ def write_photographs(root: Path, new: int = 0) -> list[str]:
     shutil.rmtree(root, ignore_errors=True)
     further = (one for one in count(TRAINED + HELD_OUT) if assign_shard(name_image(one), SHARDS) in TOUCHED)
     rows = make_folder(root, [*range(TRAINED + HELD_OUT), *islice(further, new)])
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in CLASS_NAMES))  # in the order of the masks' labels
     splits = ["train"] * TRAINED + ["val"] * (len(rows) - TRAINED)
     write_tags(root, ("id", "tags", "split"), [(*row, split) for row, split in zip(rows, splits, strict=True)])
     for number, (name, _) in enumerate(rows[:TRAINED]):
