@@ -54,7 +54,7 @@
     const facts = {
       made: days.length ? `${days.join(" to ")} UTC, on ${hosts.join(", ")} (${devices.join(", ")})` : "",
       commit: commit ? commit.sha.slice(0, 10) + (commit.changed ? ", with changes that are not in it" : "") : "",
-      "to make it again": commit ? `git checkout ${commit.sha.slice(0, 10)} && dvc repro` : "",
+      "to make it again": commit && !commit.changed ? `git checkout ${commit.sha.slice(0, 10)} && dvc repro` : "",
     };
     const lines = Object.entries(facts).filter(([, fact]) => fact);
     find("facts").prepend(...lines.map(([name, fact]) => make("div", {}, make("dt", {}, name), make("dd", {}, fact))));
