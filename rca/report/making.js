@@ -62,9 +62,9 @@
 
   const made = globalThis.measurements;
   if (made) {
-    showStages(made.stages);
-    if (Object.keys(made.runs).length) showRuns(made.stages, made.runs);
+    showStages(made.by_stage);
+    if (Object.keys(made.by_run).length) showRuns(made.by_stage, made.by_run);
     showOrigin(made);
   }
-  find("unmeasured").hidden = Object.keys(made?.stages ?? {}).length > 0;
+  find("unmeasured").hidden = Object.keys(made?.by_stage ?? {}).length > 0;
 }

@@ -47,16 +47,16 @@ class Making(TypedDict):
     """How results were made.
 
     Attributes:
-        stages: The cost of each stage over all its instances.
-        runs: The seconds of each stage by run, with "" for what all runs share.
+        by_stage: The cost of each stage over all its instances.
+        by_run: The seconds of each stage by run, with "" for what all runs share.
         ended: When the first and the last instance ended; empty if unknown.
         hosts: The machines.
         devices: The GPUs and processors.
         commit: The commit at the time of the report; None outside of git.
     """
 
-    stages: dict[str, Cost]
-    runs: dict[str, dict[str, float]]
+    by_stage: dict[str, Cost]
+    by_run: dict[str, dict[str, float]]
     ended: list[str]
     hosts: list[str]
     devices: list[str]
@@ -71,8 +71,8 @@ def summarise_measurements(measurements: Sequence[Measurement], commit: Commit |
         costs[instance["stage"]] = round(costs.get(instance["stage"], 0) + instance["seconds"], 2)
     ended = sorted({instance["ended"] for instance in measurements if "ended" in instance})
     return {
-        "stages": _sum_stages(measurements),
-        "runs": runs,
+        "by_stage": _sum_stages(measurements),
+        "by_run": runs,
         "ended": [ended[0], ended[-1]] if ended else [],
         "hosts": sorted({instance["host"] for instance in measurements if "host" in instance}),
         "devices": sorted({instance["device"] for instance in measurements if "device" in instance}),

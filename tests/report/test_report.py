@@ -244,11 +244,11 @@ def test_what_the_stages_took_is_beside_the_page_and_not_in_it(project: Path) ->
     page = render(project)
     assert page.text == before
     measured = page.read_script("measurements")
-    assert set(measured["stages"]) == {"train_cam", "tabulate"}
-    assert measured["stages"]["train_cam"] == {
+    assert set(measured["by_stage"]) == {"train_cam", "tabulate"}
+    assert measured["by_stage"]["train_cam"] == {
         "instances": 2, "seconds": 6.75, "longest": 4.5, "memory_mb": 300, "gpu_memory_mb": None
     }  # fmt: skip
-    assert measured["runs"] == {"cam": {"train_cam": 6.75}, "": {"tabulate": 1}}
+    assert measured["by_run"] == {"cam": {"train_cam": 6.75}, "": {"tabulate": 1}}
     # Logs of earlier versions do not say when and where; the folder is in no repository.
     assert (measured["ended"], measured["hosts"], measured["devices"], measured["commit"]) == ([], [], [], None)
 
