@@ -149,7 +149,7 @@ def main() -> None:
         report.ratio("evaluation over Pillow's decoding of the same masks", ours, peer)
 
         generate_shapes(work / "source", train=DISTINCT, val=1, size=args.side, seed=0)
-        build_project(work / "project", work / "source", args.images, 1)
+        build_project(work / "project", work / "source", args.images, 1, refined=False)
         add_split(work / "project")
         run_alone(prepare, "prepare_data", work / "project")
         pictures = [work / "project/data/shapes" / part for part in ("JPEGImages", "SegmentationClass")]

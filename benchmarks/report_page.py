@@ -91,7 +91,7 @@ def build_source(folder: Path, sources: Path, drawn: Drawn, images: int) -> Sour
     }
     return Source(
         title=None, dataset="generated", manifest=manifest, statistics=summarise(manifest), table=build_table(metrics),
-        results=results, memories={}, pipeline={}, measurements=[], params="", picture_width=240,
+        results=results, memories={}, pipeline={}, measurements=[], commit=None, params="", picture_width=240,
     )  # fmt: skip
 
 
