@@ -41,11 +41,11 @@ def run_pipeline(cores: int | None, gpus: int | None, verbose: bool, check: bool
     from rca.pipeline.gpus import VISIBLE, list_devices
 
     LOGS.mkdir(exist_ok=True)
+    if gpus == 0:
+        os.environ[VISIBLE] = ""  # the check and the jobs inherit it
     if check:
         check_first(verbose)
     cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if gpus == 0:
-        os.environ[VISIBLE] = ""  # the jobs inherit it
     gpus = gpus or len(list_devices(os.environ)) or cores
     # Cores last: --resources takes all words up to the next option, and `engine` may begin with a target.
     command = [sys.executable, "-m", "snakemake", "--resources", f"gpu={gpus}", "--cores", str(cores), *engine]

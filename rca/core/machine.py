@@ -1,4 +1,4 @@
-"""The names of the machine, its processor and its GPU, for those who read what a job took."""
+"""The name of the processor, for those who read what a job took."""
 
 import platform
 import sys
@@ -13,14 +13,3 @@ def name_processor() -> str:
         if names:
             return names[0]
     return platform.processor() or platform.machine()
-
-
-def name_device() -> str:
-    """The name of the GPU that this process computed on; of the processor if there was none.
-
-    Torch is not imported for it, which takes seconds: who has not imported it used no GPU.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return str(torch.cuda.get_device_name())
-    return name_processor()

@@ -57,7 +57,8 @@
       "to make it again": commit && !commit.changed ? `git checkout ${commit.sha.slice(0, 10)} && dvc repro` : "",
     };
     const lines = Object.entries(facts).filter(([, fact]) => fact);
-    find("facts").prepend(...lines.map(([name, fact]) => make("div", {}, make("dt", {}, name), make("dd", {}, fact))));
+    find("facts").append(...lines.map(([name, fact]) => make("div", {}, make("dt", {}, name), make("dd", {}, fact))));
+    find("facts").hidden = !lines.length;
   }
 
   const made = globalThis.measurements;

@@ -59,7 +59,7 @@ class Graph:
 
 
 def draw_graph(stages: Mapping[str, StageFiles]) -> Graph:
-    """Order the stages, and draw an arc on their left for and what each needs.
+    """Order the stages, and draw an arc on their left for what each needs.
 
     A stage that reads what a run of an earlier round made may lead back to itself: arcs against the order of the stages
     that close a circle are left out.

@@ -19,7 +19,7 @@ from typing import TextIO
 from rca.core.errors import UserError, tell
 from rca.core.files import write_json
 from rca.core.heap import keep_freed_memory
-from rca.core.machine import name_device
+from rca.core.machine import name_processor
 from rca.core.progress import DONE, STATUS, print_anything
 from rca.core.settings import Settings
 from rca.pipeline.orphans import end_with_starter
@@ -131,7 +131,9 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
     """
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     torch = sys.modules.get("torch")  # importing it takes seconds; a stage that did not import it used no GPU
-    gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else None
+    gpu, device = None, name_processor()
+    if torch is not None and torch.cuda.is_initialized():
+        gpu, device = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
     return {
         "dataset": context.dataset,
         "stage": context.stage,
@@ -145,7 +147,7 @@ def measure(context: Context, seconds: float) -> dict[str, object]:
         "gpu_memory_mb": None if gpu is None else round(gpu / 1024**2, 1),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
-        "device": name_device(),
+        "device": device,
     }
 
 
